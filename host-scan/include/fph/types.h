@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * DOC: libfph common types
+ *
+ * libfph tells which guest pages a live migration may leave out. Producers of
+ * that knowledge (the host's page tables, the guest's free lists) emit byte
+ * ranges into a sink; consumers (the skip bitmap, an estimator) are sinks.
+ *
+ * Every function returns 0 or a positive result on success and a negative
+ * errno on failure. Outputs are written only on success. The library never
+ * prints and never exits.
+ */
+#ifndef FPH_TYPES_H
+#define FPH_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FPH_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * enum fph_reason - why nobody can miss a page
+ * @FPH_UNMAPPED:    the host has nothing behind the page, so it reads as zero
+ * @FPH_ZERO_MAPPED: the host maps its shared zero page there
+ * @FPH_REASON_MAX:  number of reasons
+ *
+ * Host-zero reasons promise a content (zero), which holds only for pages whose
+ * copy at the destination is still zero too. Since 0.1.
+ */
+enum fph_reason {
+	FPH_UNMAPPED,
+	FPH_ZERO_MAPPED,
+	FPH_REASON_MAX,
+};
+
+/**
+ * typedef fph_sink_fn - consumer of ranges
+ * @opaque: consumer's own data
+ * @start:  first byte, relative to the start of the region that is scanned
+ * @len:    length in bytes, never 0
+ * @why:    what is known of every byte in the range
+ *
+ * Ranges of one call to a producer arrive in ascending order and do not
+ * overlap. They are whole host pages, but not more: rounding to the page size
+ * of the consumer is the consumer's work.
+ *
+ * Return: 0 to go on, a negative errno to stop the producer, which passes it
+ * on to its caller. Since 0.1.
+ */
+typedef int (*fph_sink_fn)(void *opaque, uint64_t start, uint64_t len,
+			   enum fph_reason why);
+
+/**
+ * fph_reason_name() - name of a reason as used in reports
+ * @why: a reason
+ *
+ * Return: a static string, "unknown" for a value out of range. Since 0.1.
+ */
+FPH_API const char *fph_reason_name(enum fph_reason why);
+
+/**
+ * fph_version() - version of the library in use
+ *
+ * Return: a static string such as "0.1.0". Since 0.1.
+ */
+FPH_API const char *fph_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* FPH_TYPES_H */
