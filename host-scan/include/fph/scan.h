@@ -77,6 +77,8 @@ enum fph_method {
  * @fd:        descriptor behind the mapping, or -1
  * @fd_offset: offset in @fd of the first byte
  * @flags:     FPH_REGION_*
+ *
+ * What a newer header adds and this library does not know forbids a scan.
  */
 struct fph_region {
 	size_t sz;
@@ -121,7 +123,8 @@ struct fph_scan_stats {
 };
 
 /** struct fph_scanner - handle on the kernel interfaces, opaque. One thread
- *  at a time may use it. */
+ *  at a time may use it, in the process that opened it: after fork() it would
+ *  show the memory of the parent, so the child is refused. */
 struct fph_scanner;
 
 /**
@@ -152,7 +155,7 @@ FPH_API void fph_scanner_close(struct fph_scanner *s);
  *
  * Return: 0 if PAGEMAP_SCAN works, else the negative errno of the probe: of
  * open() (-EACCES, -ENOENT ...) or of the ioctl (-ENOTTY: kernel older than
- * 6.7). Since 0.1.
+ * 6.7). -ESRCH in a child of the process that opened @s. Since 0.1.
  */
 FPH_API int fph_scanner_error(const struct fph_scanner *s, const char **why);
 
@@ -162,8 +165,9 @@ FPH_API int fph_scanner_error(const struct fph_scanner *s, const char **why);
  * @r:   the region
  * @ret: backing, method, and the reason if there is no method
  *
- * Return: 0, or -EINVAL if @r contradicts itself (no page size, @used beyond
- * @max, misaligned address). Since 0.1.
+ * Return: 0, or -EINVAL if @r contradicts itself (page size no power of two or
+ * smaller than the host's, @used beyond @max, misaligned address or file
+ * offset, ends that overflow, @r->sz too small). Since 0.1.
  */
 FPH_API int fph_region_classify(struct fph_scanner *s,
 				const struct fph_region *r,
@@ -182,11 +186,13 @@ FPH_API int fph_region_classify(struct fph_scanner *s,
  *
  * The kernel is asked for at most 64 MiB and 512 ranges at a time, so that
  * page faults of other threads do not wait behind the scan. Never populates a
- * page.
+ * page. FPH_METHOD_SEEK moves the file position of @r->fd, and emits nothing
+ * behind the end of the file.
  *
- * Return: 0, -EINVAL for a region without a method, the sink's error, or the
- * kernel's (-EPERM, -ENXIO, -ENOMEM ...); ranges emitted before an error are
- * valid. Since 0.1.
+ * Return: 0, -EINVAL for a region without a method or a method that does not
+ * fit the region, the error of fph_scanner_error(), the sink's error, or the
+ * kernel's (-EPERM, -ENOMEM ...; -EIO if its answer makes no sense); ranges
+ * emitted before an error are valid. Since 0.1.
  */
 FPH_API int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 			    enum fph_method method, uint64_t start,

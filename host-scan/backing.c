@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <linux/magic.h>
+
+#include "scanner.h"
+
+#ifndef HUGETLBFS_MAGIC
+#define HUGETLBFS_MAGIC 0x958458f6
+#endif
+
+static const char *const backing_names[] = {
+	[FPH_BACKING_UNKNOWN] = "unknown",
+	[FPH_BACKING_ANON] = "anon",
+	[FPH_BACKING_ANON_SHARED] = "anon-shared",
+	[FPH_BACKING_SHMEM] = "shmem",
+	[FPH_BACKING_SHMEM_PRIVATE] = "shmem-private",
+	[FPH_BACKING_HUGETLB] = "hugetlb",
+	[FPH_BACKING_FILE] = "file",
+	[FPH_BACKING_GUEST_MEMFD] = "guest-memfd",
+};
+
+static const char *const method_names[] = {
+	[FPH_METHOD_NONE] = "none",
+	[FPH_METHOD_PAGEMAP_SCAN] = "pagemap-scan",
+	[FPH_METHOD_SEEK] = "seek",
+};
+
+_Static_assert(sizeof(backing_names) / sizeof(backing_names[0]) == FPH_BACKING_MAX,
+	       "each backing has a name");
+_Static_assert(sizeof(method_names) / sizeof(method_names[0]) == FPH_METHOD_MAX,
+	       "each method has a name");
+
+const char *fph_backing_name(enum fph_backing backing)
+{
+	if ((unsigned int)backing >= FPH_BACKING_MAX)
+		return "unknown";
+	return backing_names[backing];
+}
+
+const char *fph_method_name(enum fph_method method)
+{
+	if ((unsigned int)method >= FPH_METHOD_MAX)
+		return "none";
+	return method_names[method];
+}
+
+/*
+ * Facts about a region: its flags, as they are, and what can be seen from
+ * here. Flags this library does not know yet mean something, so they forbid.
+ */
+#define KNOWN_FLAGS		((FPH_REGION_GUEST_MEMFD << 1) - 1)
+#define FACT_BIG_PAGE		(1u << 28)	/* backing page > host page */
+#define FACT_UNKNOWN_FLAGS	(1u << 29)
+#define FACT_NO_SCAN		(1u << 30)	/* PAGEMAP_SCAN does not work */
+#define FACT_BAD_FD		(1u << 31)	/* fstat() or fstatfs() failed */
+
+#define ANY	FPH_BACKING_MAX
+
+static const char WHY_NO_SCAN[] = "PAGEMAP_SCAN does not work here";
+
+/*
+ * The decision: the first row whose backing and fact are the region's. A row
+ * without a fact always matches. Only the last rows find anything, and what
+ * no row allows finds nothing.
+ */
+static const struct {
+	enum fph_backing backing;
+	uint32_t fact;
+	enum fph_method method;
+	const char *why;
+} table[] = {
+	/* What the owner says: content that does not start as zero, or changes
+	 * behind the migration's back. */
+	{ ANY, FACT_UNKNOWN_FLAGS, FPH_METHOD_NONE,
+	  "the region has properties that this version of libfph does not know" },
+	{ ANY, FPH_REGION_NOT_RAM, FPH_METHOD_NONE,
+	  "not guest RAM: ROM, tables and video memory may hold content at the destination" },
+	{ ANY, FPH_REGION_GUEST_MEMFD, FPH_METHOD_NONE,
+	  "guest_memfd: the host cannot see the guest's private memory" },
+	{ ANY, FPH_REGION_READONLY, FPH_METHOD_NONE,
+	  "read-only memory: its content comes from elsewhere" },
+	{ ANY, FPH_REGION_PMEM, FPH_METHOD_NONE,
+	  "persistent memory: the destination may hold old content" },
+	{ ANY, FPH_REGION_FOREIGN, FPH_METHOD_NONE,
+	  "memory handed in by its owner: nothing is known of what lies behind it" },
+	{ ANY, FPH_REGION_RESIZABLE, FPH_METHOD_NONE,
+	  "resizable memory: not all of it is in use" },
+
+	/* A migration of hugetlb pages clears entries for a while, page table
+	 * sharing takes 1 GiB of them away, and lseek() always says data. */
+	{ FPH_BACKING_HUGETLB, 0, FPH_METHOD_NONE,
+	  "hugetlb pages: absence in page tables proves nothing" },
+
+	{ ANY, FACT_BIG_PAGE, FPH_METHOD_NONE,
+	  "pages larger than the host's: absence in page tables proves nothing" },
+
+	{ ANY, FACT_BAD_FD, FPH_METHOD_NONE,
+	  "the descriptor behind the memory cannot be examined" },
+	{ FPH_BACKING_FILE, 0, FPH_METHOD_NONE,
+	  "a file or device outside tmpfs: holes in page tables or in the file prove nothing" },
+	{ ANY, FPH_REGION_NAMED_FILE, FPH_METHOD_NONE,
+	  "a named file: the destination may hold an old file of that name" },
+
+	/* Pages that are swapped out, or written by another process, look
+	 * absent, and there is no file to ask. */
+	{ FPH_BACKING_ANON_SHARED, 0, FPH_METHOD_NONE,
+	  "shared anonymous memory without a descriptor: absence in page tables proves nothing" },
+
+	/* An absent entry hides content of the file, a hole in the file hides
+	 * private copies: sound only where both agree, which is not done. */
+	{ FPH_BACKING_SHMEM_PRIVATE, 0, FPH_METHOD_NONE,
+	  "a private mapping of a memfd or tmpfs file: content may be in the file or in private copies" },
+
+	/* Before Linux 6.4 lseek() could call live data a hole while shmem huge
+	 * pages were collapsed ("mm/khugepaged: maintain page cache uptodate
+	 * flag" ended that). PAGEMAP_SCAN came with 6.7, so a probe that found
+	 * it spares comparing versions, which distributions make meaningless. */
+	{ ANY, FACT_NO_SCAN, FPH_METHOD_NONE, WHY_NO_SCAN },
+
+	{ FPH_BACKING_ANON, 0, FPH_METHOD_PAGEMAP_SCAN, NULL },
+	{ FPH_BACKING_SHMEM, 0, FPH_METHOD_SEEK, NULL },
+
+	{ ANY, 0, FPH_METHOD_NONE, "unknown kind of memory" },
+};
+
+static enum fph_backing file_backing(const struct fph_region *r,
+				     const struct fph_sys_file *file)
+{
+	if (file->fs_magic == HUGETLBFS_MAGIC)
+		return FPH_BACKING_HUGETLB;
+	/* /dev is a tmpfs too: a device node there says TMPFS_MAGIC */
+	if (!file->regular || file->fs_magic != TMPFS_MAGIC)
+		return FPH_BACKING_FILE;
+	if (r->flags & FPH_REGION_SHARED)
+		return FPH_BACKING_SHMEM;
+	return FPH_BACKING_SHMEM_PRIVATE;
+}
+
+static enum fph_backing find_backing(struct fph_scanner *s,
+				     const struct fph_region *r, uint32_t *facts)
+{
+	struct fph_sys_file file = { 0 };
+
+	if (r->flags & FPH_REGION_GUEST_MEMFD)
+		return FPH_BACKING_GUEST_MEMFD;
+	if (r->page_size > s->page_size)
+		*facts |= FACT_BIG_PAGE;
+	if (r->fd < 0 && r->page_size > s->page_size)
+		return FPH_BACKING_HUGETLB;	/* MAP_HUGETLB without a file */
+	if (r->fd < 0)
+		return r->flags & FPH_REGION_SHARED ? FPH_BACKING_ANON_SHARED :
+						      FPH_BACKING_ANON;
+	if (s->sys->file_info(r->fd, &file) < 0) {
+		*facts |= FACT_BAD_FD;
+		return FPH_BACKING_UNKNOWN;
+	}
+	return file_backing(r, &file);
+}
+
+/* A caller built against a newer header may say more than is known here. */
+static bool has_unknown_fields(const struct fph_region *r)
+{
+	const unsigned char *p = (const unsigned char *)r;
+
+	for (size_t i = sizeof(*r); i < r->sz; i++)
+		if (p[i])
+			return true;
+	return false;
+}
+
+static uint32_t find_facts(const struct fph_region *r)
+{
+	uint32_t facts = r->flags & KNOWN_FLAGS;
+
+	if ((r->flags & ~KNOWN_FLAGS) || has_unknown_fields(r))
+		facts |= FACT_UNKNOWN_FLAGS;
+	if (r->used != r->max)
+		facts |= FPH_REGION_RESIZABLE;
+	return facts;
+}
+
+static bool aligned(uint64_t n, uint64_t to)
+{
+	return !(n & (to - 1));
+}
+
+int fph_region_check(const struct fph_scanner *s, const struct fph_region *r)
+{
+	uintptr_t host = (uintptr_t)r->host;
+
+	if (r->sz < sizeof(*r))
+		return -EINVAL;
+	if (!r->page_size || !aligned(r->page_size, r->page_size) ||
+	    r->page_size < s->page_size)
+		return -EINVAL;
+	if (r->used > r->max || r->max > UINTPTR_MAX - host)
+		return -EINVAL;
+	if (!aligned(host, s->page_size))
+		return -EINVAL;
+	if (r->fd >= 0 && (!aligned(r->fd_offset, s->page_size) ||
+			   r->max > INT64_MAX ||
+			   r->fd_offset > INT64_MAX - r->max))
+		return -EINVAL;
+	return 0;
+}
+
+int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
+			struct fph_verdict *ret)
+{
+	const char *no_scan = NULL;
+	enum fph_backing backing;
+	uint32_t facts;
+	size_t i = 0;
+	int err;
+
+	err = fph_region_check(s, r);
+	if (err < 0)
+		return err;
+
+	facts = find_facts(r);
+	backing = find_backing(s, r, &facts);
+	if (fph_scanner_usable(s, &no_scan) < 0)
+		facts |= FACT_NO_SCAN;
+
+	/* The last row matches everything */
+	while ((table[i].backing != ANY && table[i].backing != backing) ||
+	       (table[i].fact && !(table[i].fact & facts)))
+		i++;
+
+	ret->backing = backing;
+	ret->method = table[i].method;
+	ret->why = table[i].why == WHY_NO_SCAN ? no_scan : table[i].why;
+	return 0;
+}

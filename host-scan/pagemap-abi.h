@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ABI of the PAGEMAP_SCAN ioctl, Linux 6.7 and newer.
+ *
+ * Declared here because the headers of older distributions do not have it
+ * and those of newer ones would clash; hence names of our own.
+ */
+#ifndef FPH_PAGEMAP_ABI_H
+#define FPH_PAGEMAP_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+/* Categories of a page that the scan asks for */
+#define FPH_PM_PRESENT	(UINT64_C(1) << 3)	/* a page is mapped */
+#define FPH_PM_SWAPPED	(UINT64_C(1) << 4)	/* not mapped, not nothing: swap,
+						 * migration, markers ... */
+#define FPH_PM_PFNZERO	(UINT64_C(1) << 5)	/* the shared zero page is mapped;
+						 * comes with PRESENT */
+
+/* One run of pages with equal categories: addresses [start, end) */
+struct fph_pm_range {
+	uint64_t start;
+	uint64_t end;
+	uint64_t categories;
+};
+
+/*
+ * A page is reported if, with C = categories ^ category_inverted, all bits of
+ * category_mask are in C and, unless category_anyof_mask is 0, one of its bits
+ * is. What is reported are the categories themselves, limited to return_mask.
+ */
+struct fph_pm_scan {
+	uint64_t size;			/* of this struct */
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;		/* out: where the walk stopped */
+	uint64_t vec;			/* out: struct fph_pm_range [vec_len] */
+	uint64_t vec_len;
+	uint64_t max_pages;		/* 0: no limit */
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+
+_Static_assert(sizeof(struct fph_pm_range) == 24, "ABI of struct page_region");
+_Static_assert(sizeof(struct fph_pm_scan) == 96, "ABI of struct pm_scan_arg");
+_Static_assert(offsetof(struct fph_pm_scan, vec) == 40, "ABI of pm_scan_arg.vec");
+_Static_assert(offsetof(struct fph_pm_scan, return_mask) == 88,
+	       "ABI of pm_scan_arg.return_mask");
+
+/* Returns the number of ranges filled in */
+#define FPH_PAGEMAP_SCAN	_IOWR('f', 16, struct fph_pm_scan)
+
+#endif /* FPH_PAGEMAP_ABI_H */
