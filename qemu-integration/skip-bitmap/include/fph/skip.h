@@ -66,7 +66,8 @@ FPH_API void fph_skip_free(struct fph_skip *k);
  *
  * Pages in the range whose dirty bit is clear are not skipped by this call:
  * they were sent or skipped before. A page that was skipped before gets the
- * further reason.
+ * further reason; if it is dirty again, its former reasons are void, as if
+ * fph_skip_revoke() had been called.
  *
  * Return: number of dirty bits cleared, or 0 with nothing changed if the
  * range is not inside the bitmap. Since 0.1.
@@ -80,7 +81,7 @@ FPH_API uint64_t fph_skip_range(struct fph_skip *k, unsigned long *dirty,
  * @k:     the skip bitmap
  * @dirty: dirty bitmap, not changed
  * @start: first page
- * @n:     number of pages, clamped to the bitmap
+ * @n:     number of pages; what lies behind the bitmap is ignored
  *
  * To be called after the dirty bitmap was synchronized and before pages of
  * the range are sent.
@@ -94,6 +95,8 @@ FPH_API uint64_t fph_skip_revoke(struct fph_skip *k, const unsigned long *dirty,
  * fph_skip_test() - reasons for which a page is skipped
  * @k:    the skip bitmap
  * @page: page number
+ *
+ * May be called from any thread.
  *
  * Return: bit mask of (1 << enum fph_reason), 0 if the page is not skipped.
  * Since 0.1.
