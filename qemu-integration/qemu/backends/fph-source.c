@@ -1,0 +1,609 @@
+/*
+ * fph-source: leave out of a migration the guest pages nobody can miss
+ *
+ * The object decides when pages may be left out and keeps the books; what can
+ * be known of a page, and the merging of it, is libfph's.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-fph.h"
+#include "qapi/qapi-types-qom.h"
+#include "qemu/main-loop.h"
+#include "qemu/module.h"
+#include "qemu/rcu.h"
+#include "qemu/stats64.h"
+#include "qom/object_interfaces.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "exec/target_page.h"
+#include "hw/boards.h"
+#include "hw/mem/nvdimm.h"
+#include "hw/mem/pc-dimm.h"
+#include "hw/virtio/virtio-mem.h"
+#include "migration/misc.h"
+#include "migration/options.h"
+#include "system/hostmem.h"
+#include "system/numa.h"
+#include "system/xen.h"
+#include "trace.h"
+
+#include <fph/scan.h>
+#include <fph/skip.h>
+
+#define TYPE_FPH_SOURCE "fph-source"
+OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
+
+typedef struct FphBlock {
+    RAMBlock *rb;               /* NULL once the migration has ended */
+    char *name;
+    struct fph_region region;
+    struct fph_verdict verdict;
+    struct fph_skip *skip;      /* NULL unless the block can be scanned */
+} FphBlock;
+
+struct FphSource {
+    Object parent;
+
+    bool mode_set;
+    FphMode mode;
+    struct fph_scanner *scanner;
+    NotifierWithReturn migration_notifier;
+    NotifierWithReturn precopy_notifier;
+
+    /* Protected by the BQL */
+    bool armed;                 /* an outgoing migration began, not ended */
+    FphState state;
+    char *inactive_reason;
+    GPtrArray *blocks;          /* of FphBlock; fixed while hooked */
+
+    /* Written under the BQL, read by all */
+    unsigned int epoch;         /* bitmap syncs begun */
+
+    /* Written under the bitmap mutex, read by all */
+    Stat64 chunks;
+    Stat64 chunks_not_scanned;
+    Stat64 given_up;
+    Stat64 scan_ns;
+};
+
+/* There is one migration, so there can be one object that acts on it. */
+static FphSource *fph_source;
+
+static void fph_block_free(gpointer opaque)
+{
+    FphBlock *block = opaque;
+
+    fph_skip_free(block->skip);
+    g_free(block->name);
+    g_free(block);
+}
+
+static void G_GNUC_PRINTF(3, 4)
+fph_source_set_state(FphSource *fs, FphState state, const char *fmt, ...)
+{
+    g_clear_pointer(&fs->inactive_reason, g_free);
+    if (fmt) {
+        va_list ap;
+
+        va_start(ap, fmt);
+        fs->inactive_reason = g_strdup_vprintf(fmt, ap);
+        va_end(ap);
+    }
+    fs->state = state;
+    trace_fph_source_state(object_get_canonical_path_component(OBJECT(fs)),
+                           FphState_str(state), fs->inactive_reason ?: "");
+}
+
+/*
+ * Is @backend the memory behind a DIMM or a virtio-mem device?  NVDIMMs are
+ * DIMMs too, but keep their content.
+ */
+static int fph_match_memory_device(Object *obj, void *opaque)
+{
+    Object *memdev = NULL;
+
+    if (object_dynamic_cast(obj, TYPE_VIRTIO_MEM)) {
+        memdev = object_property_get_link(obj, VIRTIO_MEM_MEMDEV_PROP, NULL);
+    } else if (object_dynamic_cast(obj, TYPE_PC_DIMM) &&
+               !object_dynamic_cast(obj, TYPE_NVDIMM)) {
+        memdev = object_property_get_link(obj, PC_DIMM_MEMDEV_PROP, NULL);
+    }
+    return memdev && memdev == opaque;
+}
+
+/*
+ * Only what is known to be ordinary guest RAM, and thus zero at a fresh
+ * destination, may be left out.  Everything else (ROMs, ACPI tables, video
+ * memory, shared memory devices) is not.
+ */
+static bool fph_block_is_guest_ram(RAMBlock *rb)
+{
+    MachineState *ms = MACHINE(qdev_get_machine());
+    Object *owner;
+
+    if (!rb->mr || rb->mr->ram_device || rb->mr->nonvolatile) {
+        return false;
+    }
+    owner = memory_region_owner(rb->mr);
+    if (!owner || !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND)) {
+        return false;
+    }
+    if (ms->memdev && owner == OBJECT(ms->memdev)) {
+        return true;
+    }
+    if (ms->numa_state) {
+        for (int i = 0; i < ms->numa_state->num_nodes; i++) {
+            HostMemoryBackend *memdev = ms->numa_state->nodes[i].node_memdev;
+
+            if (memdev && owner == OBJECT(memdev)) {
+                return true;
+            }
+        }
+    }
+    return object_child_foreach_recursive(object_get_root(),
+                                          fph_match_memory_device, owner);
+}
+
+static void fph_block_describe(RAMBlock *rb, struct fph_region *region)
+{
+    *region = (struct fph_region) {
+        .sz = sizeof(*region),
+        .host = qemu_ram_get_host_addr(rb),
+        .used = qemu_ram_get_used_length(rb),
+        .max = qemu_ram_get_max_length(rb),
+        .page_size = qemu_ram_pagesize(rb),
+        .fd = qemu_ram_get_fd(rb),
+        .fd_offset = rb->fd_offset,
+    };
+
+    if (!fph_block_is_guest_ram(rb)) {
+        region->flags |= FPH_REGION_NOT_RAM;
+    }
+    if (qemu_ram_is_shared(rb)) {
+        region->flags |= FPH_REGION_SHARED;
+    }
+    if (qemu_ram_is_named_file(rb)) {
+        region->flags |= FPH_REGION_NAMED_FILE;
+    }
+    if (rb->mr && (rb->mr->readonly || rb->mr->rom_device)) {
+        region->flags |= FPH_REGION_READONLY;
+    }
+    if (rb->flags & (RAM_READONLY | RAM_READONLY_FD)) {
+        region->flags |= FPH_REGION_READONLY;
+    }
+    if (rb->flags & RAM_RESIZEABLE) {
+        region->flags |= FPH_REGION_RESIZABLE;
+    }
+    if (rb->flags & RAM_PREALLOC) {
+        region->flags |= FPH_REGION_FOREIGN;
+    }
+    if (rb->flags & RAM_PMEM) {
+        region->flags |= FPH_REGION_PMEM;
+    }
+    if (rb->guest_memfd >= 0) {
+        region->flags |= FPH_REGION_GUEST_MEMFD;
+    }
+}
+
+static FphBlock *fph_block_new(FphSource *fs, RAMBlock *rb)
+{
+    FphBlock *block = g_new0(FphBlock, 1);
+
+    block->rb = rb;
+    block->name = g_strdup(qemu_ram_get_idstr(rb));
+    fph_block_describe(rb, &block->region);
+
+    if (!rb->bmap) {
+        block->verdict.why = "not part of this migration";
+    } else if (fph_region_classify(fs->scanner, &block->region,
+                                   &block->verdict) < 0) {
+        block->verdict.why = "inconsistent RAM block";
+    } else if (block->verdict.method != FPH_METHOD_NONE &&
+               fph_skip_new(&block->skip, block->region.max /
+                                          qemu_target_page_size()) < 0) {
+        block->verdict.method = FPH_METHOD_NONE;
+        block->verdict.why = "out of memory for the skip bitmap";
+    }
+    trace_fph_source_block(block->name,
+                           fph_backing_name(block->verdict.backing),
+                           fph_method_name(block->verdict.method),
+                           block->verdict.why ?: "");
+    return block;
+}
+
+static FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
+{
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+
+        if (block->rb == rb) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+static uint64_t fph_block_scan(FphSource *fs, FphBlock *block,
+                               uint64_t start, uint64_t len)
+{
+    struct fph_scan_stats stats = { .sz = sizeof(stats) };
+    struct fph_skip_sink sink = {
+        .skip = block->skip,
+        .dirty = block->rb->bmap,
+        .granule = qemu_target_page_size(),
+        .align = MAX(qemu_target_page_size(), block->region.page_size),
+        .limit = qemu_ram_get_used_length(block->rb),
+    };
+    int ret;
+
+    ret = fph_scan_region(fs->scanner, &block->region, block->verdict.method,
+                          start, len, fph_skip_sink_fn, &sink, &stats);
+    if (ret < 0) {
+        /* What was found before the error is true; the rest gets sent. */
+        trace_fph_source_scan_failed(block->name, start, ret);
+    }
+    stat64_add(ret < 0 ? &fs->chunks_not_scanned : &fs->chunks, 1);
+    stat64_add(&fs->scan_ns, stats.ns);
+    stat64_add(&fs->given_up, stats.given_up);
+    trace_fph_source_chunk(block->name, start, len, sink.cleared, stats.ns);
+    return sink.cleared;
+}
+
+/*
+ * The dirty log of the chunk was cleared just now, so a write that the scan
+ * does not see is seen by the next sync.  Everything happens under the bitmap
+ * mutex, which the next sync needs before it touches the bitmap: a sync that
+ * runs in another thread at the same time can only put bits back.
+ *
+ * Absent pages are known to be zero at the destination as well only as long
+ * as nothing was sent, so the scan belongs to the first epoch.  Later chunks
+ * are visited for the books alone: pages that were left out and are dirty
+ * again are not left out any more.
+ */
+static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
+                                       uint64_t len)
+{
+    FphSource *fs = qatomic_read(&fph_source);
+    FphBlock *block = fs ? fph_source_find_block(fs, rb) : NULL;
+    uint64_t page_size = qemu_target_page_size();
+    uint64_t resent;
+
+    if (!block || !block->skip) {
+        return 0;
+    }
+
+    if (qatomic_read(&fs->epoch) == 1) {
+        if (!bql_locked()) {
+            return fph_block_scan(fs, block, start, len);
+        }
+        stat64_add(&fs->chunks_not_scanned, 1);
+        trace_fph_source_chunk_passed_over(block->name, start);
+        return 0;
+    }
+
+    resent = fph_skip_revoke(block->skip, rb->bmap, start / page_size,
+                             len / page_size);
+    if (resent) {
+        trace_fph_source_resent(block->name, start, resent);
+    }
+    return 0;
+}
+
+/* Why the migration that is about to start cannot do with fewer pages */
+static const char *fph_source_refuse(FphSource *fs)
+{
+    const char *why;
+
+    if (fph_scanner_error(fs->scanner, &why) < 0) {
+        return why;
+    }
+    if (xen_enabled()) {
+        return "guest memory is managed by Xen";
+    }
+    if (migrate_background_snapshot()) {
+        return "a background snapshot has no dirty log";
+    }
+    if (migrate_postcopy_ram()) {
+        return "with postcopy-ram the destination could wait for ever for a "
+               "page that was left out";
+    }
+    if (migrate_colo()) {
+        return "COLO keeps a destination that has run already";
+    }
+    if (migrate_mapped_ram()) {
+        return "mapped-ram files may hold older pages";
+    }
+    if (migrate_rdma()) {
+        return "RDMA is not supported";
+    }
+    return NULL;
+}
+
+/* First sync done: the bitmaps exist, the log is on. */
+static void fph_source_start(FphSource *fs)
+{
+    FphBlock *block, *ram = NULL;
+    bool usable = false;
+    RAMBlock *rb;
+
+    WITH_RCU_READ_LOCK_GUARD() {
+        RAMBLOCK_FOREACH(rb) {
+            if (!qemu_ram_is_migratable(rb)) {
+                continue;
+            }
+            block = fph_block_new(fs, rb);
+            g_ptr_array_add(fs->blocks, block);
+            usable |= block->skip != NULL;
+            if (!ram && !(block->region.flags & FPH_REGION_NOT_RAM)) {
+                ram = block;
+            }
+        }
+    }
+
+    if (!usable) {
+        fph_source_set_state(fs, FPH_STATE_INACTIVE,
+                             "no RAM block can be scanned%s%s%s%s",
+                             ram ? "; " : "", ram ? ram->name : "",
+                             ram ? ": " : "", ram ? ram->verdict.why : "");
+        return;
+    }
+    fph_source_set_state(fs, FPH_STATE_ACTIVE, NULL);
+    ram_chunk_armed_set(fph_source_chunk_armed);
+}
+
+/* The migration begins. */
+static void fph_source_arm(FphSource *fs)
+{
+    const char *why = fph_source_refuse(fs);
+
+    g_ptr_array_set_size(fs->blocks, 0);
+    qatomic_set(&fs->epoch, 0);
+    stat64_set(&fs->chunks, 0);
+    stat64_set(&fs->chunks_not_scanned, 0);
+    stat64_set(&fs->given_up, 0);
+    stat64_set(&fs->scan_ns, 0);
+
+    if (why) {
+        fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
+        return;
+    }
+    fph_source_set_state(fs, FPH_STATE_READY, NULL);
+    fs->armed = true;
+}
+
+/* The migration is over, or failed at any point. */
+static void fph_source_disarm(FphSource *fs)
+{
+    if (!fs->armed) {
+        return;
+    }
+    fs->armed = false;
+    ram_chunk_armed_set(NULL);
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+
+        block->rb = NULL;
+    }
+    if (fs->state != FPH_STATE_INACTIVE) {
+        fph_source_set_state(fs, FPH_STATE_ENDED, NULL);
+    }
+}
+
+/*
+ * Unlike the precopy notifiers, these events come with an outgoing migration
+ * only, and not with savevm, whose loadvm does not start from zeroed memory.
+ */
+static int fph_source_migration_notify(NotifierWithReturn *notifier,
+                                       MigrationEvent *e, Error **errp)
+{
+    FphSource *fs = container_of(notifier, FphSource, migration_notifier);
+
+    if (e->type == MIG_EVENT_PRECOPY_SETUP) {
+        fph_source_arm(fs);
+    } else {
+        fph_source_disarm(fs);
+    }
+    return 0;
+}
+
+static int fph_source_precopy_notify(NotifierWithReturn *notifier,
+                                     void *opaque, Error **errp)
+{
+    FphSource *fs = container_of(notifier, FphSource, precopy_notifier);
+    PrecopyNotifyData *data = opaque;
+
+    if (!fs->armed) {
+        return 0;
+    }
+
+    switch (data->reason) {
+    case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
+        qatomic_inc(&fs->epoch);
+        break;
+    case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
+        if (qatomic_read(&fs->epoch) == 1) {
+            fph_source_start(fs);
+        }
+        break;
+    case PRECOPY_NOTIFY_CLEANUP:
+        fph_source_disarm(fs);
+        break;
+    default:
+        break;
+    }
+    return 0;
+}
+
+static int fph_source_get_mode(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->mode;
+}
+
+static void fph_source_set_mode(Object *obj, int mode, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (fph_source == fs) {
+        error_setg(errp, "mode cannot be changed after creation");
+        return;
+    }
+    fs->mode = mode;
+    fs->mode_set = true;
+}
+
+static void fph_source_complete(UserCreatable *uc, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(uc);
+    const char *why;
+
+    if (!fs->mode_set) {
+        error_setg(errp, "fph-source needs the property 'mode'");
+        return;
+    }
+    if (fs->mode != FPH_MODE_PAGEMAP) {
+        error_setg(errp, "mode=%s needs a device through which the guest "
+                   "reports its free pages, and this QEMU has none that "
+                   "fph-source can use; mode=pagemap works",
+                   FphMode_str(fs->mode));
+        return;
+    }
+    if (fph_source) {
+        error_setg(errp, "there can be only one fph-source, and '%s' is one",
+                   object_get_canonical_path_component(OBJECT(fph_source)));
+        return;
+    }
+    /* Here and not later: privileges may be dropped after start-up. */
+    if (fph_scanner_open(&fs->scanner) < 0) {
+        error_setg(errp, "out of memory for fph-source");
+        return;
+    }
+    if (fph_scanner_error(fs->scanner, &why) < 0) {
+        fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
+    }
+
+    qatomic_set(&fph_source, fs);
+    migration_add_notifier(&fs->migration_notifier,
+                           fph_source_migration_notify);
+    fs->precopy_notifier.notify = fph_source_precopy_notify;
+    precopy_add_notifier(&fs->precopy_notifier);
+}
+
+static bool fph_source_can_be_deleted(UserCreatable *uc)
+{
+    return !FPH_SOURCE(uc)->armed;
+}
+
+static void fph_source_init(Object *obj)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    fs->blocks = g_ptr_array_new_with_free_func(fph_block_free);
+}
+
+static void fph_source_finalize(Object *obj)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (fph_source == fs) {
+        fph_source_disarm(fs);
+        precopy_remove_notifier(&fs->precopy_notifier);
+        migration_remove_notifier(&fs->migration_notifier);
+        qatomic_set(&fph_source, NULL);
+    }
+    g_ptr_array_unref(fs->blocks);
+    fph_scanner_close(fs->scanner);
+    g_free(fs->inactive_reason);
+}
+
+static void fph_source_class_init(ObjectClass *oc, void *data)
+{
+    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
+
+    ucc->complete = fph_source_complete;
+    ucc->can_be_deleted = fph_source_can_be_deleted;
+
+    object_class_property_add_enum(oc, "mode", "FphMode", &FphMode_lookup,
+                                   fph_source_get_mode, fph_source_set_mode);
+    object_class_property_set_description(oc, "mode",
+        "Which witness decides that a page can be left out");
+}
+
+static const TypeInfo fph_source_info = {
+    .name = TYPE_FPH_SOURCE,
+    .parent = TYPE_OBJECT,
+    .instance_size = sizeof(FphSource),
+    .instance_init = fph_source_init,
+    .instance_finalize = fph_source_finalize,
+    .class_init = fph_source_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { TYPE_USER_CREATABLE },
+        { }
+    }
+};
+
+static void fph_source_register_types(void)
+{
+    type_register_static(&fph_source_info);
+}
+
+type_init(fph_source_register_types);
+
+static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
+{
+    struct fph_skip_counts counts = { .sz = sizeof(counts) };
+    FphBlockInfo *info = g_new0(FphBlockInfo, 1);
+
+    if (block->skip) {
+        fph_skip_get_counts(block->skip, &counts);
+    }
+    info->name = g_strdup(block->name);
+    info->size = block->region.used;
+    info->backing = g_strdup(fph_backing_name(block->verdict.backing));
+    info->method = g_strdup(fph_method_name(block->verdict.method));
+    info->reason = g_strdup(block->verdict.why);
+    info->skipped = counts.skipped;
+    info->unmapped = counts.reason[FPH_UNMAPPED];
+    info->zero_mapped = counts.reason[FPH_ZERO_MAPPED];
+    info->resent = counts.resent;
+
+    sum->skipped += info->skipped;
+    sum->unmapped += info->unmapped;
+    sum->zero_mapped += info->zero_mapped;
+    sum->resent += info->resent;
+    return info;
+}
+
+FphInfoList *qmp_query_fph(Error **errp)
+{
+    FphSource *fs = fph_source;
+    FphBlockInfoList **tail;
+    FphInfoList *list = NULL;
+    FphInfo *info;
+
+    if (!fs) {
+        return NULL;
+    }
+
+    info = g_new0(FphInfo, 1);
+    info->id = g_strdup(object_get_canonical_path_component(OBJECT(fs)));
+    info->mode = fs->mode;
+    info->state = fs->state;
+    info->inactive_reason = g_strdup(fs->inactive_reason);
+    info->page_size = qemu_target_page_size();
+    info->epoch = qatomic_read(&fs->epoch);
+    info->chunks = stat64_get(&fs->chunks);
+    info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
+    info->given_up = stat64_get(&fs->given_up);
+    info->scan_ns = stat64_get(&fs->scan_ns);
+
+    tail = &info->blocks;
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        QAPI_LIST_APPEND(tail, fph_block_query(
+                                   g_ptr_array_index(fs->blocks, i), info));
+    }
+    QAPI_LIST_PREPEND(list, info);
+    return list;
+}
