@@ -1,0 +1,1038 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fph-guest: the workload inside a test guest, told what to do over a serial
+ * line (README.md has the protocol).
+ *
+ * Every page it owns says which page it is and how often it has been written,
+ * and a record kept apart from the pages says the same. A page that
+ * a migration lost, left stale, tore or swapped for another then disagrees
+ * with the record; a lost page of the record itself shows up in a count that
+ * lives in a third place.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PAGE_BYTES	4096u
+#define PAGE_WORDS	(PAGE_BYTES / sizeof(uint64_t))
+#define HUGE_BYTES	(UINT64_C(2) << 20)
+#define PAGE_MAGIC	UINT64_C(0x0045474150485046)	/* "FPHPAGE" */
+#define LINE_WORDS	64u		/* a sparse page has one word of pattern in each 512 bytes */
+#define RATE_MAX	10000000u
+#define BATCH_NS	INT64_C(10000000)
+#define REPLY_NS	INT64_C(5000000000)
+#define HEADROOM	(UINT64_C(48) << 20)
+
+enum { H_MAGIC, H_INDEX, H_SEQ, H_SUM, H_WORDS };
+
+/* Memory with a record of what each page of it must hold. */
+struct region {
+	struct region *next;
+	uint64_t *pages;
+	uint32_t *seq;		/* expected sequence number, 0: never written */
+	uint64_t count;		/* pages */
+	uint64_t written;	/* pages with a sequence number, kept apart from @seq */
+	uint64_t first;		/* index of the first page; indexes are never used twice */
+	size_t map_bytes;
+	size_t seq_bytes;
+	bool dense;
+	bool filled;		/* whole and free for "rewrite" to write to */
+	bool churn;		/* comes and goes */
+};
+
+enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_KINDS };
+
+struct writer {
+	pthread_t thread;
+	bool running;
+	enum writer_kind kind;
+	uint32_t rate;
+	uint64_t bytes;
+	struct region *region;	/* touch: its own */
+	uint64_t rnd;
+};
+
+/*
+ * Held by a writer for one batch and by a command for as long as it looks at
+ * the regions. A command says that it waits, so that a writer without pauses
+ * cannot take the lock again before it.
+ */
+static pthread_mutex_t world = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t world_free = PTHREAD_COND_INITIALIZER;
+static atomic_uint world_wanted;
+
+static struct region *regions;			/* under world */
+static uint64_t next_index = 1;			/* under world */
+static struct writer writers[W_KINDS];		/* threads are started and joined by commands */
+static atomic_bool stopping;
+static atomic_uint_fast64_t writes;
+static atomic_uint_fast64_t churn_rounds;
+static atomic_uint_fast64_t churn_bad;
+static atomic_bool churn_starved;
+
+static void command_begin(void)
+{
+	atomic_fetch_add(&world_wanted, 1);
+	pthread_mutex_lock(&world);
+}
+
+static void command_end(void)
+{
+	atomic_fetch_sub(&world_wanted, 1);
+	pthread_cond_broadcast(&world_free);
+	pthread_mutex_unlock(&world);
+}
+
+static void batch_begin(void)
+{
+	pthread_mutex_lock(&world);
+	while (atomic_load(&world_wanted))
+		pthread_cond_wait(&world_free, &world);
+}
+
+static void batch_end(void)
+{
+	pthread_mutex_unlock(&world);
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+/* Pages. */
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 32;
+	x *= UINT64_C(0xd6e8feb86659fd93);
+	x ^= x >> 32;
+	x *= UINT64_C(0xd6e8feb86659fd93);
+	return x ^ x >> 32;
+}
+
+static uint64_t page_sum(uint64_t index, uint64_t seq)
+{
+	/* Odd, thus never the zero of a page that was lost. */
+	return mix(index * UINT64_C(0x9e3779b97f4a7c15) + seq) | 1;
+}
+
+static void page_write(uint64_t *p, uint64_t index, uint64_t seq, bool dense)
+{
+	uint64_t sum = page_sum(index, seq);
+	unsigned int i;
+
+	p[H_MAGIC] = PAGE_MAGIC;
+	p[H_INDEX] = index;
+	p[H_SEQ] = seq;
+	p[H_SUM] = sum;
+	if (dense) {
+		for (i = H_WORDS; i < PAGE_WORDS; i++)
+			p[i] = sum + i;
+		return;
+	}
+	for (i = LINE_WORDS - 1; i < PAGE_WORDS; i += LINE_WORDS)
+		p[i] = sum + i;
+}
+
+/* Every byte counts: words without a pattern must still be the kernel's zero. */
+static bool page_is(const uint64_t *p, uint64_t index, uint64_t seq, bool dense)
+{
+	uint64_t sum = page_sum(index, seq);
+	uint64_t diff;
+	unsigned int i, j;
+
+	diff = (p[H_MAGIC] ^ PAGE_MAGIC) | (p[H_INDEX] ^ index) | (p[H_SEQ] ^ seq) | (p[H_SUM] ^ sum);
+	if (dense) {
+		for (i = H_WORDS; i < PAGE_WORDS; i++)
+			diff |= p[i] ^ (sum + i);
+		return !diff;
+	}
+	for (j = H_WORDS; j < LINE_WORDS - 1; j++)
+		diff |= p[j];
+	diff |= p[j] ^ (sum + j);
+	for (i = LINE_WORDS; i < PAGE_WORDS; i += LINE_WORDS) {
+		for (j = 0; j < LINE_WORDS - 1; j++)
+			diff |= p[i + j];
+		diff |= p[i + j] ^ (sum + i + j);
+	}
+	return !diff;
+}
+
+/* Regions. */
+
+static void region_free(struct region *r)
+{
+	if (!r)
+		return;
+	if (r->pages)
+		munmap(r->pages, r->map_bytes);
+	if (r->seq)
+		munmap(r->seq, r->seq_bytes);
+	free(r);
+}
+
+static void *map(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* NULL if memory is short; @bytes is rounded up to pages. */
+static struct region *region_new(uint64_t bytes, bool huge)
+{
+	struct region *r = calloc(1, sizeof(*r));
+	uint64_t off;
+
+	if (!r)
+		return NULL;
+	r->count = (bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+	/* Start on a huge page, or the first and the last of them are small ones. */
+	r->map_bytes = r->count * PAGE_BYTES + (huge ? HUGE_BYTES : 0);
+	r->seq_bytes = r->count * sizeof(*r->seq);
+	r->pages = map(r->map_bytes);
+	r->seq = map(r->seq_bytes);
+	if (!r->pages || !r->seq) {
+		region_free(r);
+		return NULL;
+	}
+	if (huge) {
+		off = -(uintptr_t)r->pages & (HUGE_BYTES - 1);
+		if (off)
+			munmap(r->pages, off);
+		r->pages += off / sizeof(*r->pages);
+		r->map_bytes -= off;
+	}
+	madvise(r->pages, r->map_bytes, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return r;
+}
+
+static void region_link(struct region *r)
+{
+	r->first = next_index;
+	next_index += r->count;
+	r->next = regions;
+	regions = r;
+}
+
+static void region_unlink(struct region *r)
+{
+	struct region **at;
+
+	for (at = &regions; *at; at = &(*at)->next) {
+		if (*at == r) {
+			*at = r->next;
+			return;
+		}
+	}
+}
+
+static void region_write(struct region *r, uint64_t i)
+{
+	uint32_t seq = r->seq[i] + 1;
+
+	if (seq == 1)
+		r->written++;
+	/* After four thousand million writes: begin anew, but not at "never". */
+	if (!seq)
+		seq = 1;
+	page_write(r->pages + i * PAGE_WORDS, r->first + i, seq, r->dense);
+	r->seq[i] = seq;
+	atomic_fetch_add_explicit(&writes, 1, memory_order_relaxed);
+}
+
+/* Pages that are not what the record says. Adds the pages looked at to @pages. */
+static uint64_t region_check(const struct region *r, uint64_t from, uint64_t to, uint64_t *pages)
+{
+	uint64_t bad = 0;
+	uint64_t i;
+
+	for (i = from; i < to; i++) {
+		if (!r->seq[i])
+			continue;
+		++*pages;
+		if (!page_is(r->pages + i * PAGE_WORDS, r->first + i, r->seq[i], r->dense))
+			bad++;
+	}
+	return bad;
+}
+
+/* Under world. */
+static void check_all(uint64_t *pages, uint64_t *bad)
+{
+	const struct region *r;
+
+	*pages = 0;
+	*bad = atomic_load(&churn_bad);
+	for (r = regions; r; r = r->next) {
+		uint64_t seen = 0;
+
+		*bad += region_check(r, 0, r->count, &seen);
+		/* A record that was lost: pages we wrote and know nothing of. */
+		*bad += seen > r->written ? seen - r->written : r->written - seen;
+		*pages += seen;
+	}
+}
+
+/* Writers. */
+
+static uint64_t rnd_below(struct writer *w, uint64_t n)
+{
+	w->rnd ^= w->rnd << 13;
+	w->rnd ^= w->rnd >> 7;
+	w->rnd ^= w->rnd << 17;
+	return (w->rnd >> 11) % n;
+}
+
+static void touch_one(struct writer *w)
+{
+	struct region *r = w->region;
+
+	region_write(r, r->written < r->count ? r->written : rnd_below(w, r->count));
+}
+
+static void rewrite_one(struct writer *w)
+{
+	struct region *r;
+	uint64_t total = 0;
+	uint64_t at;
+
+	for (r = regions; r; r = r->next)
+		total += r->filled ? r->count : 0;
+	if (!total)
+		return;
+	at = rnd_below(w, total);
+	for (r = regions; r; r = r->next) {
+		if (!r->filled)
+			continue;
+		if (at < r->count)
+			break;
+		at -= r->count;
+	}
+	region_write(r, at);
+}
+
+/*
+ * Batches of 10 ms. A batch that comes late, because the guest stood still or
+ * because the rate is too high, is not made up for: no bursts after a pause.
+ */
+static void *paced_main(void *arg)
+{
+	struct writer *w = arg;
+	int64_t period = BATCH_NS;
+	int64_t due = now_ns();
+	int64_t late;
+	uint64_t debt = 0;
+	struct timespec t;
+
+	while (!atomic_load(&stopping)) {
+		debt += (uint64_t)w->rate * BATCH_NS;
+		batch_begin();
+		for (; debt >= 1000000000 && !atomic_load(&world_wanted); debt -= 1000000000) {
+			if (w->kind == W_TOUCH)
+				touch_one(w);
+			else
+				rewrite_one(w);
+		}
+		batch_end();
+		debt %= 1000000000;
+		due += period;
+		late = now_ns() - due;
+		if (late > period)
+			due += late;
+		t.tv_sec = due / 1000000000;
+		t.tv_nsec = due % 1000000000;
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+	}
+	return NULL;
+}
+
+#define CHURN_BATCH 64u
+
+static void *churn_main(void *arg)
+{
+	struct writer *w = arg;
+	struct timespec nap = { .tv_nsec = BATCH_NS };
+	struct region *r;
+	uint64_t i, n, seen;
+
+	while (!atomic_load(&stopping)) {
+		r = region_new(w->bytes, true);
+		atomic_store(&churn_starved, !r);
+		if (!r) {
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		r->churn = true;
+		batch_begin();
+		region_link(r);
+		batch_end();
+		for (i = 0; i < r->count && !atomic_load(&stopping); i += CHURN_BATCH) {
+			batch_begin();
+			for (n = i; n < r->count && n < i + CHURN_BATCH; n++)
+				region_write(r, n);
+			batch_end();
+		}
+		for (i = 0; i < r->count && !atomic_load(&stopping); i += CHURN_BATCH) {
+			batch_begin();
+			n = i + CHURN_BATCH < r->count ? i + CHURN_BATCH : r->count;
+			seen = 0;
+			atomic_fetch_add(&churn_bad, region_check(r, i, n, &seen));
+			if (seen != n - i)
+				atomic_fetch_add(&churn_bad, n - i - seen);
+			batch_end();
+		}
+		batch_begin();
+		region_unlink(r);
+		batch_end();
+		region_free(r);
+		if (!atomic_load(&stopping))
+			atomic_fetch_add(&churn_rounds, 1);
+	}
+	return NULL;
+}
+
+static void writers_stop(void)
+{
+	unsigned int i;
+
+	atomic_store(&stopping, true);
+	for (i = 0; i < W_KINDS; i++) {
+		if (!writers[i].running)
+			continue;
+		pthread_join(writers[i].thread, NULL);
+		writers[i].running = false;
+	}
+	atomic_store(&stopping, false);
+}
+
+static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, struct region *r)
+{
+	struct writer *w = &writers[kind];
+	int err;
+
+	w->kind = kind;
+	w->rate = rate;
+	w->bytes = bytes;
+	w->region = r;
+	w->rnd = UINT64_C(0x2545f4914f6cdd1d) + kind;
+	err = pthread_create(&w->thread, NULL, kind == W_CHURN ? churn_main : paced_main, w);
+	if (err)
+		return -err;
+	w->running = true;
+	return 0;
+}
+
+/* Commands. */
+
+#define MAX_ARGS 4
+
+struct reply {
+	char text[256];
+	bool err;
+};
+
+static void __attribute__((format(printf, 2, 3))) ok(struct reply *re, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(re->text, sizeof(re->text), fmt, ap);
+	va_end(ap);
+}
+
+static void __attribute__((format(printf, 2, 3))) fail(struct reply *re, const char *fmt, ...)
+{
+	va_list ap;
+
+	re->err = true;
+	va_start(ap, fmt);
+	vsnprintf(re->text, sizeof(re->text), fmt, ap);
+	va_end(ap);
+}
+
+/* A positive decimal number that may end in one of @suffixes (each 1024 times the one before). */
+static bool parse_number(const char *s, const char *suffixes, uint64_t max, uint64_t *ret)
+{
+	const char *suffix;
+	uint64_t v = 0;
+
+	if (*s < '0' || *s > '9')
+		return false;
+	for (; *s >= '0' && *s <= '9'; s++) {
+		if (v > (UINT64_MAX - 9) / 10)
+			return false;
+		v = v * 10 + (uint64_t)(*s - '0');
+	}
+	if (*s) {
+		suffix = strchr(suffixes, *s);
+		if (!suffix || s[1])
+			return false;
+		for (; suffix >= suffixes; suffix--) {
+			if (v > UINT64_MAX / 1024)
+				return false;
+			v *= 1024;
+		}
+	}
+	if (!v || v > max)
+		return false;
+	*ret = v;
+	return true;
+}
+
+static bool arg_bytes(struct reply *re, const char *s, uint64_t *ret)
+{
+	if (parse_number(s, "KMG", UINT64_C(1) << 46, ret))
+		return true;
+	fail(re, "'%.40s' is not a size: a number of bytes above 0, with K, M or G behind it if wanted", s);
+	return false;
+}
+
+static bool arg_rate(struct reply *re, const char *s, uint32_t *ret)
+{
+	uint64_t v;
+
+	if (parse_number(s, "", RATE_MAX, &v)) {
+		*ret = (uint32_t)v;
+		return true;
+	}
+	fail(re, "'%.40s' is not a rate: pages per second, 1 to %u", s, RATE_MAX);
+	return false;
+}
+
+/* A field of /proc/meminfo, or 0. */
+static uint64_t meminfo_kib(const char *name)
+{
+	unsigned long long v;
+	size_t len = strlen(name);
+	uint64_t ret = 0;
+	char line[128];
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	if (!f)
+		return 0;
+	while (fgets(line, sizeof(line), f)) {
+		if (strncmp(line, name, len) || line[len] != ':')
+			continue;
+		if (sscanf(line + len + 1, "%llu", &v) == 1)
+			ret = v;
+		break;
+	}
+	fclose(f);
+	return ret;
+}
+
+/*
+ * Asking for more than there is would bring the kernel to end us. Pages that a
+ * writer has yet to touch are spoken for.
+ */
+static bool fits(struct reply *re, uint64_t bytes)
+{
+	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
+	uint64_t need = bytes + bytes / 1024 + HEADROOM;
+	const struct region *r;
+	uint64_t churn = writers[W_CHURN].running ? writers[W_CHURN].bytes : 0;
+
+	command_begin();
+	for (r = regions; r; r = r->next) {
+		if (r->churn)
+			churn -= r->written * PAGE_BYTES < churn ? r->written * PAGE_BYTES : churn;
+		else
+			need += (r->count - r->written) * PAGE_BYTES;
+	}
+	command_end();
+	need += churn;
+	if (need <= avail)
+		return true;
+	fail(re, "not enough memory: %llu MiB needed with the record and what is spoken for, %llu MiB available",
+	     (unsigned long long)(need >> 20), (unsigned long long)(avail >> 20));
+	return false;
+}
+
+static void cmd_ping(struct reply *re, char **args)
+{
+	ok(re, "ping");
+}
+
+static void cmd_fill(struct reply *re, char **args)
+{
+	struct region *r;
+	uint64_t bytes, i;
+	bool dense = false;
+
+	if (!arg_bytes(re, args[0], &bytes))
+		return;
+	if (args[1]) {
+		if (strcmp(args[1], "dense")) {
+			fail(re, "'%.40s' is not a kind of fill: nothing or 'dense'", args[1]);
+			return;
+		}
+		dense = true;
+	}
+	if (!fits(re, bytes))
+		return;
+	r = region_new(bytes, true);
+	if (!r) {
+		fail(re, "no memory");
+		return;
+	}
+	r->dense = dense;
+	/* Indexes first: pages carry them. The region joins the others when it is whole. */
+	command_begin();
+	r->first = next_index;
+	next_index += r->count;
+	command_end();
+	for (i = 0; i < r->count; i++)
+		region_write(r, i);
+	r->filled = true;
+	command_begin();
+	r->next = regions;
+	regions = r;
+	command_end();
+	ok(re, "fill pages=%llu", (unsigned long long)r->count);
+}
+
+static void cmd_free(struct reply *re, char **args)
+{
+	struct region *r;
+	uint64_t pages = 0;
+
+	writers_stop();
+	while (regions) {
+		r = regions;
+		regions = r->next;
+		pages += r->written;
+		region_free(r);
+	}
+	ok(re, "free pages=%llu", (unsigned long long)pages);
+}
+
+static bool idle(struct reply *re, enum writer_kind kind, const char *name)
+{
+	if (!writers[kind].running)
+		return true;
+	fail(re, "%s is running: 'stop' first", name);
+	return false;
+}
+
+static void cmd_touch(struct reply *re, char **args)
+{
+	struct region *r;
+	uint64_t bytes;
+	uint32_t rate;
+	int err;
+
+	if (!idle(re, W_TOUCH, "touch") || !arg_rate(re, args[0], &rate) ||
+	    !arg_bytes(re, args[1], &bytes) || !fits(re, bytes))
+		return;
+	/* Small pages, or one touch would be 512 of the host's. */
+	r = region_new(bytes, false);
+	if (!r) {
+		fail(re, "no memory");
+		return;
+	}
+	command_begin();
+	region_link(r);
+	command_end();
+	err = writer_start(W_TOUCH, rate, bytes, r);
+	if (err) {
+		command_begin();
+		region_unlink(r);
+		command_end();
+		region_free(r);
+		fail(re, "no thread: %s", strerror(-err));
+		return;
+	}
+	ok(re, "touch pages=%llu", (unsigned long long)r->count);
+}
+
+static void cmd_rewrite(struct reply *re, char **args)
+{
+	const struct region *r;
+	uint32_t rate;
+	int err;
+
+	if (!idle(re, W_REWRITE, "rewrite") || !arg_rate(re, args[0], &rate))
+		return;
+	command_begin();
+	for (r = regions; r && !r->filled; r = r->next)
+		;
+	command_end();
+	if (!r) {
+		fail(re, "nothing to rewrite: 'fill' first");
+		return;
+	}
+	err = writer_start(W_REWRITE, rate, 0, NULL);
+	if (err)
+		fail(re, "no thread: %s", strerror(-err));
+	else
+		ok(re, "rewrite");
+}
+
+static void cmd_churn(struct reply *re, char **args)
+{
+	uint64_t bytes;
+	int err;
+
+	if (!idle(re, W_CHURN, "churn") || !arg_bytes(re, args[0], &bytes) || !fits(re, bytes))
+		return;
+	err = writer_start(W_CHURN, 0, bytes, NULL);
+	if (err)
+		fail(re, "no thread: %s", strerror(-err));
+	else
+		ok(re, "churn");
+}
+
+static void cmd_stop(struct reply *re, char **args)
+{
+	writers_stop();
+	ok(re, "stop");
+}
+
+static void cmd_check(struct reply *re, char **args)
+{
+	uint64_t pages, bad;
+
+	command_begin();
+	check_all(&pages, &bad);
+	command_end();
+	ok(re, "check pages=%llu bad=%llu", (unsigned long long)pages, (unsigned long long)bad);
+}
+
+static void cmd_info(struct reply *re, char **args)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d",
+	   (unsigned long long)meminfo_kib("MemFree"),
+	   (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000,
+	   (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&churn_rounds),
+	   atomic_load(&churn_starved));
+}
+
+static const struct command {
+	const char *name;
+	const char *usage;
+	int min_args, max_args;
+	void (*run)(struct reply *re, char **args);
+} commands[] = {
+	{ "ping", "", 0, 0, cmd_ping },
+	{ "fill", " BYTES [dense]", 1, 2, cmd_fill },
+	{ "free", "", 0, 0, cmd_free },
+	{ "touch", " PAGES_PER_SECOND BYTES", 2, 2, cmd_touch },
+	{ "rewrite", " PAGES_PER_SECOND", 1, 1, cmd_rewrite },
+	{ "churn", " BYTES", 1, 1, cmd_churn },
+	{ "stop", "", 0, 0, cmd_stop },
+	{ "check", "", 0, 0, cmd_check },
+	{ "info", "", 0, 0, cmd_info },
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+/* Runs one line, which is cut up, and writes the whole answer with its newline. */
+static void run_line(char *line, char *out, size_t size)
+{
+	char *args[MAX_ARGS + 1] = { NULL };
+	const struct command *c = NULL;
+	struct reply re = { .err = false };
+	char *save = NULL;
+	char *word;
+	size_t i;
+	int n = 0;
+
+	for (word = strtok_r(line, " \t\r", &save); word; word = strtok_r(NULL, " \t\r", &save)) {
+		if (n == MAX_ARGS) {
+			snprintf(out, size, "err too many words\n");
+			return;
+		}
+		args[n++] = word;
+	}
+	if (!n) {
+		snprintf(out, size, "err an empty line\n");
+		return;
+	}
+	for (i = 0; i < COMMANDS; i++) {
+		if (!strcmp(commands[i].name, args[0]))
+			c = &commands[i];
+	}
+	if (!c)
+		fail(&re, "unknown command '%.40s': ping, fill, free, touch, rewrite, churn, stop, check, info",
+		     args[0]);
+	else if (n - 1 < c->min_args || n - 1 > c->max_args)
+		fail(&re, "usage: %s%s", c->name, c->usage);
+	else
+		c->run(&re, args + 1);
+	/* Bytes of the line that are quoted must not make two lines of one. */
+	for (i = 0; re.text[i]; i++) {
+		if (re.text[i] < ' ' || re.text[i] > '~')
+			re.text[i] = '?';
+	}
+	snprintf(out, size, "%s %s\n", re.err ? "err" : "ok", re.text);
+}
+
+/* The line. */
+
+static bool out_broken;
+
+/*
+ * Nobody may be listening, and the far end may be a migration that takes its
+ * time. Wait a bounded time, then drop the rest; the next answer starts with a
+ * newline, so that only the dropped one is lost.
+ */
+static void put(int fd, const char *s)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	int64_t end = now_ns() + REPLY_NS;
+	size_t len;
+	ssize_t n;
+	char buf[300];
+
+	snprintf(buf, sizeof(buf), "%s%s", out_broken ? "\n" : "", s);
+	s = buf;
+	len = strlen(s);
+	out_broken = false;
+	while (len) {
+		n = write(fd, s, len);
+		if (n > 0) {
+			s += n;
+			len -= (size_t)n;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if ((n < 0 && errno != EAGAIN) || now_ns() > end) {
+			out_broken = true;
+			return;
+		}
+		poll(&p, 1, 100);
+	}
+}
+
+static void serve(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	bool too_long = false;
+	char line[128];
+	char out[300];
+	size_t len = 0;
+	ssize_t n;
+	char c;
+
+	put(fd, "fph-guest ready\n");
+	for (;;) {
+		n = read(fd, &c, 1);
+		if (n <= 0) {
+			if (n < 0 && errno != EAGAIN && errno != EINTR)
+				sleep(1);
+			/* A line without a reader hangs up and comes back: look again now and then. */
+			if (poll(&p, 1, 1000) > 0 && (p.revents & (POLLERR | POLLHUP)))
+				usleep(100000);
+			continue;
+		}
+		if (c == '\r')
+			continue;
+		if (c != '\n') {
+			if (len < sizeof(line) - 1)
+				line[len++] = c ? c : '?';
+			else
+				too_long = true;
+			continue;
+		}
+		line[len] = '\0';
+		if (too_long)
+			snprintf(out, sizeof(out), "err line too long: %zu bytes at most\n", sizeof(line) - 1);
+		else
+			run_line(line, out, sizeof(out));
+		len = 0;
+		too_long = false;
+		put(fd, out);
+	}
+}
+
+static int open_line(const char *path)
+{
+	struct termios t;
+	int fd = open(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	if (!tcgetattr(fd, &t)) {
+		cfmakeraw(&t);
+		t.c_cflag |= CLOCAL | CREAD;
+		t.c_cflag &= ~(tcflag_t)CRTSCTS;
+		cfsetspeed(&t, B115200);
+		tcsetattr(fd, TCSANOW, &t);
+	}
+	return fd;
+}
+
+/* Can the check fail? Run on the build machine. */
+
+static unsigned int st_failed;
+
+static void st(bool good, const char *what)
+{
+	printf("%s %s\n", good ? "ok  " : "FAIL", what);
+	if (!good)
+		st_failed++;
+}
+
+static void st_run(const char *line, const char *want)
+{
+	char buf[160], out[300], what[200];
+
+	snprintf(buf, sizeof(buf), "%s", line);
+	run_line(buf, out, sizeof(out));
+	out[strcspn(out, "\n")] = '\0';
+	snprintf(what, sizeof(what), "'%.60s' -> '%.100s'", line, out);
+	st(!strncmp(out, want, strlen(want)), what);
+}
+
+static uint64_t st_bad(void)
+{
+	uint64_t pages, bad;
+
+	command_begin();
+	check_all(&pages, &bad);
+	command_end();
+	return bad;
+}
+
+static void st_corrupt(bool dense)
+{
+	struct region *r = regions;
+	unsigned char *bytes = (unsigned char *)(r->pages + 5 * PAGE_WORDS);
+	uint64_t keep[PAGE_WORDS], other[PAGE_WORDS];
+	unsigned int i, seen = 0;
+
+	for (i = 0; i < PAGE_BYTES; i++) {
+		bytes[i] ^= 1u << (i % 8);
+		seen += st_bad() == 1;
+		bytes[i] ^= 1u << (i % 8);
+	}
+	st(seen == PAGE_BYTES, dense ? "any byte of a dense page" : "any byte of a sparse page");
+
+	memcpy(keep, bytes, PAGE_BYTES);
+	memset(bytes, 0, PAGE_BYTES);
+	st(st_bad() == 1, "a page that became zero");
+	memcpy(bytes, keep, PAGE_BYTES);
+
+	region_write(r, 5);
+	st(st_bad() == 0, "a page written again");
+	memcpy(other, bytes, PAGE_BYTES);
+	memcpy(bytes, keep, PAGE_BYTES);
+	st(st_bad() == 1, "a page with its content of before");
+	memcpy(bytes, other, PAGE_BYTES);
+	memcpy(bytes + PAGE_BYTES / 2, (unsigned char *)keep + PAGE_BYTES / 2, PAGE_BYTES / 2);
+	st(st_bad() == 1, "a page that is half old");
+	memcpy(bytes, r->pages + 6 * PAGE_WORDS, PAGE_BYTES);
+	memcpy(r->pages + 6 * PAGE_WORDS, other, PAGE_BYTES);
+	st(st_bad() == 2, "two pages in each other's place");
+	memcpy(r->pages + 6 * PAGE_WORDS, bytes, PAGE_BYTES);
+	memcpy(bytes, other, PAGE_BYTES);
+
+	i = r->seq[7];
+	r->seq[7] = 0;
+	st(st_bad() == 1, "a record that became zero");
+	r->seq[7] = i + 1;
+	st(st_bad() == 1, "a record that is wrong");
+	r->seq[7] = i;
+	st(st_bad() == 0, "everything put back");
+}
+
+static int self_test(void)
+{
+	struct timespec wait = { .tv_nsec = 200000000 };
+	uint64_t before;
+	uint64_t v;
+
+	st_run("ping", "ok ping");
+	st_run(" ping \r", "ok ping");
+	st_run("check", "ok check pages=0 bad=0");
+	st_run("", "err");
+	st_run("pong", "err unknown command 'pong'");
+	st_run("ping x", "err usage: ping");
+	st_run("ping a b c d e", "err too many words");
+	st_run("fill", "err usage: fill BYTES");
+	st_run("fill 0", "err '0' is not a size");
+	st_run("fill -1", "err '-1' is not a size");
+	st_run("fill 1T", "err '1T' is not a size");
+	st_run("fill 1KK", "err '1KK' is not a size");
+	st_run("fill 99999999999999999999", "err '99999999999999999999' is not a size");
+	st_run("fill 64000G", "err not enough memory");
+	st_run("fill 1M thick", "err 'thick' is not a kind");
+	st_run("touch 0 1M", "err '0' is not a rate");
+	st_run("touch 1K 1M", "err '1K' is not a rate");
+	st_run("rewrite 10", "err nothing to rewrite");
+	st(parse_number("3K", "KMG", UINT64_MAX, &v) && v == 3072, "3K");
+	st(parse_number("3M", "KMG", UINT64_MAX, &v) && v == 3u << 20, "3M");
+	st(parse_number("3G", "KMG", UINT64_MAX, &v) && v == UINT64_C(3) << 30, "3G");
+
+	st_run("fill 60K", "ok fill pages=15");
+	st_corrupt(false);
+	st_run("fill 40001 dense", "ok fill pages=10");
+	st_corrupt(true);
+	st_run("check", "ok check pages=25 bad=0");
+
+	st_run("touch 100000 1M", "ok touch pages=256");
+	st_run("touch 1 1M", "err touch is running");
+	st_run("rewrite 100000", "ok rewrite");
+	st_run("churn 4M", "ok churn");
+	before = atomic_load(&writes);
+	nanosleep(&wait, NULL);
+	st(atomic_load(&writes) > before, "writers write");
+	st(st_bad() == 0, "a check while they do");
+	/* Touch starts anew at random pages once all of its own are used. */
+	for (v = 0; v < 50 && writers[W_TOUCH].region->written < 256; v++)
+		nanosleep(&wait, NULL);
+	st(writers[W_TOUCH].region->written == 256, "touch has used all its pages");
+	for (v = 0; v < 50 && !atomic_load(&churn_rounds); v++)
+		nanosleep(&wait, NULL);
+	st(atomic_load(&churn_rounds) > 0, "churn goes round");
+	st_run("stop", "ok stop");
+	before = atomic_load(&writes);
+	nanosleep(&wait, NULL);
+	st(atomic_load(&writes) == before, "stopped writers do not");
+	st_run("check", "ok check pages=281 bad=0");
+	st_run("info", "ok info memfree_kib=");
+	st_run("free", "ok free pages=281");
+	st_run("check", "ok check pages=0 bad=0");
+	printf("%u failed\n", st_failed);
+	return st_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	int fd;
+
+	if (argc == 2 && !strcmp(argv[1], "--self-test"))
+		return self_test();
+	if (argc != 2 || argv[1][0] == '-') {
+		fputs("Usage: fph-guest TTY | --self-test\n", stderr);
+		return 2;
+	}
+	fd = open_line(argv[1]);
+	if (fd < 0) {
+		fprintf(stderr, "fph-guest: %s: %s\n", argv[1], strerror(-fd));
+		return EXIT_FAILURE;
+	}
+	serve(fd);
+}
