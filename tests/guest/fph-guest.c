@@ -795,12 +795,13 @@ static bool out_broken;
 /*
  * Nobody may be listening, and the far end may be a migration that takes its
  * time. Wait a bounded time, then drop the rest; the next answer starts with a
- * newline, so that only the dropped one is lost.
+ * newline, so that only the dropped one is lost. Until something gets through
+ * again, nothing is waited for.
  */
 static void put(int fd, const char *s)
 {
 	struct pollfd p = { .fd = fd, .events = POLLOUT };
-	int64_t end = now_ns() + REPLY_NS;
+	int64_t end = now_ns() + (out_broken ? 0 : REPLY_NS);
 	size_t len;
 	ssize_t n;
 	char buf[300];
@@ -818,7 +819,7 @@ static void put(int fd, const char *s)
 		}
 		if (n < 0 && errno == EINTR)
 			continue;
-		if ((n < 0 && errno != EAGAIN) || now_ns() > end) {
+		if ((n < 0 && errno != EAGAIN) || now_ns() >= end) {
 			out_broken = true;
 			return;
 		}
