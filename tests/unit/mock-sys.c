@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#include "mock-sys.h"
+
+struct mock mock;
+
+static int mock_open_pagemap(void)
+{
+	if (mock.open_error)
+		return mock.open_error;
+	mock.opened++;
+	return 1000;
+}
+
+static void mock_close(int fd)
+{
+	check_int(fd, 1000);
+	mock.closed++;
+}
+
+static uint64_t categories(char state)
+{
+	switch (state) {
+	case M_DATA:
+		return FPH_PM_PRESENT;
+	case M_SWAP:
+		return FPH_PM_SWAPPED;
+	case M_ZERO:
+		return FPH_PM_PRESENT | FPH_PM_PFNZERO;
+	default:
+		return 0;
+	}
+}
+
+static bool interesting(const struct fph_pm_scan *arg, uint64_t c)
+{
+	c ^= arg->category_inverted;
+	if ((c & arg->category_mask) != arg->category_mask)
+		return false;
+	return !arg->category_anyof_mask || (c & arg->category_anyof_mask);
+}
+
+static int walk(struct fph_pm_scan *arg)
+{
+	struct fph_pm_range *vec = (struct fph_pm_range *)(uintptr_t)arg->vec;
+	uint64_t first = (arg->start - HOST) / PAGE;
+	uint64_t last = (arg->end - HOST) / PAGE;
+	uint64_t i;
+	int n = 0;
+
+	if (mock.max_walk && last - first > mock.max_walk)
+		last = first + mock.max_walk;
+	check(last <= mock.npages);
+
+	for (i = first; i < last; i++) {
+		uint64_t c = categories(mock.pages[i]) & arg->return_mask;
+		uint64_t addr = HOST + i * PAGE;
+
+		if (mock.pages[i] == M_NOVMA ||
+		    !interesting(arg, categories(mock.pages[i])))
+			continue;
+		if (n && vec[n - 1].end == addr && vec[n - 1].categories == c) {
+			vec[n - 1].end += PAGE;
+			continue;
+		}
+		if ((uint64_t)n == arg->vec_len)
+			break;
+		vec[n++] = (struct fph_pm_range){ addr, addr + PAGE, c };
+	}
+	arg->walk_end = HOST + i * PAGE;
+	if (mock.stale_walk && i > first + mock.stale_walk)
+		arg->walk_end -= mock.stale_walk * PAGE;
+	return n;
+}
+
+static int mock_pagemap_scan(int fd, struct fph_pm_scan *arg)
+{
+	check_int(fd, 1000);
+	check_int(arg->size, sizeof(*arg));
+	check_int(arg->flags, 0);	/* neither write-protect nor async */
+	check(arg->start < arg->end);
+	check_int(arg->start % PAGE, 0);
+	check_int(arg->end % PAGE, 0);
+	check(arg->vec_len > 0 && arg->vec_len <= 512);
+	check(arg->end - arg->start <= 64 << 20);
+
+	if (!mock.probed) {
+		mock.probed = true;
+		if (mock.probe_error == -EINTR) {
+			mock.probed = false;
+			mock.probe_error = 0;
+			return -EINTR;
+		}
+		return mock.probe_error;
+	}
+
+	mock.calls++;
+	if (arg->end - arg->start > mock.widest)
+		mock.widest = arg->end - arg->start;
+	if (mock.eintr_every && mock.calls % mock.eintr_every == 0)
+		return -EINTR;
+	if (mock.fail_at == mock.calls)
+		return mock.fail_with;
+	if (mock.too_many)
+		return arg->vec_len + 1;
+	if (mock.stuck) {
+		arg->walk_end = arg->start;
+		return 0;
+	}
+	return walk(arg);
+}
+
+static uint64_t file_bytes(void)
+{
+	if (mock.shrink_to && mock.calls >= mock.fail_at)
+		return mock.shrink_to;
+	return mock.file_bytes ? mock.file_bytes : mock.file_pages * PAGE;
+}
+
+static int64_t mock_seek(int fd, uint64_t offset, int whence)
+{
+	uint64_t size;
+	uint64_t i;
+
+	check_int(fd, 5);
+	mock.calls++;
+	if (mock.fail_at == mock.calls && mock.fail_with)
+		return mock.fail_with;
+
+	size = file_bytes();
+	if (offset >= size)
+		return -ENXIO;
+	for (i = offset / PAGE; i * PAGE < size; i++)
+		if ((mock.file[i] == M_DATA) == (whence == SEEK_DATA))
+			return i * PAGE > offset ? i * PAGE : offset;
+	return whence == SEEK_DATA ? -ENXIO : (int64_t)size;
+}
+
+static int mock_file_size(int fd, uint64_t *ret)
+{
+	check_int(fd, 5);
+	*ret = file_bytes();
+	return 0;
+}
+
+static int mock_file_info(int fd, struct fph_sys_file *ret)
+{
+	check_int(fd, 5);
+	if (mock.info_error)
+		return mock.info_error;
+	ret->regular = mock.regular;
+	ret->fs_magic = mock.magic;
+	return 0;
+}
+
+static uint64_t mock_now_ns(void)
+{
+	return mock.clock += 1000;
+}
+
+static uint64_t mock_page_size(void)
+{
+	return PAGE;
+}
+
+static long mock_pid(void)
+{
+	return mock.pid;
+}
+
+const struct fph_sys mock_sys = {
+	.open_pagemap = mock_open_pagemap,
+	.close = mock_close,
+	.pagemap_scan = mock_pagemap_scan,
+	.seek = mock_seek,
+	.file_size = mock_file_size,
+	.file_info = mock_file_info,
+	.now_ns = mock_now_ns,
+	.page_size = mock_page_size,
+	.pid = mock_pid,
+};
+
+static char *fill(const char *pattern, uint64_t n)
+{
+	size_t len = strlen(pattern);
+	char *p = malloc(n);
+
+	check(p != NULL);
+	for (uint64_t i = 0; i < n; i++)
+		p[i] = pattern[i % len];
+	return p;
+}
+
+void mock_reset(void)
+{
+	mock_free();
+	mock.regular = true;
+	mock.magic = TMPFS_MAGIC;
+	mock.pid = 42;
+}
+
+void mock_free(void)
+{
+	free(mock.pages);
+	free(mock.file);
+	memset(&mock, 0, sizeof(mock));
+}
+
+void mock_memory(const char *pattern, uint64_t npages)
+{
+	free(mock.pages);
+	mock.pages = fill(pattern, npages);
+	mock.npages = npages;
+}
+
+void mock_file(const char *pattern, uint64_t npages)
+{
+	free(mock.file);
+	mock.file = fill(pattern, npages);
+	mock.file_pages = npages;
+}
+
+int catch_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
+{
+	struct catch *c = opaque;
+
+	check(len > 0);
+	check_int(start % PAGE, 0);
+	check_int(len % PAGE, 0);
+	check(start >= c->end);
+	check(why < FPH_REASON_MAX);
+	if (c->n < ARRAY_SIZE(c->first)) {
+		c->first[c->n].start = start;
+		c->first[c->n].len = len;
+		c->first[c->n].why = why;
+	}
+	if (c->pages)
+		memset(c->pages + start / PAGE,
+		       why == FPH_UNMAPPED ? M_NONE : M_ZERO, len / PAGE);
+	c->n++;
+	c->bytes += len;
+	c->end = start + len;
+	return (uint64_t)c->fail_at == c->n ? c->fail_with : 0;
+}

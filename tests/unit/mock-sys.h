@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A kernel made of two arrays: the page states of one region for PAGEMAP_SCAN,
+ * and the data pages of one file for lseek(). It asserts on each call what the
+ * library promises to ask for, and misbehaves on demand.
+ */
+#ifndef MOCK_SYS_H
+#define MOCK_SYS_H
+
+#include "fph-test.h"
+#include "scanner.h"
+
+#define PAGE	UINT64_C(4096)
+#define HOST	UINT64_C(0x7f0000000000)
+
+/* Page states */
+enum {
+	M_DATA = 'd',	/* present */
+	M_SWAP = 's',
+	M_NOVMA = 'x',
+	M_NONE = 'o',
+	M_ZERO = 'z',
+};
+
+struct mock {
+	/* memory */
+	char *pages;
+	uint64_t npages;
+	int open_error;		/* negative errno */
+	int probe_error;
+
+	/* file, in pages from its start */
+	char *file;
+	uint64_t file_pages;
+	uint64_t file_bytes;	/* 0: all of file_pages */
+	bool regular;
+	uint64_t magic;
+	int info_error;
+
+	long pid;
+
+	/* misbehaviour of the scan calls after the probe, counted from 1 */
+	int fail_at;		/* call number */
+	int fail_with;		/* negative errno */
+	int eintr_every;	/* 0: never */
+	uint64_t max_walk;	/* pages per call, 0: no limit */
+	uint64_t stale_walk;	/* pages by which walk_end is too low */
+	bool stuck;		/* no progress, no ranges */
+	bool too_many;		/* more ranges than there is room for */
+	uint64_t shrink_to;	/* bytes the file has from fail_at on */
+
+	/* what happened */
+	int opened;
+	int closed;
+	int calls;		/* of ioctl or lseek, without the probe */
+	bool probed;
+	uint64_t widest;	/* bytes asked for in one ioctl */
+	uint64_t clock;
+};
+
+extern struct mock mock;
+extern const struct fph_sys mock_sys;
+
+/* Ranges a scan emitted; the sink checks their order */
+struct catch {
+	uint64_t n;
+	uint64_t bytes;
+	uint64_t end;
+	int fail_at;		/* range number from 1 */
+	int fail_with;
+	char *pages;		/* M_NONE or M_ZERO per page, if not NULL */
+	struct {
+		uint64_t start;
+		uint64_t len;
+		enum fph_reason why;
+	} first[8];
+};
+
+int catch_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason why);
+
+void mock_reset(void);
+void mock_free(void);
+void mock_memory(const char *pattern, uint64_t npages);
+void mock_file(const char *pattern, uint64_t npages);
+
+#endif /* MOCK_SYS_H */

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <linux/magic.h>
+
+#include "mock-sys.h"
+
+#ifndef HUGETLBFS_MAGIC
+#define HUGETLBFS_MAGIC 0x958458f6
+#endif
+#define EXT4_MAGIC 0xef53
+#define SZ (UINT64_C(1) << 30)
+
+struct verdict_row {
+	const char *name;
+	/* the region: fd 5 with file system @magic, or none if 0 */
+	uint64_t magic;
+	uint32_t flags;
+	enum fph_backing backing;
+	enum fph_method method;
+	const char *why;	/* words of the reason */
+	uint64_t page_size;	/* 0: 4096 */
+	uint64_t used;		/* 0: all */
+	bool device;
+	int info_error;
+	int open_error;
+	int probe_error;
+	bool forked;
+};
+
+static const struct verdict_row verdicts[] = {
+	/* what is found, and how */
+	{ "private anonymous memory: PAGEMAP_SCAN",
+	  0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN, NULL },
+	{ "shared memfd or tmpfs: SEEK",
+	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_SEEK, NULL },
+
+	/* backings that prove nothing */
+	{ "shared anonymous memory without a descriptor",
+	  0, FPH_REGION_SHARED, FPH_BACKING_ANON_SHARED, FPH_METHOD_NONE, "without a descriptor" },
+	{ "private memfd",
+	  TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE, "private mapping" },
+	{ "hugetlb, shared",
+	  HUGETLBFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_HUGETLB, FPH_METHOD_NONE,
+	  "hugetlb pages: absence in page tables proves nothing", 2 << 20 },
+	{ "hugetlb, private",
+	  HUGETLBFS_MAGIC, 0, FPH_BACKING_HUGETLB, FPH_METHOD_NONE, "hugetlb", 2 << 20 },
+	{ "hugetlb file, whose owner believes in small pages",
+	  HUGETLBFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_HUGETLB, FPH_METHOD_NONE, "hugetlb" },
+	{ "hugetlb without a descriptor",
+	  0, 0, FPH_BACKING_HUGETLB, FPH_METHOD_NONE, "hugetlb", 2 << 20 },
+	{ "hugetlb without a descriptor, shared",
+	  0, FPH_REGION_SHARED, FPH_BACKING_HUGETLB, FPH_METHOD_NONE, "hugetlb", 2 << 20 },
+	{ "large pages of another kind",
+	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "pages larger", 65536 },
+	{ "file of a disk file system, shared",
+	  EXT4_MAGIC, FPH_REGION_SHARED, FPH_BACKING_FILE, FPH_METHOD_NONE, "outside tmpfs" },
+	{ "file of a disk file system, private",
+	  EXT4_MAGIC, 0, FPH_BACKING_FILE, FPH_METHOD_NONE, "outside tmpfs" },
+	{ "ramfs is not tmpfs",
+	  RAMFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_FILE, FPH_METHOD_NONE, "outside tmpfs" },
+	{ "a device node in /dev, which is a tmpfs",
+	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_FILE, FPH_METHOD_NONE, "device", .device = true },
+	{ "descriptor that cannot be examined",
+	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_UNKNOWN, FPH_METHOD_NONE, "cannot be examined",
+	  .info_error = -EBADF },
+
+	/* what the owner says */
+	{ "not RAM", 0, FPH_REGION_NOT_RAM, FPH_BACKING_ANON, FPH_METHOD_NONE, "not guest RAM" },
+	{ "read-only", 0, FPH_REGION_READONLY, FPH_BACKING_ANON, FPH_METHOD_NONE, "read-only" },
+	{ "resizable", 0, FPH_REGION_RESIZABLE, FPH_BACKING_ANON, FPH_METHOD_NONE, "resizable" },
+	{ "not all of it in use", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "resizable", .used = SZ / 2 },
+	{ "foreign", 0, FPH_REGION_FOREIGN, FPH_BACKING_ANON, FPH_METHOD_NONE, "handed in" },
+	{ "persistent memory", 0, FPH_REGION_PMEM, FPH_BACKING_ANON, FPH_METHOD_NONE, "persistent" },
+	{ "guest_memfd", 0, FPH_REGION_GUEST_MEMFD, FPH_BACKING_GUEST_MEMFD, FPH_METHOD_NONE, "guest_memfd" },
+	{ "named file", TMPFS_MAGIC, FPH_REGION_SHARED | FPH_REGION_NAMED_FILE, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "named file" },
+	{ "flag of a later version", 0, 1u << 8, FPH_BACKING_ANON, FPH_METHOD_NONE, "does not know" },
+	{ "highest flag of a later version", 0, 1u << 31, FPH_BACKING_ANON, FPH_METHOD_NONE, "does not know" },
+	{ "shared memfd that is not RAM", TMPFS_MAGIC, FPH_REGION_SHARED | FPH_REGION_NOT_RAM,
+	  FPH_BACKING_SHMEM, FPH_METHOD_NONE, "not guest RAM" },
+	{ "shared memfd, read-only", TMPFS_MAGIC, FPH_REGION_SHARED | FPH_REGION_READONLY,
+	  FPH_BACKING_SHMEM, FPH_METHOD_NONE, "read-only" },
+	{ "shared memfd, resizable", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "resizable", .used = SZ / 2 },
+
+	/* the kernel; SEEK is gated too, since only a kernel with PAGEMAP_SCAN
+	 * is known to be without the race of shmem huge pages */
+	{ "anonymous, no PAGEMAP_SCAN", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "ENOTTY",
+	  .probe_error = -ENOTTY },
+	{ "memfd, no PAGEMAP_SCAN", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
+	  "older than Linux 6.7", .probe_error = -ENOTTY },
+	{ "unknown categories", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EINVAL", .probe_error = -EINVAL },
+	{ "ioctl refused", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EPERM", .probe_error = -EPERM },
+	{ "ioctl fails oddly", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "does not work", .probe_error = -EIO },
+	{ "ioctl interrupted once", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN, NULL,
+	  .probe_error = -EINTR },
+	{ "no permission", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "no permission", .open_error = -EACCES },
+	{ "no /proc", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "ENOENT", .open_error = -ENOENT },
+	{ "no descriptor left", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EMFILE", .open_error = -EMFILE },
+	{ "open fails oddly", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "cannot open", .open_error = -EIO },
+	{ "memfd, no /proc", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "ENOENT",
+	  .open_error = -ENOENT },
+	{ "in a forked child", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "another process", .forked = true },
+	{ "the backing's reason comes before the kernel's", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE,
+	  FPH_METHOD_NONE, "private mapping", .probe_error = -ENOTTY },
+};
+
+static void check_verdict(void **state)
+{
+	const struct verdict_row *row = *state;
+	struct fph_region r = {
+		.sz = sizeof(r),
+		.host = (void *)(uintptr_t)HOST,
+		.used = row->used ? row->used : SZ,
+		.max = SZ,
+		.page_size = row->page_size ? row->page_size : PAGE,
+		.fd = row->magic ? 5 : -1,
+		.flags = row->flags,
+	};
+	struct fph_verdict v = { .why = "not written" };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock.magic = row->magic;
+	mock.regular = !row->device;
+	mock.info_error = row->info_error;
+	mock.open_error = row->open_error;
+	mock.probe_error = row->probe_error;
+
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	if (row->forked)
+		mock.pid++;
+	check_int(fph_region_classify(s, &r, &v), 0);
+	check_int(v.backing, row->backing);
+	check_int(v.method, row->method);
+	if (row->why) {
+		check(v.why != NULL);
+		if (!strstr(v.why, row->why))
+			fail_msg("\"%s\" does not say \"%s\"", v.why, row->why);
+	} else {
+		check(v.why == NULL);
+	}
+	fph_scanner_close(s);
+	check_int(mock.opened, mock.closed);
+	mock_free();
+}
+
+struct bad_row {
+	const char *name;
+	struct fph_region r;
+};
+
+#define GOOD .sz = sizeof(struct fph_region), .host = (void *)(uintptr_t)HOST, \
+	.used = SZ, .max = SZ, .page_size = PAGE, .fd = -1
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Woverride-init"
+#ifdef __clang__
+#pragma GCC diagnostic ignored "-Winitializer-overrides"
+#endif
+static const struct bad_row bad[] = {
+	{ "struct of no size", { GOOD, .sz = 0 } },
+	{ "struct too small", { GOOD, .sz = sizeof(struct fph_region) - 1 } },
+	{ "no page size", { GOOD, .page_size = 0 } },
+	{ "page size no power of two", { GOOD, .page_size = 12288 } },
+	{ "page size below the host's", { GOOD, .page_size = 2048 } },
+	{ "used beyond max", { GOOD, .used = SZ + 1 } },
+	{ "misaligned address", { GOOD, .host = (void *)(uintptr_t)(HOST + 8) } },
+	{ "end of memory overflows", { GOOD, .used = UINT64_MAX - PAGE, .max = UINT64_MAX - PAGE } },
+	{ "misaligned file offset", { GOOD, .fd = 5, .fd_offset = 100 } },
+	{ "end of file offset overflows", { GOOD, .fd = 5, .fd_offset = INT64_MAX & ~(PAGE - 1) } },
+};
+#pragma GCC diagnostic pop
+
+static void check_bad(void **state)
+{
+	const struct bad_row *row = *state;
+	struct fph_verdict v = { .method = FPH_METHOD_MAX };
+	struct catch c = { 0 };
+	struct fph_scanner *s;
+
+	mock_reset();
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_region_classify(s, &row->r, &v), -EINVAL);
+	check_int(v.method, FPH_METHOD_MAX);
+	check_int(fph_scan_region(s, &row->r, FPH_METHOD_PAGEMAP_SCAN, 0, SZ,
+				  catch_sink, &c, NULL), -EINVAL);
+	check_int(c.n, 0);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+/* A region of a newer header: allowed as long as it says nothing new */
+static void newer_region(void **state)
+{
+	struct {
+		struct fph_region r;
+		uint64_t newer;
+	} big = { .r = { GOOD, } };
+	struct fph_verdict v;
+	struct fph_scanner *s;
+
+	mock_reset();
+	big.r.sz = sizeof(big);
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_region_classify(s, &big.r, &v), 0);
+	check_int(v.method, FPH_METHOD_PAGEMAP_SCAN);
+	big.newer = 1;
+	check_int(fph_region_classify(s, &big.r, &v), 0);
+	check_int(v.method, FPH_METHOD_NONE);
+	check(strstr(v.why, "does not know") != NULL);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+static void scanner_error(void **state)
+{
+	const char *why = "untouched";
+	struct fph_scanner *s;
+
+	mock_reset();
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_error(s, &why), 0);
+	check_str(why, "untouched");
+	mock.pid++;
+	check_int(fph_scanner_error(s, &why), -ESRCH);
+	check(strstr(why, "another process") != NULL);
+	errno = 1234;
+	fph_scanner_close(s);
+	check_int(errno, 1234);
+
+	mock_reset();
+	mock.open_error = -EACCES;
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_error(s, &why), -EACCES);
+	fph_scanner_close(s);
+	check_int(mock.closed, 0);
+	fph_scanner_close(NULL);
+	mock_free();
+}
+
+static void names(void **state)
+{
+	for (int i = 0; i < FPH_BACKING_MAX; i++)
+		check(fph_backing_name(i) != NULL);
+	for (int i = 0; i < FPH_METHOD_MAX; i++)
+		check(fph_method_name(i) != NULL);
+	check_str(fph_backing_name(FPH_BACKING_ANON), "anon");
+	check_str(fph_backing_name(FPH_BACKING_MAX), "unknown");
+	check_str(fph_backing_name(-1), "unknown");
+	check_str(fph_method_name(FPH_METHOD_SEEK), "seek");
+	check_str(fph_method_name(FPH_METHOD_MAX), "none");
+	check_str(fph_method_name(-1), "none");
+	check_str(fph_reason_name(FPH_UNMAPPED), "unmapped");
+	check_str(fph_reason_name(FPH_ZERO_MAPPED), "zero-mapped");
+	check_str(fph_reason_name(FPH_REASON_MAX), "unknown");
+	check_str(fph_version(), FPH_VERSION);
+}
+
+int main(void)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, verdicts, check_verdict);
+	fph_test_add_rows(&t, bad, check_bad);
+	fph_test_add(&t, "region of a newer header", newer_region, NULL);
+	fph_test_add(&t, "scanner's own error", scanner_error, NULL);
+	fph_test_add(&t, "names", names, NULL);
+	return fph_test_run(&t, "classify");
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+
+#include "mock-sys.h"
+
+static struct fph_scan_stats stats;
+
+static struct fph_region anon_region(uint64_t npages)
+{
+	return (struct fph_region){
+		.sz = sizeof(struct fph_region),
+		.host = (void *)(uintptr_t)HOST,
+		.used = npages * PAGE,
+		.max = npages * PAGE,
+		.page_size = PAGE,
+		.fd = -1,
+	};
+}
+
+static struct fph_scanner *open_scanner(void)
+{
+	struct fph_scanner *s;
+
+	memset(&stats, 0, sizeof(stats));
+	stats.sz = sizeof(stats);
+	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	return s;
+}
+
+static int scan_part(const struct fph_region *r, uint64_t start, uint64_t len,
+		     struct catch *c)
+{
+	struct fph_scanner *s = open_scanner();
+	int err;
+
+	err = fph_scan_region(s, r, FPH_METHOD_PAGEMAP_SCAN, start, len,
+			      catch_sink, c, &stats);
+	fph_scanner_close(s);
+	return err;
+}
+
+/* What a scan must find: the states of mock.pages that read as zero */
+static void check_found_all(struct catch *c)
+{
+	for (uint64_t i = 0; i < mock.npages; i++) {
+		char is = mock.pages[i];
+		char want = is == M_NONE || is == M_ZERO ? is : 0;
+
+		if (c->pages[i] != want)
+			fail_msg("page %ju: found '%c', is '%c'", (uintmax_t)i,
+				 c->pages[i] ? c->pages[i] : '-', is);
+	}
+}
+
+struct pattern_row {
+	const char *name;
+	const char *pattern;	/* repeated over the region */
+	uint64_t npages;
+	uint64_t ranges;
+	int calls;		/* 0: any */
+	/* of the kernel */
+	int eintr_every;
+	uint64_t max_walk;
+	uint64_t stale_walk;
+};
+
+static const struct pattern_row patterns[] = {
+	{ "nothing but absent pages", "o", 100, 1, 1 },
+	{ "nothing but data", "d", 100, 0, 1 },
+	{ "swapped pages are not absent", "s", 100, 0, 1 },
+	{ "addresses without a mapping are not absent", "x", 100, 0, 1 },
+	{ "the zero page alone", "z", 100, 1, 1 },
+	{ "absent and zero in turn come in order", "oz", 100, 100, 1 },
+	{ "all states in turn", "odszx", 100, 40, 1 },
+	{ "exactly 512 ranges", "od", 1024, 512, 0 },
+	{ "one range more than 512", "od", 1026, 513, 2 },
+	{ "many times 512 ranges", "odd", 30000, 10000, 0 },
+	{ "many times 512 ranges of both kinds", "ozdz", 30000, 22500, 0 },
+	{ "pieces of windows are put together", "o", 200000, 1, 13 },
+	{ "window of exactly 64 MiB", "o", 16384, 1, 1 },
+	{ "one page more than a window", "o", 16385, 1, 2 },
+	{ "a range ends where the kind changes", "oozz", 8, 4, 1 },
+	{ "interrupted every other time", "odz", 50000, 33333, 0, .eintr_every = 2 },
+	{ "walks that end early", "ood", 9000, 3000, 0, .max_walk = 7 },
+	{ "walks of one page", "oozd", 400, 200, 400, .max_walk = 1 },
+	{ "stale walk_end, tail seen once", "ooodz", 9000, 3600, 0, .stale_walk = 200 },
+	{ "stale walk_end, full vector", "od", 9000, 4500, 0, .stale_walk = 1000 },
+	{ "stale walk_end, absent throughout", "o", 40000, 1, 3, .stale_walk = 1023 },
+};
+
+static void check_pattern(void **state)
+{
+	const struct pattern_row *row = *state;
+	struct fph_region r = anon_region(row->npages);
+	struct catch c = { .pages = calloc(1, row->npages) };
+
+	mock_reset();
+	mock_memory(row->pattern, row->npages);
+	mock.eintr_every = row->eintr_every;
+	mock.max_walk = row->max_walk;
+	mock.stale_walk = row->stale_walk;
+
+	check_int(scan_part(&r, 0, UINT64_MAX, &c), 0);
+	check_found_all(&c);
+	check_int(c.n, row->ranges);
+	if (row->calls)
+		check_int(mock.calls, row->calls);
+	check(mock.widest <= FPH_SCAN_WINDOW);
+	check_int(stats.ranges, c.n);
+	check_int(stats.calls, mock.calls);
+	check_int(stats.scanned, row->npages * PAGE);
+	check_int(stats.ns, 1000);
+	check_int(stats.given_up, 0);
+	free(c.pages);
+	mock_free();
+}
+
+struct part_row {
+	const char *name;
+	uint64_t start;
+	uint64_t len;
+	uint64_t used;		/* of 16 absent pages */
+	uint64_t first;		/* what is found */
+	uint64_t bytes;		/* 0: nothing, and the kernel is not asked */
+};
+
+static const struct part_row parts[] = {
+	{ "all", 0, 16 * PAGE, 16 * PAGE, 0, 16 * PAGE },
+	{ "a part", 3 * PAGE, 4 * PAGE, 16 * PAGE, 3 * PAGE, 4 * PAGE },
+	{ "start rounds up", 1, 4 * PAGE - 1, 16 * PAGE, PAGE, 3 * PAGE },
+	{ "end rounds down", 0, 4 * PAGE - 1, 16 * PAGE, 0, 3 * PAGE },
+	{ "nothing is left of parts of two pages", PAGE - 1, PAGE, 16 * PAGE, 0, 0 },
+	{ "less than a page", 100, 200, 16 * PAGE, 0, 0 },
+	{ "no length", PAGE, 0, 16 * PAGE, 0, 0 },
+	{ "clamped to what is used", 8 * PAGE, 16 * PAGE, 10 * PAGE, 8 * PAGE, 2 * PAGE },
+	{ "partly used page is left alone", 0, 16 * PAGE, 2 * PAGE + 5, 0, 2 * PAGE },
+	{ "starts at the end", 10 * PAGE, PAGE, 10 * PAGE, 0, 0 },
+	{ "starts behind the end", 11 * PAGE, PAGE, 10 * PAGE, 0, 0 },
+	{ "start near overflow", UINT64_MAX - 5, 10, 16 * PAGE, 0, 0 },
+	{ "length that overflows means the rest", 4 * PAGE, UINT64_MAX, 16 * PAGE, 4 * PAGE, 12 * PAGE },
+	{ "nothing used", 0, PAGE, 0, 0, 0 },
+};
+
+static void check_part(void **state)
+{
+	const struct part_row *row = *state;
+	struct fph_region r = anon_region(16);
+	struct catch c = { 0 };
+
+	mock_reset();
+	mock_memory("o", 16);
+	r.used = row->used;
+	check_int(scan_part(&r, row->start, row->len, &c), 0);
+	check_int(c.n, row->bytes ? 1 : 0);
+	check_int(c.bytes, row->bytes);
+	check_int(c.first[0].start, row->first);
+	check_int(mock.calls, row->bytes ? 1 : 0);
+	check_int(stats.scanned, row->bytes);
+	mock_free();
+}
+
+static void kernel_error_midway(void **state)
+{
+	struct fph_region r = anon_region(60000);
+	struct catch c = { 0 };
+
+	mock_reset();
+	mock_memory("o", 60000);
+	mock.fail_at = 3;
+	mock.fail_with = -EPERM;
+	check_int(scan_part(&r, 0, r.used, &c), -EPERM);
+	check_int(mock.calls, 3);
+	/* two windows were found, and stay true */
+	check_int(c.n, 1);
+	check_int(c.bytes, 2 * FPH_SCAN_WINDOW);
+	check_int(stats.scanned, 2 * FPH_SCAN_WINDOW);
+	check_int(stats.calls, 3);
+	mock_free();
+}
+
+static void sink_error_stops(void **state)
+{
+	struct fph_region r = anon_region(60000);
+	struct catch c = { .fail_at = 5, .fail_with = -ENOSPC };
+
+	mock_reset();
+	mock_memory("od", 60000);
+	check_int(scan_part(&r, 0, r.used, &c), -ENOSPC);
+	check_int(c.n, 5);
+	check_int(mock.calls, 1);
+	mock_free();
+}
+
+static void sink_error_of_last_range(void **state)
+{
+	struct fph_region r = anon_region(10);
+	struct catch c = { .fail_at = 1, .fail_with = -ENOSPC };
+
+	mock_reset();
+	mock_memory("o", 10);
+	check_int(scan_part(&r, 0, r.used, &c), -ENOSPC);
+	check_int(c.n, 1);
+	mock_free();
+}
+
+static void no_progress(void **state)
+{
+	struct fph_region r = anon_region(10);
+	struct catch c = { 0 };
+
+	mock_reset();
+	mock_memory("o", 10);
+	mock.stuck = true;
+	check_int(scan_part(&r, 0, r.used, &c), -EIO);
+	check_int(mock.calls, 1);
+	check_int(c.n, 0);
+
+	mock_reset();
+	mock_memory("o", 10);
+	mock.too_many = true;
+	check_int(scan_part(&r, 0, r.used, &c), -EIO);
+	check_int(c.n, 0);
+	mock_free();
+}
+
+/* Ranges no kernel should report must not get through either */
+static int odd_scan(int fd, struct fph_pm_scan *arg)
+{
+	struct fph_pm_range *vec = (struct fph_pm_range *)(uintptr_t)arg->vec;
+	const struct fph_pm_range odd[] = {
+		{ HOST - PAGE, HOST - PAGE / 2, 0 },		/* before */
+		{ HOST - PAGE, HOST + PAGE, 0 },		/* partly before */
+		{ HOST + 2 * PAGE, HOST + 3 * PAGE, FPH_PM_PRESENT },
+		{ HOST + 3 * PAGE, HOST + 4 * PAGE, FPH_PM_SWAPPED },
+		{ HOST + 4 * PAGE, HOST + 5 * PAGE, FPH_PM_SWAPPED | FPH_PM_PFNZERO },
+		{ HOST + 7 * PAGE + 9, HOST + 9 * PAGE + 9, 0 },/* misaligned */
+		{ HOST + 8 * PAGE, HOST + 10 * PAGE, 0 },	/* overlapping */
+		{ HOST + 5 * PAGE, HOST + 6 * PAGE, 0 },	/* going back */
+		{ HOST + 12 * PAGE, HOST + 12 * PAGE, 0 },	/* empty */
+		{ HOST + 14 * PAGE, HOST + 99 * PAGE, 0 },	/* beyond */
+	};
+
+	if (arg->start < HOST || arg->start >= HOST + 16 * PAGE)
+		return 0;	/* the probe */
+	memcpy(vec, odd, sizeof(odd));
+	arg->walk_end = UINT64_MAX;
+	return ARRAY_SIZE(odd);
+}
+
+static void odd_ranges(void **state)
+{
+	struct fph_region r = anon_region(16);
+	struct fph_sys sys = mock_sys;
+	struct catch c = { .pages = calloc(1, 16) };
+	struct fph_scanner *s;
+
+	mock_reset();
+	sys.pagemap_scan = odd_scan;
+	check_int(fph_scanner_open_sys(&s, &sys), 0);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, r.used,
+				  catch_sink, &c, NULL), 0);
+	/* page 8 whole, the half of 9 that two reports share not */
+	check_mem(c.pages, "\0\0\0\0\0\0\0\0o\0\0\0\0\0oo", 16);
+	fph_scanner_close(s);
+	free(c.pages);
+	mock_free();
+}
+
+static void method_must_fit(void **state)
+{
+	struct fph_region r = anon_region(16);
+	struct fph_scan_stats small = { .sz = sizeof(small) - 1 };
+	struct catch c = { 0 };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("o", 16);
+	mock_file("o", 16);
+	s = open_scanner();
+	check_int(fph_scan_region(s, &r, FPH_METHOD_NONE, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_MAX, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, &small), -EINVAL);
+	r.flags = FPH_REGION_SHARED;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	r.fd = 5;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	r.flags = 0;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(mock.calls, 0);
+	check_int(c.n, 0);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+static void unusable_scanner(void **state)
+{
+	struct fph_region r = anon_region(16);
+	struct catch c = { 0 };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("o", 16);
+	mock_file("o", 16);
+	mock.probe_error = -ENOTTY;
+	s = open_scanner();
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -ENOTTY);
+	r.fd = 5;
+	r.flags = FPH_REGION_SHARED;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -ENOTTY);
+	fph_scanner_close(s);
+
+	mock_reset();
+	mock_memory("o", 16);
+	s = open_scanner();
+	mock.pid++;
+	r = anon_region(16);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -ESRCH);
+	check_int(mock.calls, 0);
+	check_int(c.n, 0);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+static void stats_add_up(void **state)
+{
+	struct fph_region r = anon_region(16);
+	struct catch a = { 0 }, b = { 0 };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("od", 16);
+	s = open_scanner();
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, 8 * PAGE, catch_sink, &a, &stats), 0);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 8 * PAGE, 8 * PAGE, catch_sink, &b, &stats), 0);
+	check_int(stats.ranges, 8);
+	check_int(stats.calls, 2);
+	check_int(stats.scanned, 16 * PAGE);
+	check_int(stats.ns, 2000);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+int main(void)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, patterns, check_pattern);
+	fph_test_add_rows(&t, parts, check_part);
+	fph_test_add(&t, "EPERM midway", kernel_error_midway, NULL);
+	fph_test_add(&t, "error of the sink stops the scan", sink_error_stops, NULL);
+	fph_test_add(&t, "error of the sink at the last range", sink_error_of_last_range, NULL);
+	fph_test_add(&t, "kernel without progress", no_progress, NULL);
+	fph_test_add(&t, "odd ranges", odd_ranges, NULL);
+	fph_test_add(&t, "method must fit the region", method_must_fit, NULL);
+	fph_test_add(&t, "scanner that cannot be used", unusable_scanner, NULL);
+	fph_test_add(&t, "stats add up", stats_add_up, NULL);
+	return fph_test_run(&t, "scan");
+}
