@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vm.h"
+#include "io.h"
+
+#include <string.h>
+
+#define DEFAULT_BANDWIDTH	UINT64_C(100000000000)
+#define DEFAULT_TIMEOUT_MS	(10 * 60 * 1000)
+#define DEFAULT_POLL_MS		5u
+
+static guint64 number(JsonObject *o, const char *name)
+{
+	JsonNode *n = o ? json_object_get_member(o, name) : NULL;
+
+	if (!n || !JSON_NODE_HOLDS_VALUE(n))
+		return 0;
+	return json_node_get_int(n);
+}
+
+static char *text(JsonObject *o, const char *name)
+{
+	JsonNode *n = o ? json_object_get_member(o, name) : NULL;
+
+	if (!n || json_node_get_value_type(n) != G_TYPE_STRING)
+		return NULL;
+	return g_strdup(json_node_get_string(n));
+}
+
+void vm_fph_clear(struct vm_fph *fph)
+{
+	g_free(fph->state);
+	g_free(fph->reason);
+	g_clear_pointer(&fph->raw, json_node_unref);
+	*fph = (struct vm_fph){ 0 };
+}
+
+void vm_migration_clear(struct vm_migration *m)
+{
+	g_free(m->status);
+	vm_fph_clear(&m->fph);
+	*m = (struct vm_migration){ 0 };
+}
+
+bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
+{
+	GError *err = NULL;
+	JsonArray *list;
+	JsonNode *node;
+	guint i;
+
+	node = vm_command(vm, &err, "query-fph", NULL);
+	vm_fph_clear(ret);
+	if (!node) {
+		if (g_error_matches(err, QMP_ERROR, QMP_ERROR_COMMAND_NOT_FOUND)) {
+			g_error_free(err);
+			return true;
+		}
+		g_propagate_error(error, err);
+		return false;
+	}
+	ret->raw = node;
+	if (!JSON_NODE_HOLDS_ARRAY(node))
+		return true;
+	list = json_node_get_array(node);
+	for (i = 0; i < json_array_get_length(list); i++) {
+		JsonNode *e = json_array_get_element(list, i);
+		JsonObject *o;
+
+		if (!JSON_NODE_HOLDS_OBJECT(e))
+			continue;
+		o = json_node_get_object(e);
+		ret->present = true;
+		if (!ret->state)
+			ret->state = text(o, "state");
+		if (!ret->reason)
+			ret->reason = text(o, "inactive-reason");
+		ret->page_size = number(o, "page-size");
+		ret->epoch = number(o, "epoch");
+		ret->skipped += number(o, "skipped");
+		ret->unmapped += number(o, "unmapped");
+		ret->zero_mapped += number(o, "zero-mapped");
+		ret->resent += number(o, "resent");
+		ret->chunks += number(o, "chunks");
+		ret->chunks_not_scanned += number(o, "chunks-not-scanned");
+		ret->given_up += number(o, "given-up");
+		ret->scan_ns += number(o, "scan-ns");
+	}
+	return true;
+}
+
+/* Return: the status, or NULL with @error set; @desc receives error-desc or NULL. */
+static const char *poll_migrate(struct vm *vm, struct vm_migration *m, char **desc, GError **error)
+{
+	g_autoptr(JsonNode) node = vm_command(vm, error, "query-migrate", NULL);
+	JsonObject *o, *ram;
+	JsonNode *r;
+
+	if (!node)
+		return NULL;
+	if (!JSON_NODE_HOLDS_OBJECT(node)) {
+		g_set_error(error, QMP_ERROR, QMP_ERROR_PROTOCOL,
+			    "query-migrate: the answer is no object");
+		return NULL;
+	}
+	o = json_node_get_object(node);
+	g_free(m->status);
+	m->status = text(o, "status");
+	if (!m->status)
+		m->status = g_strdup("none");
+	m->total_ms = number(o, "total-time");
+	m->downtime_ms = number(o, "downtime");
+	m->setup_ms = number(o, "setup-time");
+	r = json_object_get_member(o, "ram");
+	if (r && JSON_NODE_HOLDS_OBJECT(r)) {
+		ram = json_node_get_object(r);
+		m->bytes = number(ram, "transferred");
+		m->normal = number(ram, "normal");
+		m->duplicate = number(ram, "duplicate");
+		m->sync_count = number(ram, "dirty-sync-count");
+		m->page_size = number(ram, "page-size");
+		m->total_ram = number(ram, "total");
+	}
+	if (desc)
+		*desc = text(o, "error-desc");
+	return m->status;
+}
+
+bool vm_migrate_poll(struct vm *src, struct vm_migration *m, GError **error)
+{
+	return poll_migrate(src, m, NULL, error) && vm_query_fph(src, &m->fph, error);
+}
+
+static bool enable_events(struct vm *vm, GError **error)
+{
+	return vm_run(vm, error, "migrate-set-capabilities",
+		      "{\"capabilities\": [{\"capability\": \"events\", \"state\": true}]}");
+}
+
+bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		      struct vm_migration *m, GError **error)
+{
+	static const struct vm_migrate_opts none;
+	g_autofree char *uri = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+
+	if (!opts)
+		opts = &none;
+	vm_migration_clear(m);
+	/* sun_path is an array of 108 with the zero at its end. */
+	if (strlen(uri) - strlen("unix:") > 107) {
+		g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION,
+			    "%s: too long for a UNIX socket; choose a shorter TMPDIR", uri);
+		return false;
+	}
+	if (!enable_events(src, error) || !enable_events(dst, error))
+		return false;
+	if (!vm_run(src, error, "migrate-set-parameters", "{\"max-bandwidth\": %" G_GUINT64_FORMAT
+		    "}", opts->max_bandwidth ? opts->max_bandwidth : DEFAULT_BANDWIDTH))
+		return false;
+	if (opts->downtime_limit_ms &&
+	    !vm_run(src, error, "migrate-set-parameters", "{\"downtime-limit\": %u}",
+		    opts->downtime_limit_ms))
+		return false;
+	if (!vm_run(dst, error, "migrate-incoming", "{\"uri\": \"%s\"}", uri))
+		return false;
+	qmp_drop_events(vm_qmp(src));
+	qmp_drop_events(vm_qmp(dst));
+	if (!vm_usage(src, &m->src_before, error) || !vm_usage(dst, &m->dst_before, error))
+		return false;
+	m->started = g_get_monotonic_time();
+	return vm_run(src, error, "migrate", "{\"uri\": \"%s\"}", uri);
+}
+
+static bool is_final(const char *status)
+{
+	return strcmp(status, "completed") == 0 || strcmp(status, "failed") == 0 ||
+	       strcmp(status, "cancelled") == 0;
+}
+
+/*
+ * Wait until the status is a final one. The event wakes us at once; asking in
+ * between finds a migration that ended before events were on.
+ */
+static bool wait_final(struct vm *vm, struct vm *other, unsigned int poll_ms, gint64 deadline,
+		       struct vm_migration *m, GError **error)
+{
+	g_autofree char *desc = NULL;
+	const char *status;
+
+	for (;;) {
+		GError *err = NULL;
+		JsonObject *event;
+
+		g_clear_pointer(&desc, g_free);
+		status = poll_migrate(vm, m, &desc, error);
+		if (!status)
+			return false;
+		if (strcmp(status, "completed") == 0)
+			return true;
+		if (is_final(status)) {
+			GError *why = NULL;
+
+			/* The usual cause, and the better message. */
+			if (other && strcmp(status, "failed") == 0 && !vm_alive(other, &why)) {
+				g_propagate_error(error, why);
+				return false;
+			}
+			g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION, "%s: migration %s%s%s",
+				    vm_name(vm), status, desc ? ": " : "", desc ? desc : "");
+			return false;
+		}
+		if (other && !vm_alive(other, error))
+			return false;
+		if (g_get_monotonic_time() >= deadline) {
+			g_set_error(error, VM_ERROR, VM_ERROR_TIMEOUT,
+				    "%s: migration still '%s' after %" G_GINT64_FORMAT " s",
+				    vm_name(vm), status,
+				    (g_get_monotonic_time() - m->started) / G_USEC_PER_SEC);
+			return false;
+		}
+		event = qmp_event(vm_qmp(vm), "MIGRATION", poll_ms, &err);
+		if (event) {
+			json_object_unref(event);
+			continue;
+		}
+		if (!g_error_matches(err, QMP_ERROR, QMP_ERROR_TIMEOUT) &&
+		    !g_error_matches(err, QMP_ERROR, QMP_ERROR_CLOSED)) {
+			g_propagate_error(error, err);
+			return false;
+		}
+		g_error_free(err);	/* closed: the next command says why */
+	}
+}
+
+bool vm_migrate_wait(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		     struct vm_migration *m, GError **error)
+{
+	int timeout_ms = opts && opts->timeout_ms ? opts->timeout_ms : DEFAULT_TIMEOUT_MS;
+	unsigned int poll_ms = opts && opts->poll_ms ? opts->poll_ms : DEFAULT_POLL_MS;
+	gint64 deadline = m->started + (gint64)timeout_ms * 1000;
+	struct vm_migration at_dst = { .started = m->started };
+	bool ok;
+
+	ok = wait_final(src, dst, poll_ms, deadline, m, error);
+	if (!ok)
+		return false;
+	/* The source has written its last byte; the destination may still read. */
+	ok = wait_final(dst, NULL, poll_ms, deadline, &at_dst, error);
+	vm_migration_clear(&at_dst);
+	if (!ok)
+		return false;
+	m->wall_ms = (g_get_monotonic_time() - m->started) / 1000;
+	if (!vm_usage(src, &m->src_after, error) || !vm_usage(dst, &m->dst_after, error))
+		return false;
+	return vm_query_fph(src, &m->fph, error);
+}
+
+bool vm_migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		struct vm_migration *m, GError **error)
+{
+	return vm_migrate_start(src, dst, opts, m, error) &&
+	       vm_migrate_wait(src, dst, opts, m, error);
+}
+
+bool vm_migrate_cancel(struct vm *src, int timeout_ms, GError **error)
+{
+	struct vm_migration m = { .started = g_get_monotonic_time() };
+	gint64 deadline = io_deadline(timeout_ms);
+	GError *err = NULL;
+	bool ok;
+
+	if (!vm_run(src, error, "migrate_cancel", NULL))
+		return false;
+	ok = wait_final(src, NULL, DEFAULT_POLL_MS, deadline, &m, &err);
+	if (!ok && m.status && strcmp(m.status, "cancelled") == 0) {
+		g_clear_error(&err);
+		ok = true;
+	} else if (ok) {
+		g_set_error(&err, VM_ERROR, VM_ERROR_MIGRATION,
+			    "%s: the migration completed before it was cancelled", vm_name(src));
+		ok = false;
+	}
+	vm_migration_clear(&m);
+	if (err)
+		g_propagate_error(error, err);
+	return ok;
+}
