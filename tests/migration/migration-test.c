@@ -1,0 +1,728 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Whole migrations: a real guest, a source with fph-source, a destination
+ * without. After each the source is paused and the destination has not run
+ * yet, so every byte of every RAM block must be equal.
+ *
+ * One case per process: migration-test NAME. Environment: FPH_TEST_QEMU and
+ * FPH_TEST_FIRSTTOUCH, set by meson.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fph-test.h"
+#include "firsttouch.h"
+#include "vm.h"
+
+#define MIB		(UINT64_C(1) << 20)
+#define PAGE		UINT64_C(4096)
+
+#define BOOT_MS		120000
+#define GUEST_MS	60000
+
+#define GUEST_APPEND	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
+			"cryptomgr.notests tsc=reliable init_on_alloc=0"
+
+static char *qemu;
+static char *kernel;
+static char *initrd;
+static const char *firsttouch;
+
+/* The call, which takes E for its GError **, must succeed */
+#define ok(call) do {							\
+	GError *call_error = NULL;					\
+	bool ok_ = (call);						\
+	if (call_error)							\
+		fail_msg("%s: %s", #call, call_error->message);		\
+	check(ok_);							\
+} while (0)
+
+#define E (&call_error)
+
+static const struct vm_config linux_guest = {
+	.name = "source",
+	.memory = 512 * MIB,
+	.append = GUEST_APPEND,
+	.fph_mode = "pagemap",
+};
+
+/* No operating system: starts at once, writes to RAM from then on */
+static const struct vm_config tiny_guest = {
+	.name = "source",
+	.memory = 128 * MIB,
+	.fph_mode = "pagemap",
+};
+
+static struct vm *start(struct vm_config cfg)
+{
+	GError *error = NULL;
+	struct vm *vm;
+
+	if (!cfg.qemu)
+		cfg.qemu = qemu;
+	if (cfg.append) {
+		cfg.kernel = kernel;
+		cfg.initrd = initrd;
+	} else if (!cfg.bios) {
+		cfg.bios = firsttouch;
+	}
+	vm = vm_start(&cfg, &error);
+	if (!vm)
+		fail_msg("cannot start the %s: %s", cfg.name, error->message);
+	return vm;
+}
+
+/* The other side: the same machine, without fph, and it does not run yet */
+static struct vm *start_destination(struct vm_config cfg)
+{
+	cfg.name = "destination";
+	cfg.fph_mode = NULL;
+	cfg.incoming = true;
+	cfg.paused = true;
+	return start(cfg);
+}
+
+static void boot(struct vm *vm)
+{
+	ok(vm_guest_wait_ready(vm, BOOT_MS, E));
+}
+
+/* A command to the guest's agent; its answer must be the one expected */
+static void guest(struct vm *vm, const char *command, const char *expect)
+{
+	GError *error = NULL;
+	g_autofree char *answer = vm_guest_command(vm, GUEST_MS, &error, "%s", command);
+
+	if (!answer)
+		fail_msg("guest: %s: %s", command, error->message);
+	if (!g_str_has_prefix(answer, expect))
+		fail_msg("guest: %s: \"%s\" instead of \"%s\"", command, answer, expect);
+}
+
+/* All pages the guest ever wrote are as it wrote them */
+static void guest_check(struct vm *vm)
+{
+	GError *error = NULL;
+	g_autofree char *answer = vm_guest_command(vm, GUEST_MS, &error, "check");
+	unsigned long pages, bad;
+
+	if (!answer)
+		fail_msg("guest: check: %s", error->message);
+	check_int(sscanf(answer, "ok check pages=%lu bad=%lu", &pages, &bad), 2);
+	print_message("guest: %s\n", answer);
+	check(pages > 0);
+	check_int(bad, 0);
+}
+
+static void print_difference(void *opaque, const struct vm_block *block, guint64 offset,
+			     const guint8 *a, const guint8 *b)
+{
+	int *shown = opaque;
+	size_t i = 0;
+
+	if (++*shown > 10)
+		return;
+	while (a[i] == b[i])
+		i++;
+	print_message("%s differs at %#" PRIx64 ": source %02x, destination %02x\n",
+		      block->name, offset + i, a[i], b[i]);
+}
+
+static void check_ram_equal(struct vm *src, struct vm *dst)
+{
+	GError *error = NULL;
+	int shown = 0;
+	gint64 n = vm_ram_compare(src, dst, print_difference, &shown, NULL, &error);
+
+	if (n < 0)
+		fail_msg("comparing RAM: %s", error->message);
+	print_message("RAM compared: %" PRId64 " pages differ\n", n);
+	check_int(n, 0);
+}
+
+static void print_migration(const struct vm_migration *m)
+{
+	print_message("%s in %" PRIu64 " ms: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64
+		      " skipped (%" PRIu64 " unmapped, %" PRIu64 " zero-mapped), %" PRIu64
+		      " resent, %" PRIu64 " syncs%s%s\n",
+		      m->status, m->total_ms, m->normal, m->duplicate, m->fph.skipped,
+		      m->fph.unmapped, m->fph.zero_mapped, m->fph.resent, m->fph.epoch,
+		      m->fph.reason ? ", inactive: " : "", m->fph.reason ? m->fph.reason : "");
+}
+
+static void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		    struct vm_migration *m)
+{
+	ok(vm_migrate(src, dst, opts, m, E));
+	print_migration(m);
+	check_str(m->status, "completed");
+}
+
+static void capability(struct vm *src, struct vm *dst, const char *name)
+{
+	ok(vm_run(src, E, "migrate-set-capabilities",
+		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
+	ok(vm_run(dst, E, "migrate-set-capabilities",
+		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
+}
+
+/* A member of the object's query-fph answer */
+static JsonObject *fph_object(const struct vm_fph *fph)
+{
+	return json_array_get_object_element(json_node_get_array(fph->raw), 0);
+}
+
+/* Pages of all blocks that fph-source knows, that is, that are migrated */
+static uint64_t migrated_pages(const struct vm_fph *fph)
+{
+	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
+	uint64_t bytes = 0;
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++)
+		bytes += json_object_get_int_member(json_array_get_object_element(blocks, i), "size");
+	return bytes / PAGE;
+}
+
+/*
+ * A guest that keeps writing to pages it has not touched before, that is, to
+ * pages that are being left out.
+ */
+struct live {
+	const char *name;
+	const char *ram;
+	const char *capability;
+	struct vm_migrate_opts opts;
+	const char *parameters;
+};
+
+static const struct live live[] = {
+	{ "live-anon", VM_RAM_ANON, NULL,
+	  { .max_bandwidth = 100 * MIB }, NULL },
+	{ "live-memfd", VM_RAM_MEMFD, NULL,
+	  { .max_bandwidth = 100 * MIB }, NULL },
+	{ "live-multifd", VM_RAM_ANON, "multifd",
+	  { .max_bandwidth = 100 * MIB }, NULL },
+	{ "live-xbzrle", VM_RAM_ANON, "xbzrle",
+	  { .max_bandwidth = 100 * MIB }, NULL },
+	/* Throttling syncs the bitmap from the main loop, beside the scan */
+	{ "live-auto-converge", VM_RAM_ANON, "auto-converge",
+	  { .max_bandwidth = 20 * MIB },
+	  "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}" },
+};
+
+static void test_live(void **state)
+{
+	const struct live *l = *state;
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = l->ram;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 16M", "ok fill");
+	if (l->capability)
+		capability(src, dst, l->capability);
+	if (l->parameters)
+		ok(vm_run(src, E, "migrate-set-parameters", "%s", l->parameters));
+
+	guest(src, "touch 2000 192M", "ok touch");
+	migrate(src, dst, &l->opts, &m);
+	check_str(m.fph.state, "ended");
+	check(m.fph.skipped > 0);
+	check(m.fph.resent > 0);	/* or nothing was put to the test */
+	check_int(m.fph.chunks_not_scanned, 0);
+
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	guest(dst, "stop", "ok stop");
+	guest(dst, "fill 16M", "ok fill");
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * KVM protects a page against writes when its log is cleared, not before: only
+ * real KVM shows whether the scan comes too early (R1). The guest touches
+ * fresh pages all over RAM, some 50,000 a second.
+ */
+#define FT_DELAY	50000
+#define FT_BEFORE	20000
+
+struct kvm_row {
+	const char *name;
+	const char *ram;
+	const char *extra[3];
+};
+
+static const struct kvm_row kvm_rows[] = {
+	{ "kvm-first-touch-anon", VM_RAM_ANON, { NULL } },
+	{ "kvm-first-touch-memfd", VM_RAM_MEMFD, { NULL } },
+	{ "kvm-first-touch-small-chunks", VM_RAM_ANON,
+	  { "-global", "migration.x-clear-bitmap-shift=12", NULL } },
+};
+
+static void need_kvm(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int vm;
+
+	if (kvm < 0)
+		fph_test_skip_all("/dev/kvm cannot be opened: %s", strerror(errno));
+	vm = ioctl(kvm, KVM_CREATE_VM, 0);
+	if (vm < 0)
+		fph_test_skip_all("KVM cannot make a VM: %s", strerror(errno));
+	if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) <= 0)
+		fph_test_skip_all("this KVM has no manual dirty log protection");
+	close(vm);
+	close(kvm);
+}
+
+/* The firmware image with other settings, in the test's own directory */
+static char *patch_firsttouch(uint32_t delay, uint32_t rounds)
+{
+	g_autofree char *image = NULL;
+	GError *error = NULL;
+	char *path;
+	gsize size;
+
+	ok(g_file_get_contents(firsttouch, &image, &size, E));
+	check(size > FT_SET_ROUNDS + sizeof(rounds));
+	memcpy(image + FT_SET_DELAY, &delay, sizeof(delay));
+	memcpy(image + FT_SET_ROUNDS, &rounds, sizeof(rounds));
+	close(g_file_open_tmp("fph-firsttouch-XXXXXX", &path, &error));
+	check(!error);
+	ok(g_file_set_contents(path, image, size, E));
+	return path;
+}
+
+static uint32_t ft_state(struct vm *vm, unsigned int offset)
+{
+	GError *error = NULL;
+	g_autofree char *command = g_strdup_printf("xp /1wx %#x", FT_STATE_ADDR + offset);
+	g_autofree char *answer = vm_hmp(vm, &error, command);
+	char *value;
+
+	if (!answer)
+		fail_msg("%s: %s", command, error->message);
+	value = strstr(answer, ": 0x");
+	check(value != NULL);
+	return strtoul(value + 2, NULL, 16);
+}
+
+static void ft_wait_for(struct vm *vm, uint32_t count)
+{
+	for (int i = 0; i < 6000; i++) {
+		if (ft_state(vm, FT_ST_MAGIC) == FT_MAGIC && ft_state(vm, FT_ST_COUNT) >= count)
+			return;
+		g_usleep(10000);
+	}
+	fail_msg("the guest made no progress in 60 seconds");
+}
+
+static void test_kvm(void **state)
+{
+	const struct kvm_row *row = *state;
+	g_autofree char *bios = patch_firsttouch(FT_DELAY, 1);
+	struct vm_config cfg = {
+		.name = "source",
+		.memory = 512 * MIB,
+		.accel = "kvm",
+		.ram = row->ram,
+		.bios = bios,
+		.fph_mode = "pagemap",
+		.extra = row->extra,
+	};
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 150 * MIB,
+		.downtime_limit_ms = 2000,
+	};
+	struct vm_migration m = { 0 };
+	uint32_t before, after;
+	struct vm *src, *dst;
+
+	/* Or one touch would populate 2 MiB */
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	unlink(bios);
+
+	ft_wait_for(src, FT_BEFORE);
+	before = ft_state(src, FT_ST_COUNT);
+	migrate(src, dst, &opts, &m);
+	after = ft_state(src, FT_ST_COUNT);
+	print_message("pages touched: %u before, %u during the migration\n",
+		      before, after - before);
+
+	check_str(m.fph.state, "ended");
+	check(m.fph.skipped > 1000);
+	check(m.fph.resent > 100);	/* or nothing was put to the test */
+	check_ram_equal(src, dst);
+
+	ok(vm_cont(dst, E));
+	ft_wait_for(dst, after + 1);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* A guest that stands still: each page is sent once, as zero, or left out */
+struct account_row {
+	const char *name;
+	const char *ram;
+	bool fph;
+};
+
+static const struct account_row account_rows[] = {
+	{ "account-anon", VM_RAM_ANON, true },
+	{ "account-memfd", VM_RAM_MEMFD, true },
+	{ "account-no-object", VM_RAM_ANON, false },
+};
+
+static void test_account(void **state)
+{
+	const struct account_row *row = *state;
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = row->ram;
+	cfg.fph_mode = row->fph ? "pagemap" : NULL;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 10);
+	ok(vm_stop(src, E));
+
+	migrate(src, dst, NULL, &m);
+	check_int(m.fph.resent, 0);
+	check_int(m.fph.skipped, m.fph.unmapped + m.fph.zero_mapped);
+	if (row->fph) {
+		check(m.fph.skipped > 1000);
+		check_int(m.normal + m.duplicate + m.fph.skipped, migrated_pages(&m.fph));
+	} else {
+		check(!m.fph.present);
+		check(m.normal + m.duplicate >= cfg.memory / PAGE);
+	}
+	check_int((m.normal + m.duplicate + m.fph.skipped) * PAGE, m.total_ram);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* Migrations that leave out nothing, say why, and are none the worse for it */
+struct inactive_row {
+	const char *name;
+	const char *ram;
+	const char *capability;
+	const char *why;
+};
+
+static const struct inactive_row inactive_rows[] = {
+	{ "inactive-private-memfd", "memory-backend-memfd,share=off", NULL, "private mapping" },
+	{ "inactive-named-file", "memory-backend-file,mem-path=/dev/shm,share=on", NULL,
+	  "named file" },
+	{ "inactive-postcopy", VM_RAM_ANON, "postcopy-ram", "postcopy-ram" },
+};
+
+static void check_inactive(struct vm *src, struct vm *dst, const char *why)
+{
+	struct vm_migration m = { 0 };
+
+	migrate(src, dst, NULL, &m);
+	check_str(m.fph.state, "inactive");
+	if (!strstr(m.fph.reason, why))
+		fail_msg("reason \"%s\" does not say \"%s\"", m.fph.reason, why);
+	check_int(m.fph.skipped + m.fph.resent, 0);
+	check_int(m.fph.chunks, 0);
+	check_ram_equal(src, dst);
+	vm_migration_clear(&m);
+}
+
+static void test_inactive(void **state)
+{
+	const struct inactive_row *row = *state;
+	struct vm_config cfg = tiny_guest;
+	struct vm *src, *dst;
+
+	cfg.ram = row->ram;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 10);
+	if (row->capability)
+		capability(src, dst, row->capability);
+	check_inactive(src, dst, row->why);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* A QEMU that sees no /proc */
+static void test_no_proc(void **state)
+{
+	g_autofree char *script = NULL;
+	g_autofree char *text = NULL;
+	struct vm_config cfg = tiny_guest;
+	struct vm_fph fph = { 0 };
+	GError *error = NULL;
+	struct vm *src, *dst;
+
+	if (geteuid() != 0)
+		fph_test_skip_all("hiding /proc from QEMU needs root");
+	text = g_strdup_printf("#!/bin/sh\n"
+			       "exec unshare --mount sh -c 'mount -t tmpfs none /proc && exec \"$0\" \"$@\"' "
+			       "'%s' \"$@\"\n", qemu);
+	close(g_file_open_tmp("fph-no-proc-XXXXXX", &script, &error));
+	check(!error);
+	ok(g_file_set_contents(script, text, -1, E));
+	check_int(chmod(script, 0700), 0);
+
+	cfg.qemu = script;
+	src = start(cfg);
+	unlink(script);
+	cfg.qemu = qemu;
+	dst = start_destination(cfg);
+	ft_wait_for(src, 10);
+
+	ok(vm_query_fph(src, &fph, E));
+	check_str(fph.state, "inactive");
+	check(strstr(fph.reason, "/proc/self/pagemap") != NULL);
+	vm_fph_clear(&fph);
+
+	check_inactive(src, dst, "/proc/self/pagemap");
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* QEMU must refuse, and say why */
+static void refused(struct vm *vm, const char *why, const char *command, const char *arguments)
+{
+	GError *error = NULL;
+	bool done = vm_run(vm, &error, command, "%s", arguments);
+
+	if (done)
+		fail_msg("%s %s was not refused", command, arguments);
+	if (!strstr(error->message, why))
+		fail_msg("%s: \"%s\" does not say \"%s\"", command, error->message, why);
+	g_error_free(error);
+}
+
+static void test_object(void **state)
+{
+	static const char add[] =
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pagemap\"}";
+	struct vm_config cfg = tiny_guest;
+	struct vm_migrate_opts slow = { .max_bandwidth = 2 * MIB };
+	struct vm_migrate_opts fast = { .max_bandwidth = 1000 * MIB };
+	struct vm_migration m = { 0 };
+	struct vm_fph fph = { 0 };
+	GError *error = NULL;
+	struct vm *src, *dst;
+	char *info;
+
+	cfg.fph_mode = NULL;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 4000);
+
+	info = vm_hmp(src, &error, "info fph");
+	check(info && strstr(info, "no fph-source"));
+	g_free(info);
+
+	refused(src, "xyz", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"xyz\"}");
+	info = vm_hmp(src, &error, "object_add fph-source,id=a,mode=xyz");
+	check(info && strstr(info, "pv pagemap both"));
+	g_free(info);
+	refused(src, "mode=pv needs a device", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pv\"}");
+	refused(src, "mode=both needs a device", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"both\"}");
+	refused(src, "mode", "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"a\"}");
+
+	ok(vm_run(src, E, "object-add", "%s", add));
+	ok(vm_query_fph(src, &fph, E));
+	check_str(fph.state, "ready");
+	vm_fph_clear(&fph);
+	refused(src, "only one fph-source", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"b\",\"mode\":\"pagemap\"}");
+	ok(vm_run(src, E, "object-del", "{\"id\":\"a\"}"));
+	ok(vm_run(src, E, "object-add", "%s", add));
+
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	for (int i = 0; i < 1000 && (!fph.state || strcmp(fph.state, "active")); i++) {
+		vm_fph_clear(&fph);
+		ok(vm_query_fph(src, &fph, E));
+		g_usleep(2000);
+	}
+	check_str(fph.state, "active");
+	vm_fph_clear(&fph);
+	refused(src, "in use", "object-del", "{\"id\":\"a\"}");
+	info = vm_hmp(src, &error, "info fph");
+	check(info && strstr(info, "mode pagemap, active"));
+	g_free(info);
+
+	/* Cancelled; the object can go, come back, and take part again */
+	ok(vm_migrate_cancel(src, 20000, E));
+	vm_migration_clear(&m);
+	vm_free(dst);
+	ok(vm_run(src, E, "object-del", "{\"id\":\"a\"}"));
+	ok(vm_run(src, E, "object-add", "%s", add));
+
+	dst = start_destination(cfg);
+	migrate(src, dst, &fast, &m);
+	check_str(m.fph.state, "ended");
+	check(m.fph.skipped > 0);
+	check_ram_equal(src, dst);
+	ok(vm_run(src, E, "object-del", "{\"id\":\"a\"}"));
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* Each migration starts from nothing, however the last one ended */
+static void test_cancel(void **state)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = 10 * MIB };
+	struct vm_migrate_opts fast = { .max_bandwidth = 200 * MIB };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	src = start(cfg);
+	boot(src);
+	guest(src, "touch 2000 192M", "ok touch");
+	for (int i = 0; i < 5; i++) {
+		dst = start_destination(cfg);
+		ok(vm_migrate_start(src, dst, &slow, &m, E));
+		g_usleep(20000 + i * 150000);
+		ok(vm_migrate_cancel(src, 20000, E));
+		vm_migration_clear(&m);
+		vm_free(dst);
+	}
+
+	dst = start_destination(cfg);
+	migrate(src, dst, &fast, &m);
+	check_str(m.fph.state, "ended");
+	check(m.fph.skipped > 0);
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * loadvm does not start from zeroed memory, so savevm must write every page:
+ * pages that were absent at savevm and are dirty at loadvm would keep what the
+ * guest wrote in between.
+ */
+static void test_savevm(void **state)
+{
+	g_autofree char *dir = g_path_get_dirname(qemu);
+	g_autofree char *img = g_build_filename(dir, "qemu-img", NULL);
+	g_autofree char *disk = NULL, *drive = NULL, *create = NULL, *out = NULL;
+	const char *extra[] = { "-drive", NULL, NULL };
+	struct vm_config cfg = linux_guest;
+	struct vm_fph fph = { 0 };
+	GError *error = NULL;
+	struct vm *vm;
+	int status;
+
+	if (access(img, X_OK) < 0)
+		fph_test_skip_all("no qemu-img beside %s", qemu);
+	close(g_file_open_tmp("fph-savevm-XXXXXX", &disk, &error));
+	check(!error);
+	create = g_strdup_printf("'%s' create -q -f qcow2 '%s' 1G", img, disk);
+	ok(g_spawn_command_line_sync(create, NULL, NULL, &status, E));
+	check_int(status, 0);
+	drive = g_strdup_printf("if=none,id=d0,format=qcow2,file=%s", disk);
+	extra[1] = drive;
+	cfg.extra = extra;
+
+	vm = start(cfg);
+	unlink(disk);
+	boot(vm);
+	guest(vm, "fill 16M", "ok fill");
+
+	out = vm_hmp(vm, &error, "savevm s0");
+	check(out != NULL);
+	check_str(out, "");
+	ok(vm_query_fph(vm, &fph, E));
+	check_str(fph.state, "ready");
+	check_int(fph.skipped + fph.chunks + fph.epoch, 0);
+	vm_fph_clear(&fph);
+
+	/* Writes to memory that was absent, then back */
+	guest(vm, "fill 128M dense", "ok fill");
+	g_free(out);
+	out = vm_hmp(vm, &error, "loadvm s0");
+	check(out != NULL);
+	check_str(out, "");
+	guest_check(vm);
+	/* Fresh memory is zero in the guest's eyes, or its kernel breaks */
+	guest(vm, "fill 128M dense", "ok fill");
+	guest_check(vm);
+	vm_free(vm);
+}
+
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} singles[] = {
+	{ "object", test_object },
+	{ "cancel", test_cancel },
+	{ "savevm", test_savevm },
+	{ "no-proc", test_no_proc },
+};
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	if (argc != 2) {
+		fputs("usage: migration-test NAME\n", stderr);
+		return 2;
+	}
+	fph_test_add_rows(&t, live, test_live);
+	fph_test_add_rows(&t, kvm_rows, test_kvm);
+	fph_test_add_rows(&t, account_rows, test_account);
+	fph_test_add_rows(&t, inactive_rows, test_inactive);
+	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
+		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+
+	qemu = g_strdup(g_getenv("FPH_TEST_QEMU"));
+	if (!qemu || !*qemu) {
+		g_free(qemu);
+		qemu = vm_default_qemu();
+	}
+	firsttouch = g_getenv("FPH_TEST_FIRSTTOUCH");
+	kernel = vm_default_kernel();
+	initrd = vm_default_initrd();
+	if (access(qemu, X_OK) < 0)
+		fph_test_skip_all("no QEMU at %s; qemu-integration/build-qemu makes it", qemu);
+	if (access(kernel, R_OK) < 0 || access(initrd, R_OK) < 0)
+		fph_test_skip_all("no guest at %s; tests/guest/build-guest makes it", kernel);
+	if (!firsttouch)
+		fph_test_skip_all("FPH_TEST_FIRSTTOUCH is not set");
+	if (g_str_has_prefix(argv[1], "kvm-"))
+		need_kvm();
+
+	cmocka_set_test_filter(argv[1]);
+	return fph_test_run(&t, "migration");
+}
