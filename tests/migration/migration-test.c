@@ -383,13 +383,40 @@ struct account_row {
 	const char *name;
 	const char *ram;
 	bool fph;
+	const char *extra[9];
 };
 
 static const struct account_row account_rows[] = {
-	{ "account-anon", VM_RAM_ANON, true },
-	{ "account-memfd", VM_RAM_MEMFD, true },
-	{ "account-no-object", VM_RAM_ANON, false },
+	{ "account-anon", VM_RAM_ANON, true, { NULL } },
+	{ "account-memfd", VM_RAM_MEMFD, true, { NULL } },
+	{ "account-shared-ram", "memory-backend-ram,share=on", true, { NULL } },
+	{ "account-no-object", VM_RAM_ANON, false, { NULL } },
+	{ "account-numa", VM_RAM_ANON, true,
+	  { "-object", "memory-backend-ram,id=n0,size=64M",
+	    "-object", "memory-backend-memfd,id=n1,size=64M,share=on",
+	    "-numa", "node,memdev=n0", "-numa", "node,memdev=n1" } },
+	{ "account-dimm", VM_RAM_ANON, true,
+	  { "-m", "slots=1,maxmem=1G",
+	    "-object", "memory-backend-ram,id=d0,size=64M",
+	    "-device", "pc-dimm,memdev=d0", NULL } },
 };
+
+/* Each block that is memory of the guest takes part */
+static void check_all_ram_scanned(const struct vm_fph *fph, uint64_t memory)
+{
+	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
+	uint64_t bytes = 0;
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++) {
+		JsonObject *block = json_array_get_object_element(blocks, i);
+		bool scanned = strcmp(json_object_get_string_member(block, "method"), "none");
+
+		check_int(scanned, !json_object_has_member(block, "reason"));
+		if (scanned)
+			bytes += json_object_get_int_member(block, "size");
+	}
+	check_int(bytes, memory);
+}
 
 static void test_account(void **state)
 {
@@ -399,6 +426,7 @@ static void test_account(void **state)
 	struct vm *src, *dst;
 
 	cfg.ram = row->ram;
+	cfg.extra = row->extra;
 	cfg.fph_mode = row->fph ? "pagemap" : NULL;
 	src = start(cfg);
 	dst = start_destination(cfg);
@@ -411,11 +439,110 @@ static void test_account(void **state)
 	if (row->fph) {
 		check(m.fph.skipped > 1000);
 		check_int(m.normal + m.duplicate + m.fph.skipped, migrated_pages(&m.fph));
+		check_all_ram_scanned(&m.fph, cfg.memory +
+				      (strcmp(row->name, "account-dimm") ? 0 : 64 * MIB));
 	} else {
 		check(!m.fph.present);
 		check(m.normal + m.duplicate >= cfg.memory / PAGE);
 	}
 	check_int((m.normal + m.duplicate + m.fph.skipped) * PAGE, m.total_ram);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * Pages that were sent with content, written again, and then discarded on the
+ * host (a balloon does that) are absent and dirty in a later round. Leaving
+ * them out would leave the old content at the destination (R3).
+ */
+static void test_discard(void **state)
+{
+	g_autofree char *bios = patch_firsttouch(20000, 0);
+	struct vm_migrate_opts opts = { .max_bandwidth = 20 * MIB };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	g_autofree char *fds = NULL;
+	GError *error = NULL;
+	const char *name;
+	struct vm *src, *dst;
+	int memfd = -1;
+	GDir *dir;
+
+	cfg.ram = VM_RAM_MEMFD;
+	cfg.bios = bios;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	unlink(bios);
+	/* All pages written once and more */
+	ft_wait_for(src, 40000);
+
+	fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(src));
+	dir = g_dir_open(fds, 0, &error);
+	check(dir != NULL);
+	while (memfd < 0 && (name = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(fds, name, NULL);
+		g_autofree char *target = g_file_read_link(path, NULL);
+
+		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
+			memfd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	g_dir_close(dir);
+	check(memfd >= 0);
+
+	/* The first round is at most half done when it happens */
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	do {
+		g_usleep(20000);
+		ok(vm_migrate_poll(src, &m, E));
+		check_int(m.sync_count, 1);
+	} while (m.normal < 14000);
+	ok(vm_stop(src, E));
+	check_int(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 17 * MIB, 16 * MIB), 0);
+	close(memfd);
+
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check(m.duplicate > 2000);	/* the discarded pages that were dirty */
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * A destination whose ACPI tables are longer than the source's: there the
+ * source has absent pages, and the destination does not start with zero (R7).
+ */
+static void test_other_tables(void **state)
+{
+	g_autofree char *blob = g_malloc0(60 * 1024);
+	g_autofree char *path = NULL, *table = NULL;
+	const char *extra[] = { "-acpitable", NULL, NULL };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	GError *error = NULL;
+	struct vm *src, *dst;
+
+	memset(blob, 'Z', 60 * 1024);
+	close(g_file_open_tmp("fph-table-XXXXXX", &path, &error));
+	check(!error);
+	ok(g_file_set_contents(path, blob, 60 * 1024, E));
+	table = g_strdup_printf("sig=FPHT,data=%s", path);
+
+	src = start(cfg);
+	extra[1] = table;
+	cfg.extra = extra;
+	dst = start_destination(cfg);
+	unlink(path);
+	ft_wait_for(src, 10);
+	migrate(src, dst, NULL, &m);
+	check(m.fph.skipped > 0);
 	check_ram_equal(src, dst);
 
 	vm_migration_clear(&m);
@@ -686,6 +813,8 @@ static const struct {
 	fph_test_fn fn;
 } singles[] = {
 	{ "object", test_object },
+	{ "discard", test_discard },
+	{ "other-tables", test_other_tables },
 	{ "cancel", test_cancel },
 	{ "savevm", test_savevm },
 	{ "no-proc", test_no_proc },
