@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Real memory of the kinds that are scanned, what a scan finds in it, and the
+ * oracles that say whether that is true.
+ */
+#ifndef KTEST_H
+#define KTEST_H
+
+#include <fph/scan.h>
+
+#include "fph-test.h"
+#include "pagemap-abi.h"
+
+/* Linux 5.14 to 6.13; the C library may be older */
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+#define HUGE	(2ul << 20)
+
+enum kind {
+	K_ANON,
+	K_MEMFD,
+	K_TMPFS,
+	K_MAX,
+};
+
+/* What a scan must say of a page */
+enum {
+	W_NOTHING = 0,
+	W_ABSENT = 'o',
+	W_ZERO = 'z',
+	W_ZERO_IF_SEEN = '?',	/* zero page that older kernels do not tell */
+};
+
+struct mem {
+	enum kind kind;
+	char *p;
+	size_t npages;
+	int fd;
+	struct fph_region r;
+	char *want;		/* per page; W_ABSENT at first */
+};
+
+extern struct fph_scanner *scanner;
+extern size_t page;		/* bytes */
+
+const char *kind_name(enum kind kind);
+
+/* Open the scanner, or leave with a skip */
+void ktest_init(void);
+
+void mem_open(struct mem *m, enum kind kind, size_t npages);
+void mem_close(struct mem *m);
+char *mem_page(const struct mem *m, size_t i);
+void mem_fill(struct mem *m, size_t first, size_t n, char with);
+void mem_want(struct mem *m, size_t first, size_t n, char want);
+
+/* /proc/self/pagemap entries, but only whether file, swapped, present */
+uint64_t *raw_pagemap(const struct mem *m);
+#define RAW_PRESENT	(UINT64_C(1) << 63)
+#define RAW_SWAPPED	(UINT64_C(1) << 62)
+
+/* Scan as the library would; the result is per page, to be freed */
+char *mem_scan(const struct mem *m);
+
+/* Ask PAGEMAP_SCAN itself, whatever the kind */
+char *mem_query(const struct mem *m, uint64_t inverted, uint64_t mask,
+		uint64_t anyof);
+
+/*
+ * Scan and check everything: what is wanted is found, what is found reads as
+ * zero, and the scan populated nothing.
+ */
+void mem_check(const struct mem *m);
+
+/*
+ * Provide @mib of swap until the process ends, however it ends: the rest of
+ * the program runs in a child, the parent takes the swap away. Call it before
+ * ktest_init(), as a scanner does not survive a fork. Returns NULL, or why
+ * there is none.
+ */
+const char *swap_provide(size_t mib);
+
+/* Page out a range; false if some of it stays */
+bool mem_pageout(struct mem *m, size_t first, size_t n);
+
+#endif /* KTEST_H */

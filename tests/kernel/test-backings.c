@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Real mappings of each kind, and what is decided for them */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#include "ktest.h"
+
+#ifndef MFD_HUGETLB
+#define MFD_HUGETLB 4u
+#endif
+
+static int no_file(void)
+{
+	return -1;
+}
+
+static int memfd(void)
+{
+	return memfd_create("fph-test", MFD_CLOEXEC);
+}
+
+static int huge_memfd(void)
+{
+	int fd = memfd_create("fph-test", MFD_CLOEXEC | MFD_HUGETLB);
+
+	if (fd < 0)
+		fph_test_skip("hugetlb: %s", strerror(errno));
+	return fd;
+}
+
+static int tmpfs_file(void)
+{
+	return open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
+/* Somewhere that is not tmpfs */
+static int disk_file(void)
+{
+	static const char *const dirs[] = { ".", "/var/tmp", "/tmp", "/" };
+	struct statfs fs;
+
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+		int fd = open(dirs[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+		if (fd < 0)
+			continue;
+		if (fstatfs(fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC)
+			return fd;
+		close(fd);
+	}
+	fph_test_skip("no writable file system but tmpfs");
+	return -1;
+}
+
+static int device(void)
+{
+	int fd = open("/dev/zero", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		fph_test_skip("/dev/zero: %s", strerror(errno));
+	return fd;
+}
+
+static int closed_fd(void)
+{
+	int fd = memfd();
+
+	close(fd);
+	return fd;
+}
+
+static const struct backing_row {
+	const char *name;
+	int (*open_fd)(void);
+	bool shared;
+	enum fph_backing backing;
+	enum fph_method method;
+} rows[] = {
+	{ "anonymous, private", no_file, false, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN },
+	{ "anonymous, shared", no_file, true, FPH_BACKING_ANON_SHARED, FPH_METHOD_NONE },
+	{ "memfd, shared", memfd, true, FPH_BACKING_SHMEM, FPH_METHOD_SEEK },
+	{ "memfd, private", memfd, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE },
+	{ "tmpfs, shared", tmpfs_file, true, FPH_BACKING_SHMEM, FPH_METHOD_SEEK },
+	{ "tmpfs, private", tmpfs_file, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE },
+	{ "hugetlb, shared", huge_memfd, true, FPH_BACKING_HUGETLB, FPH_METHOD_NONE },
+	{ "hugetlb, private", huge_memfd, false, FPH_BACKING_HUGETLB, FPH_METHOD_NONE },
+	{ "file on disk, shared", disk_file, true, FPH_BACKING_FILE, FPH_METHOD_NONE },
+	{ "file on disk, private", disk_file, false, FPH_BACKING_FILE, FPH_METHOD_NONE },
+	{ "device, shared", device, true, FPH_BACKING_FILE, FPH_METHOD_NONE },
+	{ "device, private", device, false, FPH_BACKING_FILE, FPH_METHOD_NONE },
+	{ "closed descriptor", closed_fd, true, FPH_BACKING_UNKNOWN, FPH_METHOD_NONE },
+};
+
+static void check_backing(void **state)
+{
+	const struct backing_row *row = *state;
+	struct fph_region r = {
+		.sz = sizeof(r),
+		.host = (void *)(uintptr_t)(64 * page),
+		.used = HUGE,
+		.max = HUGE,
+		.page_size = page,
+		.fd = row->open_fd(),
+		.flags = row->shared ? FPH_REGION_SHARED : 0,
+	};
+	struct fph_verdict v;
+
+	errno = 4321;
+	check_int(fph_region_classify(scanner, &r, &v), 0);
+	check_int(errno, 4321);
+	check_int(v.backing, row->backing);
+	check_int(v.method, row->method);
+	check_int(v.why != NULL, v.method == FPH_METHOD_NONE);
+	if (v.why)
+		print_message("reason: %s\n", v.why);
+	if (r.fd >= 0 && row->open_fd != closed_fd)
+		close(r.fd);
+}
+
+int main(void)
+{
+	struct fph_tests t = { 0 };
+
+	ktest_init();
+	fph_test_add_rows(&t, rows, check_backing);
+	return fph_test_run(&t, "backings");
+}

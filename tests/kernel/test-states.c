@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Each state that a page can be in without swap, in each kind of memory that
+ * is scanned: the page is reported if, and only if, nobody can miss it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ktest.h"
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+
+/* The pages whose state a row makes; the second huge page of two */
+#define FIRST	520
+#define N	9
+#define NPAGES	1024
+#define HFIRST	512
+#define HN	512
+
+static volatile char sink;
+
+static void at(struct mem *m, int advice)
+{
+	check_int(madvise(mem_page(m, FIRST), N * page, advice), 0);
+}
+
+static void want(struct mem *m, char w)
+{
+	mem_want(m, FIRST, N, w);
+}
+
+static void fill(struct mem *m)
+{
+	mem_fill(m, FIRST, N, 0x5a);
+	want(m, W_NOTHING);
+}
+
+static void untouched(struct mem *m)
+{
+}
+
+static void read_touched(struct mem *m)
+{
+	for (int i = 0; i < N; i++)
+		sink = *mem_page(m, FIRST + i);
+	want(m, m->kind == K_ANON ? W_ZERO : W_NOTHING);
+}
+
+static void written_zero(struct mem *m)
+{
+	mem_fill(m, FIRST, N, 0);
+	want(m, W_NOTHING);
+}
+
+static void read_then_written(struct mem *m)
+{
+	read_touched(m);
+	fill(m);
+}
+
+static void alternating(struct mem *m)
+{
+	for (int i = 0; i < NPAGES; i += 2) {
+		mem_fill(m, i, 1, 1);
+		mem_want(m, i, 1, W_NOTHING);
+	}
+}
+
+static void dontneed(struct mem *m)
+{
+	fill(m);
+	at(m, MADV_DONTNEED);
+	want(m, m->kind == K_ANON ? W_ABSENT : W_NOTHING);
+}
+
+static void lazily_freed(struct mem *m)
+{
+	fill(m);
+	at(m, MADV_FREE);
+}
+
+static void removed(struct mem *m)
+{
+	fill(m);
+	at(m, MADV_REMOVE);
+	want(m, W_ABSENT);
+}
+
+static void punched(struct mem *m)
+{
+	fill(m);
+	check_int(fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    FIRST * page, N * page), 0);
+	want(m, W_ABSENT);
+}
+
+static void allocated(struct mem *m)
+{
+	check_int(fallocate(m->fd, 0, FIRST * page, N * page), 0);
+}
+
+static void written_by_fd(struct mem *m)
+{
+	for (int i = 0; i < N; i++)
+		check_int(pwrite(m->fd, "x", 1, (FIRST + i) * page), 1);
+	want(m, W_NOTHING);
+}
+
+static void written_by_other(struct mem *m)
+{
+	int status;
+	pid_t pid = fork();
+
+	check(pid >= 0);
+	if (!pid) {
+		char *p = mmap(NULL, NPAGES * page, PROT_READ | PROT_WRITE,
+			       MAP_SHARED, m->fd, 0);
+
+		if (p == MAP_FAILED)
+			_exit(1);
+		memset(p + FIRST * page, 0x5a, N * page);
+		_exit(0);
+	}
+	check_int(waitpid(pid, &status, 0), pid);
+	check_int(status, 0);
+	want(m, W_NOTHING);
+}
+
+/* Both have the page; then the child has its own copy */
+static void copied_on_write(struct mem *m)
+{
+	pid_t pid;
+
+	fill(m);
+	pid = fork();
+	check(pid >= 0);
+	if (!pid) {
+		fill(m);
+		_exit(0);
+	}
+	check_int(waitpid(pid, NULL, 0), pid);
+}
+
+static void locked(struct mem *m)
+{
+	if (mlock(mem_page(m, FIRST), N * page) < 0)
+		fph_test_skip("mlock: %s", strerror(errno));
+	want(m, W_NOTHING);
+}
+
+static void locked_on_fault(struct mem *m)
+{
+	if (mlock2(mem_page(m, FIRST), N * page, MLOCK_ONFAULT) < 0)
+		fph_test_skip("mlock2: %s", strerror(errno));
+}
+
+static void populated_write(struct mem *m)
+{
+	at(m, MADV_POPULATE_WRITE);
+	want(m, W_NOTHING);
+}
+
+static void populated_read(struct mem *m)
+{
+	at(m, MADV_POPULATE_READ);
+	want(m, m->kind == K_ANON ? W_ZERO : W_NOTHING);
+}
+
+static void prot_none(struct mem *m)
+{
+	fill(m);
+	check_int(mprotect(mem_page(m, FIRST), N * page, PROT_NONE), 0);
+}
+
+static void prot_none_untouched(struct mem *m)
+{
+	check_int(mprotect(mem_page(m, FIRST), N * page, PROT_NONE), 0);
+}
+
+static void unmapped(struct mem *m)
+{
+	check_int(munmap(mem_page(m, FIRST), N * page), 0);
+	want(m, W_NOTHING);
+}
+
+static void all_unmapped(struct mem *m)
+{
+	check_int(munmap(m->p, NPAGES * page), 0);
+	mem_want(m, 0, NPAGES, W_NOTHING);
+}
+
+static void file_too_short(struct mem *m)
+{
+	check_int(ftruncate(m->fd, FIRST * page), 0);
+	mem_want(m, FIRST, NPAGES - FIRST, W_NOTHING);
+}
+
+static void file_ends_in_page(struct mem *m)
+{
+	check_int(ftruncate(m->fd, FIRST * page + 1), 0);
+	mem_want(m, FIRST, NPAGES - FIRST, W_NOTHING);
+}
+
+static void guarded(struct mem *m)
+{
+	if (madvise(mem_page(m, FIRST), N * page, MADV_GUARD_INSTALL) < 0)
+		fph_test_skip("guard regions: %s", strerror(errno));
+	/* a marker is in the page table, whatever the file says */
+	want(m, m->kind == K_ANON ? W_NOTHING : W_ABSENT);
+}
+
+/* Leaves the descriptor open: closing it would take the markers away */
+static void write_protect(struct mem *m)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+			    UFFD_FEATURE_WP_UNPOPULATED |
+			    (m->kind == K_ANON ? 0 : UFFD_FEATURE_WP_HUGETLBFS_SHMEM),
+	};
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)m->p, NPAGES * page },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+	struct uffdio_writeprotect wp = {
+		.range = { (uintptr_t)mem_page(m, FIRST), N * page },
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0)
+		fph_test_skip("userfaultfd: %s", strerror(errno));
+	if (ioctl(fd, UFFDIO_API, &api) < 0)
+		fph_test_skip("userfaultfd write protection of absent pages: %s",
+			      strerror(errno));
+	check_int(ioctl(fd, UFFDIO_REGISTER, &reg), 0);
+	check_int(ioctl(fd, UFFDIO_WRITEPROTECT, &wp), 0);
+}
+
+static void wp_marker(struct mem *m)
+{
+	write_protect(m);
+	want(m, m->kind == K_ANON ? W_NOTHING : W_ABSENT);
+}
+
+static void wp_written(struct mem *m)
+{
+	fill(m);
+	write_protect(m);
+}
+
+static void huge(struct mem *m)
+{
+	if (madvise(mem_page(m, HFIRST), HN * page, MADV_HUGEPAGE) < 0)
+		fph_test_skip("no transparent huge pages: %s", strerror(errno));
+}
+
+/* Was the page that was just touched a huge one? */
+static bool is_huge(const struct mem *m)
+{
+	uint64_t *raw = raw_pagemap(m);
+	bool last = raw[HFIRST + HN - 1] & RAW_PRESENT;
+
+	free(raw);
+	return last;
+}
+
+static void huge_written(struct mem *m)
+{
+	huge(m);
+	*mem_page(m, FIRST) = 1;
+	/* where shmem's settings forbid huge pages, they can be asked for */
+	if (!is_huge(m))
+		madvise(mem_page(m, HFIRST), HN * page, MADV_COLLAPSE);
+	if (!is_huge(m))
+		fph_test_skip("the kernel gave no huge page");
+	mem_want(m, HFIRST, HN, W_NOTHING);
+}
+
+static void huge_split(struct mem *m)
+{
+	huge_written(m);
+	at(m, MADV_DONTNEED);
+	want(m, m->kind == K_ANON ? W_ABSENT : W_NOTHING);
+}
+
+static void huge_punched(struct mem *m)
+{
+	huge_written(m);
+	punched(m);
+}
+
+static void huge_zero(struct mem *m)
+{
+	huge(m);
+	sink = *mem_page(m, FIRST);
+	if (!is_huge(m))
+		fph_test_skip("the kernel gave no huge zero page");
+	mem_want(m, HFIRST, HN, W_ZERO_IF_SEEN);
+}
+
+static void huge_collapsed(struct mem *m)
+{
+	fill(m);
+	huge(m);
+	if (madvise(mem_page(m, HFIRST), HN * page, MADV_COLLAPSE) < 0)
+		fph_test_skip("MADV_COLLAPSE: %s", strerror(errno));
+	mem_want(m, HFIRST, HN, W_NOTHING);
+}
+
+#define ANON	(1u << K_ANON)
+#define FILES	(1u << K_MEMFD | 1u << K_TMPFS)
+#define ALL	(ANON | FILES)
+
+static const struct state_row {
+	const char *name;
+	unsigned int kinds;
+	void (*make)(struct mem *m);
+} rows[] = {
+	{ "untouched", ALL, untouched },
+	{ "read", ALL, read_touched },
+	{ "written", ALL, fill },
+	{ "written with zeros", ALL, written_zero },
+	{ "read, then written", ALL, read_then_written },
+	{ "every other page written", ALL, alternating },
+	{ "written, then MADV_DONTNEED", ALL, dontneed },
+	{ "written, then MADV_FREE", ANON, lazily_freed },
+	{ "written, then MADV_REMOVE", FILES, removed },
+	{ "written, then a hole punched", FILES, punched },
+	{ "allocated, untouched", FILES, allocated },
+	{ "written through the descriptor", FILES, written_by_fd },
+	{ "written by another process", FILES, written_by_other },
+	{ "copied on write", ANON, copied_on_write },
+	{ "locked", ALL, locked },
+	{ "locked on fault, untouched", ALL, locked_on_fault },
+	{ "populated for writing", ALL, populated_write },
+	{ "populated for reading", ALL, populated_read },
+	{ "written, then PROT_NONE", ALL, prot_none },
+	{ "untouched, PROT_NONE", ALL, prot_none_untouched },
+	{ "no mapping", ANON, unmapped },
+	{ "no mapping at all", ANON, all_unmapped },
+	{ "behind the end of the file", FILES, file_too_short },
+	{ "in the page in which the file ends", FILES, file_ends_in_page },
+	{ "guard marker", ALL, guarded },
+	{ "write-protect marker", ALL, wp_marker },
+	{ "written, then write-protected", ALL, wp_written },
+	{ "huge page written", ALL, huge_written },
+	{ "huge page written, then MADV_DONTNEED in it", ALL, huge_split },
+	{ "huge page written, then a hole punched in it", FILES, huge_punched },
+	{ "huge zero page", ANON, huge_zero },
+	{ "collapsed into a huge page", ALL, huge_collapsed },
+};
+
+struct state_case {
+	const struct state_row *row;
+	enum kind kind;
+};
+
+static void check_state(void **state)
+{
+	const struct state_case *c = *state;
+	struct mem m;
+
+	mem_open(&m, c->kind, NPAGES);
+	c->row->make(&m);
+	mem_check(&m);
+	mem_close(&m);
+}
+
+/* Rows must not pass because a zero page was never there */
+static void zero_page_is_seen(void **state)
+{
+	struct mem m;
+	char *found;
+
+	mem_open(&m, K_ANON, NPAGES);
+	sink = *mem_page(&m, 3);
+	found = mem_scan(&m);
+	check_int(found[2], W_ABSENT);
+	check_int(found[3], W_ZERO);
+	free(found);
+	mem_close(&m);
+}
+
+struct usage {
+	long rss;
+	long tables;
+};
+
+static struct usage usage(void)
+{
+	FILE *f = fopen("/proc/self/status", "re");
+	struct usage u = { -1, -1 };
+	char line[256];
+
+	check(f != NULL);
+	while (fgets(line, sizeof(line), f)) {
+		sscanf(line, "VmRSS: %ld", &u.rss);
+		sscanf(line, "VmPTE: %ld", &u.tables);
+	}
+	fclose(f);
+	check(u.rss >= 0 && u.tables >= 0);
+	return u;
+}
+
+/* 8 GiB of nothing, scanned: neither memory nor page tables may grow */
+static void large_and_empty(void **state)
+{
+	const enum kind *kind = *state;
+	size_t npages = (UINT64_C(8) << 30) / page;
+	struct usage before, after;
+	struct stat st;
+	struct mem m;
+	char *found;
+
+	mem_open(&m, *kind, npages);
+	found = mem_scan(&m);	/* has everything of ours in memory */
+	before = usage();
+	free(found);
+	found = mem_scan(&m);
+	after = usage();
+	for (size_t i = 0; i < npages; i++)
+		if (found[i] != W_ABSENT)
+			fail_msg("page %zu not found", i);
+	if (after.rss > before.rss + 1024)
+		fail_msg("RSS grew from %ld to %ld KiB", before.rss, after.rss);
+	check(after.tables <= before.tables + 64);
+	if (m.fd >= 0) {
+		check_int(fstat(m.fd, &st), 0);
+		check_int(st.st_blocks, 0);
+	}
+	free(found);
+	mem_close(&m);
+}
+
+/* The scanner of the parent would show the parent's memory */
+static void child_is_refused(void **state)
+{
+	struct fph_verdict v;
+	const char *why;
+	struct mem m;
+	int status;
+	pid_t pid;
+
+	mem_open(&m, K_ANON, 16);
+	pid = fork();
+	check(pid >= 0);
+	if (!pid) {
+		mem_fill(&m, 0, 16, 1);
+		if (fph_scanner_error(scanner, &why) != -ESRCH ||
+		    fph_region_classify(scanner, &m.r, &v) < 0 ||
+		    v.method != FPH_METHOD_NONE ||
+		    fph_scan_region(scanner, &m.r, FPH_METHOD_PAGEMAP_SCAN, 0,
+				    m.r.used, NULL, NULL, NULL) != -ESRCH)
+			_exit(1);
+		_exit(0);
+	}
+	check_int(waitpid(pid, &status, 0), pid);
+	check_int(status, 0);
+	mem_close(&m);
+}
+
+int main(void)
+{
+	static const enum kind kinds[] = { K_ANON, K_MEMFD, K_TMPFS };
+	static struct state_case cases[ARRAY_SIZE(rows) * K_MAX];
+	static char names[ARRAY_SIZE(cases)][96];
+	struct fph_tests t = { 0 };
+	size_t n = 0;
+
+	ktest_init();
+	for (size_t k = 0; k < K_MAX; k++) {
+		for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+			if (!(rows[i].kinds & 1u << k))
+				continue;
+			cases[n] = (struct state_case){ &rows[i], k };
+			snprintf(names[n], sizeof(names[n]), "%s: %s",
+				 kind_name(k), rows[i].name);
+			fph_test_add(&t, names[n], check_state, &cases[n]);
+			n++;
+		}
+	}
+	fph_test_add(&t, "the zero page is seen", zero_page_is_seen, NULL);
+	fph_test_add(&t, "anon: large and empty", large_and_empty, &kinds[K_ANON]);
+	fph_test_add(&t, "memfd: large and empty", large_and_empty, &kinds[K_MEMFD]);
+	fph_test_add(&t, "a forked child is refused", child_is_refused, NULL);
+	return fph_test_run(&t, "states");
+}
