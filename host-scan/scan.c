@@ -173,7 +173,7 @@ static int seek_next(struct scan *c, int whence, uint64_t *ret)
 	c->stats->calls++;
 	to = c->s->sys->seek(c->r->fd, from, whence);
 	if (to < 0)
-		return to;
+		return (int)to;
 	if ((uint64_t)to < from)
 		return -EIO;
 	*ret = min_u64(to - c->r->fd_offset, c->end);
@@ -203,7 +203,8 @@ static int seek_scan(struct scan *c)
 		return err;
 
 	while (c->pos < c->end) {
-		uint64_t data, hole = c->pos;
+		uint64_t hole = c->pos;
+		uint64_t data = hole;
 
 		err = seek_next(c, SEEK_DATA, &data);
 		if (err == -ENXIO) {

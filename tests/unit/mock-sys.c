@@ -63,6 +63,8 @@ static int walk(struct fph_pm_scan *arg)
 		if (mock.pages[i] == M_NOVMA ||
 		    !interesting(arg, categories(mock.pages[i])))
 			continue;
+		/* the query is right by itself, not by what is made of it */
+		check(mock.pages[i] == M_NONE || mock.pages[i] == M_ZERO);
 		if (n && vec[n - 1].end == addr && vec[n - 1].categories == c) {
 			vec[n - 1].end += PAGE;
 			continue;
@@ -232,6 +234,8 @@ int catch_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
 	check_int(start % PAGE, 0);
 	check_int(len % PAGE, 0);
 	check(start >= c->end);
+	if (c->limit)
+		check(start < c->limit && len <= c->limit - start);
 	check(why < FPH_REASON_MAX);
 	if (c->n < ARRAY_SIZE(c->first)) {
 		c->first[c->n].start = start;

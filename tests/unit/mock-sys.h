@@ -66,6 +66,7 @@ struct catch {
 	uint64_t n;
 	uint64_t bytes;
 	uint64_t end;
+	uint64_t limit;		/* nothing may end behind it, 0: not checked */
 	int fail_at;		/* range number from 1 */
 	int fail_with;
 	char *pages;		/* M_NONE or M_ZERO per page, if not NULL */

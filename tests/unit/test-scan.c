@@ -92,7 +92,10 @@ static void check_pattern(void **state)
 {
 	const struct pattern_row *row = *state;
 	struct fph_region r = anon_region(row->npages);
-	struct catch c = { .pages = calloc(1, row->npages) };
+	struct catch c = {
+		.pages = calloc(1, row->npages),
+		.limit = row->npages * PAGE,
+	};
 
 	mock_reset();
 	mock_memory(row->pattern, row->npages);
@@ -251,7 +254,7 @@ static void odd_ranges(void **state)
 {
 	struct fph_region r = anon_region(16);
 	struct fph_sys sys = mock_sys;
-	struct catch c = { .pages = calloc(1, 16) };
+	struct catch c = { .pages = calloc(1, 16), .limit = 16 * PAGE };
 	struct fph_scanner *s;
 
 	mock_reset();

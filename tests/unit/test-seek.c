@@ -88,7 +88,10 @@ static int seek_scan(const struct seek_row *row, struct catch *c)
 static void check_row(void **state)
 {
 	const struct seek_row *row = *state;
-	struct catch c = { .pages = calloc(1, row->npages) };
+	struct catch c = {
+		.pages = calloc(1, row->npages),
+		.limit = row->npages * PAGE,
+	};
 
 	mock_reset();
 	mock_file(row->pattern, row->file_pages);
