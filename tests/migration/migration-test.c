@@ -159,7 +159,9 @@ static void print_migration(const struct vm_migration *m)
 static void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		    struct vm_migration *m)
 {
-	ok(vm_migrate(src, dst, opts, m, E));
+	static const struct vm_migrate_opts defaults = { .timeout_ms = 60000 };
+
+	ok(vm_migrate(src, dst, opts ? opts : &defaults, m, E));
 	print_migration(m);
 	check_str(m->status, "completed");
 }
@@ -199,21 +201,31 @@ struct live {
 	const char *capability;
 	struct vm_migrate_opts opts;
 	const char *parameters;
+	const char *const *extra;
+};
+
+/* Guest memory in two blocks, of different kinds */
+static const char *const two_nodes[] = {
+	"-object", "memory-backend-ram,id=n0,size=256M",
+	"-object", "memory-backend-memfd,id=n1,size=256M,share=on",
+	"-numa", "node,memdev=n0", "-numa", "node,memdev=n1", NULL,
 };
 
 static const struct live live[] = {
 	{ "live-anon", VM_RAM_ANON, NULL,
-	  { .max_bandwidth = 100 * MIB }, NULL },
+	  { .max_bandwidth = 100 * MIB }, NULL, NULL },
 	{ "live-memfd", VM_RAM_MEMFD, NULL,
-	  { .max_bandwidth = 100 * MIB }, NULL },
+	  { .max_bandwidth = 100 * MIB }, NULL, NULL },
 	{ "live-multifd", VM_RAM_ANON, "multifd",
-	  { .max_bandwidth = 100 * MIB }, NULL },
+	  { .max_bandwidth = 100 * MIB }, NULL, NULL },
 	{ "live-xbzrle", VM_RAM_ANON, "xbzrle",
-	  { .max_bandwidth = 100 * MIB }, NULL },
+	  { .max_bandwidth = 100 * MIB }, NULL, NULL },
 	/* Throttling syncs the bitmap from the main loop, beside the scan */
 	{ "live-auto-converge", VM_RAM_ANON, "auto-converge",
 	  { .max_bandwidth = 20 * MIB },
-	  "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}" },
+	  "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}", NULL },
+	{ "live-numa", VM_RAM_ANON, NULL,
+	  { .max_bandwidth = 100 * MIB }, NULL, two_nodes },
 };
 
 static void test_live(void **state)
@@ -224,6 +236,7 @@ static void test_live(void **state)
 	struct vm *src, *dst;
 
 	cfg.ram = l->ram;
+	cfg.extra = l->extra;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
@@ -234,6 +247,7 @@ static void test_live(void **state)
 		ok(vm_run(src, E, "migrate-set-parameters", "%s", l->parameters));
 
 	guest(src, "touch 2000 192M", "ok touch");
+	guest(src, "rewrite 2000", "ok rewrite");
 	migrate(src, dst, &l->opts, &m);
 	check_str(m.fph.state, "ended");
 	check(m.fph.skipped > 0);
@@ -453,6 +467,28 @@ static void test_account(void **state)
 	vm_free(dst);
 }
 
+/* The memfd that is memory of the guest, from outside; there is one */
+static int open_memfd(struct vm *vm)
+{
+	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
+	GError *error = NULL;
+	GDir *dir = g_dir_open(fds, 0, &error);
+	const char *name;
+	int fd = -1;
+
+	check(dir != NULL);
+	while (fd < 0 && (name = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(fds, name, NULL);
+		g_autofree char *target = g_file_read_link(path, NULL);
+
+		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
+			fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	g_dir_close(dir);
+	check(fd >= 0);
+	return fd;
+}
+
 /*
  * Pages that were sent with content, written again, and then discarded on the
  * host (a balloon does that) are absent and dirty in a later round. Leaving
@@ -464,12 +500,8 @@ static void test_discard(void **state)
 	struct vm_migrate_opts opts = { .max_bandwidth = 20 * MIB };
 	struct vm_config cfg = tiny_guest;
 	struct vm_migration m = { 0 };
-	g_autofree char *fds = NULL;
-	GError *error = NULL;
-	const char *name;
 	struct vm *src, *dst;
-	int memfd = -1;
-	GDir *dir;
+	int memfd;
 
 	cfg.ram = VM_RAM_MEMFD;
 	cfg.bios = bios;
@@ -479,18 +511,7 @@ static void test_discard(void **state)
 	/* All pages written once and more */
 	ft_wait_for(src, 40000);
 
-	fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(src));
-	dir = g_dir_open(fds, 0, &error);
-	check(dir != NULL);
-	while (memfd < 0 && (name = g_dir_read_name(dir))) {
-		g_autofree char *path = g_build_filename(fds, name, NULL);
-		g_autofree char *target = g_file_read_link(path, NULL);
-
-		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
-			memfd = open(path, O_RDWR | O_CLOEXEC);
-	}
-	g_dir_close(dir);
-	check(memfd >= 0);
+	memfd = open_memfd(src);
 
 	/* The first round is at most half done when it happens */
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
@@ -516,30 +537,30 @@ static void test_discard(void **state)
 }
 
 /*
- * A destination whose ACPI tables are longer than the source's: there the
- * source has absent pages, and the destination does not start with zero (R7).
+ * Memory that is not the guest's RAM need not be zero at the destination, even
+ * where the source has nothing (R7): here a shared memory device, to which
+ * somebody at the destination has written before.
  */
-static void test_other_tables(void **state)
+static void test_not_ram(void **state)
 {
-	g_autofree char *blob = g_malloc0(60 * 1024);
-	g_autofree char *path = NULL, *table = NULL;
-	const char *extra[] = { "-acpitable", NULL, NULL };
+	static const char *const device[] = {
+		"-object", "memory-backend-memfd,id=shm,size=1M,share=on",
+		"-device", "ivshmem-plain,memdev=shm,master=on", NULL,
+	};
 	struct vm_config cfg = tiny_guest;
 	struct vm_migration m = { 0 };
-	GError *error = NULL;
 	struct vm *src, *dst;
+	char old[PAGE];
+	int memfd;
 
-	memset(blob, 'Z', 60 * 1024);
-	close(g_file_open_tmp("fph-table-XXXXXX", &path, &error));
-	check(!error);
-	ok(g_file_set_contents(path, blob, 60 * 1024, E));
-	table = g_strdup_printf("sig=FPHT,data=%s", path);
-
+	cfg.extra = device;
 	src = start(cfg);
-	extra[1] = table;
-	cfg.extra = extra;
 	dst = start_destination(cfg);
-	unlink(path);
+	memfd = open_memfd(dst);
+	memset(old, 'Z', sizeof(old));
+	check_int(pwrite(memfd, old, sizeof(old), 5 * PAGE), PAGE);
+	close(memfd);
+
 	ft_wait_for(src, 10);
 	migrate(src, dst, NULL, &m);
 	check(m.fph.skipped > 0);
@@ -814,7 +835,7 @@ static const struct {
 } singles[] = {
 	{ "object", test_object },
 	{ "discard", test_discard },
-	{ "other-tables", test_other_tables },
+	{ "not-ram", test_not_ram },
 	{ "cancel", test_cancel },
 	{ "savevm", test_savevm },
 	{ "no-proc", test_no_proc },
