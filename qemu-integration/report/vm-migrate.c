@@ -119,6 +119,7 @@ static const char *poll_migrate(struct vm *vm, struct vm_migration *m, char **de
 		m->sync_count = number(ram, "dirty-sync-count");
 		m->page_size = number(ram, "page-size");
 		m->total_ram = number(ram, "total");
+		m->remaining = number(ram, "remaining");
 	}
 	if (desc)
 		*desc = text(o, "error-desc");
@@ -212,9 +213,11 @@ static bool wait_final(struct vm *vm, struct vm *other, unsigned int poll_ms, gi
 			return false;
 		if (g_get_monotonic_time() >= deadline) {
 			g_set_error(error, VM_ERROR, VM_ERROR_TIMEOUT,
-				    "%s: migration still '%s' after %" G_GINT64_FORMAT " s",
-				    vm_name(vm), status,
-				    (g_get_monotonic_time() - m->started) / G_USEC_PER_SEC);
+				    "%s: migration still '%s' after %" G_GINT64_FORMAT " s, %"
+				    G_GUINT64_FORMAT " KiB left after %" G_GUINT64_FORMAT
+				    " dirty bitmap synchronizations", vm_name(vm), status,
+				    (g_get_monotonic_time() - m->started) / G_USEC_PER_SEC,
+				    m->remaining >> 10, m->sync_count);
 			return false;
 		}
 		event = qmp_event(vm_qmp(vm), "MIGRATION", poll_ms, &err);

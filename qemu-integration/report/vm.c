@@ -361,8 +361,10 @@ struct vm *vm_start(const struct vm_config *cfg, GError **error)
 		g_error_free(err);
 		goto fail;
 	}
-	vm->serial_log = g_build_filename(vm->dir, "serial.log", NULL);
-	vm->stderr_log = g_build_filename(vm->dir, "stderr.log", NULL);
+	vm->serial_log = g_strdup_printf("%s/%s-serial.log", cfg->logs ? cfg->logs : vm->dir,
+					 vm->name);
+	vm->stderr_log = g_strdup_printf("%s/%s-stderr.log", cfg->logs ? cfg->logs : vm->dir,
+					 vm->name);
 
 	/* Connected before QEMU exists: no path, no time to wait for, nothing lost. */
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, qmp_pair) < 0 ||

@@ -57,10 +57,14 @@ struct vm_config {
 	bool incoming;		/* waits for a migration: -incoming defer */
 	bool paused;		/* -S: does not run until vm_cont(), or after the migration */
 	const char *fph_mode;	/* adds -object fph-source,id=fph0,mode=... */
+	const char *logs;	/* existing directory for NAME-serial.log and NAME-stderr.log, which
+				 * stay there; default: in the VM's own directory */
 	const char *const *extra;	/* more arguments, NULL-terminated */
 };
 
-#define VM_APPEND "console=ttyS0 quiet panic=1"
+/* tests/guest/README.md has the reasons; whoever adds a parameter puts it behind this. */
+#define VM_APPEND "console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
+		  "cryptomgr.notests tsc=reliable init_on_alloc=0"
 
 /* $FPH_CACHE or the user's cache directory + "/fph". */
 char *vm_cache_dir(void);
@@ -177,6 +181,7 @@ struct vm_migration {
 	guint64 bytes;			/* ram.transferred */
 	guint64 normal, duplicate;	/* pages sent whole, pages sent as zero */
 	guint64 sync_count, page_size, total_ram;
+	guint64 remaining;		/* bytes */
 	struct vm_fph fph;
 	struct vm_usage src_before, src_after, dst_before, dst_after;
 

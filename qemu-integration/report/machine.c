@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "machine.h"
+
+#include <gio/gio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* Value of the first line of @path that starts with @key and a colon. */
+static char *proc_field(const char *path, const char *key)
+{
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+	char **l;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return NULL;
+	lines = g_strsplit(text, "\n", -1);
+	for (l = lines; *l; l++) {
+		const char *colon = strchr(*l, ':');
+
+		if (colon && g_str_has_prefix(*l, key))
+			return g_strstrip(g_strdup(colon + 1));
+	}
+	return NULL;
+}
+
+/* "always [madvise] never": the word in brackets. */
+static char *chosen(const char *path)
+{
+	g_autofree char *text = NULL;
+	const char *open, *close;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return NULL;
+	open = strchr(text, '[');
+	close = open ? strchr(open, ']') : NULL;
+	return close ? g_strndup(open + 1, close - open - 1) : NULL;
+}
+
+static guint64 meminfo_kib(const char *key)
+{
+	g_autofree char *s = proc_field("/proc/meminfo", key);
+
+	return s ? g_ascii_strtoull(s, NULL, 10) : 0;
+}
+
+guint64 machine_available_kib(void)
+{
+	return meminfo_kib("MemAvailable");
+}
+
+void machine_describe(struct machine *m)
+{
+	struct utsname u;
+
+	m->cpu = proc_field("/proc/cpuinfo", "model name");
+	if (uname(&u) == 0)
+		m->kernel = g_strdup(u.release);
+	m->thp = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
+	m->thp_shmem = chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+	m->cores = MAX(sysconf(_SC_NPROCESSORS_ONLN), 0);
+	m->memory_kib = meminfo_kib("MemTotal");
+}
+
+static char *output_of(const char *path, const char *const *args, GError **error)
+{
+	g_autoptr(GPtrArray) argv = g_ptr_array_new();
+	g_autofree char *out = NULL;
+	GError *err = NULL;
+
+	g_ptr_array_add(argv, (gpointer)path);
+	for (; *args; args++)
+		g_ptr_array_add(argv, (gpointer)*args);
+	g_ptr_array_add(argv, NULL);
+	if (!g_spawn_sync(NULL, (char **)argv->pdata, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+			  &out, NULL, NULL, &err)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", err->message);
+		g_error_free(err);
+		return NULL;
+	}
+	return g_steal_pointer(&out);
+}
+
+char *qemu_version(const char *path, GError **error)
+{
+	static const char *const args[] = { "--version", NULL };
+	static const char before[] = "QEMU emulator version ";
+	g_autofree char *out = output_of(path, args, error);
+
+	if (!out)
+		return NULL;
+	if (!g_str_has_prefix(out, before)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: is no QEMU", path);
+		return NULL;
+	}
+	/* Up to the package's version in parentheses, or the copyright line. */
+	return g_strndup(out + strlen(before), strcspn(out + strlen(before), " \n"));
+}
+
+bool qemu_has_fph(const char *path)
+{
+	static const char *const args[] = { "-object", "help", NULL };
+	g_autofree char *out = output_of(path, args, NULL);
+
+	return out && strstr(out, "fph-source");
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The machine that measures, and the QEMU that is measured. */
+#ifndef FPH_REPORT_MACHINE_H
+#define FPH_REPORT_MACHINE_H
+
+#include <stdbool.h>
+
+#include "result.h"
+
+/** machine_describe() - fill all of @m but the two QEMU versions. */
+void machine_describe(struct machine *m);
+
+/** machine_available_kib() - memory that can be had without swapping; 0: unknown. */
+guint64 machine_available_kib(void);
+
+/** qemu_version() - "10.0.13"; NULL with @error set if @path is no QEMU that runs. */
+char *qemu_version(const char *path, GError **error);
+
+/** qemu_has_fph() - whether @path knows fph-source. */
+bool qemu_has_fph(const char *path);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* fph-report: what leaving out pages saves, measured. */
+#include "report.h"
+#include "io.h"
+#include "result.h"
+#include "table.h"
+
+#include <getopt.h>
+#include <glib.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+	const char *name;
+	int (*main)(int argc, char **argv);
+	const char *help;
+} commands[] = {
+	{ "run", cmd_run, "measure migrations of test guests" },
+	{ "compare", cmd_compare, "print results as tables" },
+};
+
+int next_option(int argc, char **argv, const struct opt *opts, const char *command)
+{
+	struct option longopts[32] = { 0 };
+	int n, index = -1, c;
+
+	for (n = 0; opts[n].name; n++) {
+		g_assert(n < (int)G_N_ELEMENTS(longopts) - 1);
+		longopts[n].name = opts[n].name;
+		longopts[n].has_arg = opts[n].arg ? required_argument : no_argument;
+		longopts[n].val = 1;
+	}
+	opterr = 0;
+	c = getopt_long(argc, argv, ":h", longopts, &index);
+	switch (c) {
+	case -1:
+		return -1;
+	case 1:
+		return index;
+	case 'h':
+		for (n = 0; opts[n].name; n++)
+			if (strcmp(opts[n].name, "help") == 0)
+				return n;
+		break;
+	case ':':
+		usage_error(command, "option '%s' needs an argument", argv[optind - 1]);
+		return -2;
+	}
+	usage_error(command, "unknown option '%s'", argv[optind - 1]);
+	return -2;
+}
+
+void print_options(FILE *f, const struct opt *opts)
+{
+	fputs("Options:\n", f);
+	for (; opts->name; opts++) {
+		g_autofree char *left = g_strdup_printf("--%s%s%s", opts->name,
+							opts->arg ? " " : "",
+							opts->arg ? opts->arg : "");
+
+		fprintf(f, "  %-26s %s\n", left, opts->help);
+	}
+}
+
+static void tell(const char *fmt, va_list ap)
+{
+	fputs("fph-report: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
+int usage_error(const char *command, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "Try 'fph-report%s%s --help'.\n", command ? " " : "",
+		command ? command : "");
+	return X_USAGE;
+}
+
+int fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(fmt, ap);
+	va_end(ap);
+	return X_FAIL;
+}
+
+/* A table that did not reach its reader is no success. */
+static int finish(int status)
+{
+	if (ferror(stdout) || fflush(stdout) != 0) {
+		fail("standard output: write error");
+		return status == X_OK ? X_FAIL : status;
+	}
+	return status;
+}
+
+static void usage(void)
+{
+	size_t i;
+
+	fputs("Usage: fph-report COMMAND [OPTION...]\n"
+	      "Measure what leaving out guest pages saves in a live migration.\n\n"
+	      "Commands:\n", stdout);
+	for (i = 0; i < G_N_ELEMENTS(commands); i++)
+		printf("  %-10s %s\n", commands[i].name, commands[i].help);
+	fputs("\nOptions:\n"
+	      "  --help     this text; 'fph-report COMMAND --help' for a command\n"
+	      "  --version  the version\n\n"
+	      "Exit status: 0 done, 1 something failed, 2 wrong usage, 3 not supported here.\n",
+	      stdout);
+}
+
+static const struct opt compare_opts[] = {
+	{ "help", NULL, "this text" },
+	{ NULL, NULL, NULL },
+};
+
+int cmd_compare(int argc, char **argv)
+{
+	g_autofree char *columns = NULL;
+	int i, o, status = X_OK, first;
+
+	while ((o = next_option(argc, argv, compare_opts, "compare")) != -1) {
+		if (o < 0)
+			return X_USAGE;
+		columns = table_help();
+		fputs("Usage: fph-report compare FILE...\n"
+		      "Print what 'fph-report run --json FILE' measured.\n\n", stdout);
+		print_options(stdout, compare_opts);
+		printf("\nColumns; ratios are to mode none of the same file:\n%s", columns);
+		return X_OK;
+	}
+	if (optind == argc)
+		return usage_error("compare", "which FILE?");
+	first = optind;
+	for (i = first; i < argc; i++) {
+		g_autoptr(GError) error = NULL;
+		g_autofree char *text = NULL;
+		struct result *r = result_load(argv[i], &error);
+
+		if (!r) {
+			status = fail("%s", error->message);
+			continue;
+		}
+		text = table_text(r);
+		if (argc - first > 1)
+			printf("%s%s\n", i > first ? "\n" : "", argv[i]);
+		fputs(text, stdout);
+		result_free(r);
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	int status;
+	size_t i;
+
+	if (argc < 2)
+		return usage_error(NULL, "which command? There are run and compare");
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+		usage();
+		return finish(X_OK);
+	}
+	if (strcmp(argv[1], "--version") == 0) {
+		puts("fph-report " FPH_VERSION);
+		return finish(X_OK);
+	}
+	if (argv[1][0] == '-')
+		return usage_error(NULL, "unknown option '%s'", argv[1]);
+	for (i = 0; i < G_N_ELEMENTS(commands); i++)
+		if (strcmp(argv[1], commands[i].name) == 0)
+			break;
+	if (i == G_N_ELEMENTS(commands))
+		return usage_error(NULL, "unknown command '%s'; there are run and compare", argv[1]);
+	status = finish(commands[i].main(argc - 1, argv + 1));
+	if (io_signal()) {
+		/* Everything is cleaned up; let our parent see what ended us. */
+		signal(io_signal(), SIG_DFL);
+		raise(io_signal());
+	}
+	return status;
+}

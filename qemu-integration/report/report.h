@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The subcommands of fph-report and what they share. */
+#ifndef FPH_REPORT_REPORT_H
+#define FPH_REPORT_REPORT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+enum { X_OK, X_FAIL, X_USAGE, X_UNSUPPORTED };	/* exit statuses */
+
+/* An option: drives getopt_long() and --help. */
+struct opt {
+	const char *name;
+	const char *arg;	/* NULL: takes none */
+	const char *help;
+};
+
+/**
+ * next_option() - getopt_long() over @opts, which end with a NULL name
+ * Return: index of the option, with optarg set; -1 at the end; -2 after
+ * an error that has been told, hint included.
+ */
+int next_option(int argc, char **argv, const struct opt *opts, const char *command);
+
+void print_options(FILE *f, const struct opt *opts);
+
+/** usage_error() - tell it, and where help is. Return: X_USAGE. */
+int usage_error(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/** fail() - tell it. Return: X_FAIL. */
+int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+int cmd_run(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
+
+#endif

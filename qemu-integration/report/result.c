@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "result.h"
+
+#include <gio/gio.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct value_desc value_descs[V_COUNT] = {
+	[V_TOTAL_MS] = { "total_ms", "total time of the migration, by QEMU" },
+	[V_DOWNTIME_MS] = { "downtime_ms", "time the guest stood still, by QEMU" },
+	[V_SETUP_MS] = { "setup_ms", "setup time, by QEMU" },
+	[V_WALL_MS] = { "wall_ms", "from the migrate command until both sides were done", true },
+	[V_BYTES] = { "bytes", "bytes sent" },
+	[V_SYNCS] = { "dirty_syncs", "dirty bitmap synchronizations", true },
+	[V_SENT] = { "pages.sent", "pages sent with their content" },
+	[V_ZERO] = { "pages.zero", "pages found to be zero by QEMU and sent as such" },
+	[V_UNMAPPED] = { "pages.unmapped", "pages left out: nothing was mapped there" },
+	[V_ZERO_MAPPED] = { "pages.zero_mapped", "pages left out: the host's zero page was mapped there" },
+	[V_SKIPPED] = { "pages.skipped", "pages left out at the end" },
+	[V_RESENT] = { "pages.resent", "pages left out first, then dirtied and due again" },
+	[V_SRC_BEFORE] = { "rss_kib.source.before", "resident memory of the source, idle" },
+	[V_SRC_AFTER] = { "rss_kib.source.after", "the same right after completion" },
+	[V_DST_BEFORE] = { "rss_kib.destination.before", "resident memory of the destination, waiting" },
+	[V_DST_AFTER] = { "rss_kib.destination.after", "the same right after completion" },
+	[V_SRC_CPU] = { "cpu_ms.source", "CPU time of the source during the migration" },
+	[V_DST_CPU] = { "cpu_ms.destination", "CPU time of the destination during the migration" },
+	[V_SCAN_NS] = { "fph.scan_ns", "time spent in scans", true },
+	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
+	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
+	[V_GIVEN_UP] = { "fph.given_up", "scans that stopped early", true },
+};
+
+static const struct {
+	const char *key;
+	size_t offset;
+} machine_strings[] = {
+	{ "cpu", offsetof(struct machine, cpu) },
+	{ "kernel", offsetof(struct machine, kernel) },
+	{ "thp", offsetof(struct machine, thp) },
+	{ "thp_shmem", offsetof(struct machine, thp_shmem) },
+	{ "qemu", offsetof(struct machine, qemu) },
+	{ "destination_qemu", offsetof(struct machine, destination_qemu) },
+};
+
+static char **machine_string(const struct machine *m, size_t i)
+{
+	return (char **)((char *)m + machine_strings[i].offset);
+}
+
+struct run *run_new(const char *scenario, const char *mode)
+{
+	struct run *r = g_new0(struct run, 1);
+
+	r->scenario = g_strdup(scenario);
+	r->mode = g_strdup(mode);
+	return r;
+}
+
+void run_free(struct run *r)
+{
+	if (!r)
+		return;
+	g_free(r->scenario);
+	g_free(r->mode);
+	g_free(r->ram);
+	g_free(r->error);
+	g_free(r->log);
+	g_free(r->fph_state);
+	g_free(r->fph_reason);
+	g_free(r);
+}
+
+struct result *result_new(void)
+{
+	struct result *r = g_new0(struct result, 1);
+
+	r->runs = g_ptr_array_new_with_free_func((GDestroyNotify)run_free);
+	return r;
+}
+
+void result_free(struct result *r)
+{
+	size_t i;
+
+	if (!r)
+		return;
+	for (i = 0; i < G_N_ELEMENTS(machine_strings); i++)
+		g_free(*machine_string(&r->machine, i));
+	g_ptr_array_unref(r->runs);
+	g_free(r->version);
+	g_free(r->started);
+	g_free(r);
+}
+
+guint result_failed(const struct result *r)
+{
+	guint i, n = 0;
+
+	for (i = 0; i < r->runs->len; i++)
+		n += !((struct run *)r->runs->pdata[i])->ok;
+	return n;
+}
+
+/* Medians. */
+
+static int by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+double median(double *v, size_t n)
+{
+	if (n == 0)
+		return 0;
+	qsort(v, n, sizeof(*v), by_size);
+	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+static bool same(const struct summary *s, const struct run *r)
+{
+	return strcmp(s->scenario, r->scenario) == 0 && strcmp(s->mode, r->mode) == 0;
+}
+
+static struct summary *find_summary(GPtrArray *all, const char *scenario, const char *mode)
+{
+	guint i;
+
+	for (i = 0; i < all->len; i++) {
+		struct summary *s = all->pdata[i];
+
+		if (strcmp(s->scenario, scenario) == 0 && strcmp(s->mode, mode) == 0)
+			return s;
+	}
+	return NULL;
+}
+
+static double ratio(double x, double base)
+{
+	return base > 0 ? x / base : -1;
+}
+
+GPtrArray *result_summary(const struct result *result)
+{
+	GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
+	g_autofree double *v = g_new(double, result->runs->len + 1);
+	guint i, j;
+	int k;
+
+	for (i = 0; i < result->runs->len; i++) {
+		const struct run *r = result->runs->pdata[i];
+		struct summary *s = find_summary(all, r->scenario, r->mode);
+
+		if (!s) {
+			s = g_new0(struct summary, 1);
+			s->scenario = r->scenario;
+			s->mode = r->mode;
+			s->first = r;
+			g_ptr_array_add(all, s);
+		}
+		s->n += r->ok;
+		s->failed += !r->ok;
+	}
+	for (i = 0; i < all->len; i++) {
+		struct summary *s = all->pdata[i];
+
+		for (k = 0; k < V_COUNT; k++) {
+			size_t n = 0;
+
+			for (j = 0; j < result->runs->len; j++) {
+				const struct run *r = result->runs->pdata[j];
+
+				if (r->ok && same(s, r))
+					v[n++] = r->v[k];
+			}
+			s->v[k] = median(v, n);
+		}
+	}
+	for (i = 0; i < all->len; i++) {
+		struct summary *s = all->pdata[i];
+		const struct summary *none = find_summary(all, s->scenario, "none");
+
+		s->time_ratio = s->bytes_ratio = -1;
+		if (!none || !none->n || !s->n)
+			continue;
+		s->time_ratio = ratio(s->v[V_TOTAL_MS], none->v[V_TOTAL_MS]);
+		s->bytes_ratio = ratio(s->v[V_BYTES], none->v[V_BYTES]);
+	}
+	return all;
+}
+
+/* Writing. */
+
+static JsonObject *sub_object(JsonObject *o, const char *name)
+{
+	JsonObject *sub;
+
+	if (json_object_has_member(o, name))
+		return json_object_get_object_member(o, name);
+	sub = json_object_new();
+	json_object_set_object_member(o, name, sub);
+	return sub;
+}
+
+/* @x: an integer is written as one */
+static void set_value(JsonObject *o, const char *path, double x)
+{
+	g_auto(GStrv) keys = g_strsplit(path, ".", -1);
+	char **k;
+
+	for (k = keys; k[1]; k++)
+		o = sub_object(o, *k);
+	if (x == floor(x))
+		json_object_set_int_member(o, *k, (gint64)x);
+	else
+		json_object_set_double_member(o, *k, x);
+}
+
+static void set_string(JsonObject *o, const char *key, const char *s)
+{
+	if (s)
+		json_object_set_string_member(o, key, s);
+}
+
+static void set_ratio(JsonObject *o, const char *key, double x)
+{
+	if (x < 0)
+		json_object_set_null_member(o, key);
+	else
+		json_object_set_double_member(o, key, x);
+}
+
+static JsonObject *run_to_json(const struct run *r)
+{
+	JsonObject *o = json_object_new();
+	int k;
+
+	json_object_set_string_member(o, "scenario", r->scenario);
+	json_object_set_string_member(o, "mode", r->mode);
+	json_object_set_int_member(o, "repeat", r->repeat);
+	set_string(o, "ram", r->ram);
+	json_object_set_int_member(o, "memory", r->memory);
+	json_object_set_string_member(o, "status", r->ok ? "completed" : "failed");
+	if (!r->ok) {
+		set_string(o, "error", r->error);
+		set_string(o, "log", r->log);
+		return o;
+	}
+	for (k = 0; k < V_COUNT; k++)
+		if (r->fph_state || !g_str_has_prefix(value_descs[k].path, "fph."))
+			set_value(o, value_descs[k].path, r->v[k]);
+	if (r->fph_state) {
+		set_string(sub_object(o, "fph"), "state", r->fph_state);
+		set_string(sub_object(o, "fph"), "inactive_reason", r->fph_reason);
+	}
+	return o;
+}
+
+static JsonObject *summary_to_json(const struct summary *s)
+{
+	JsonObject *o = json_object_new();
+	int k;
+
+	json_object_set_string_member(o, "scenario", s->scenario);
+	json_object_set_string_member(o, "mode", s->mode);
+	json_object_set_int_member(o, "n", s->n);
+	json_object_set_int_member(o, "failed", s->failed);
+	for (k = 0; k < V_COUNT && s->n; k++)
+		set_value(o, value_descs[k].path, s->v[k]);
+	set_ratio(o, "time_ratio", s->time_ratio);
+	set_ratio(o, "bytes_ratio", s->bytes_ratio);
+	return o;
+}
+
+char *result_to_json(const struct result *r)
+{
+	g_autoptr(GPtrArray) all = result_summary(r);
+	g_autoptr(JsonNode) root = json_node_new(JSON_NODE_OBJECT);
+	g_autofree char *text = NULL;
+	JsonObject *o = json_object_new(), *m;
+	JsonArray *runs = json_array_new(), *summaries = json_array_new();
+	size_t i;
+
+	json_node_take_object(root, o);
+	json_object_set_int_member(o, "schema", RESULT_SCHEMA);
+	json_object_set_string_member(o, "tool", RESULT_TOOL);
+	set_string(o, "version", r->version);
+	set_string(o, "started", r->started);
+	m = sub_object(o, "machine");
+	for (i = 0; i < G_N_ELEMENTS(machine_strings); i++)
+		set_string(m, machine_strings[i].key, *machine_string(&r->machine, i));
+	json_object_set_int_member(m, "cores", r->machine.cores);
+	json_object_set_int_member(m, "memory_kib", r->machine.memory_kib);
+	json_object_set_array_member(o, "runs", runs);
+	for (i = 0; i < r->runs->len; i++)
+		json_array_add_object_element(runs, run_to_json(r->runs->pdata[i]));
+	json_object_set_array_member(o, "summary", summaries);
+	for (i = 0; i < all->len; i++)
+		json_array_add_object_element(summaries, summary_to_json(all->pdata[i]));
+	text = json_to_string(root, TRUE);
+	return g_strconcat(text, "\n", NULL);
+}
+
+/* Reading. */
+
+static bool bad(GError **error, const char *where, const char *key, const char *what)
+{
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s%s%s: %s",
+		    where, *where && *key ? "." : "", key, what);
+	return false;
+}
+
+static bool get_string(JsonObject *o, const char *where, const char *key, bool optional,
+		       char **ret, GError **error)
+{
+	JsonNode *n = json_object_get_member(o, key);
+
+	if (!n && optional)
+		return true;
+	if (!n)
+		return bad(error, where, key, "missing");
+	if (json_node_get_value_type(n) != G_TYPE_STRING)
+		return bad(error, where, key, "must be a string");
+	*ret = g_strdup(json_node_get_string(n));
+	return true;
+}
+
+static bool get_count(JsonObject *o, const char *where, const char *key, bool optional,
+		      guint64 *ret, GError **error)
+{
+	JsonNode *n = json_object_get_member(o, key);
+
+	if (!n && optional)
+		return true;
+	if (!n)
+		return bad(error, where, key, "missing");
+	if (json_node_get_value_type(n) != G_TYPE_INT64 || json_node_get_int(n) < 0)
+		return bad(error, where, key, "must be an integer that is not negative");
+	*ret = json_node_get_int(n);
+	return true;
+}
+
+static bool get_value(JsonObject *o, const char *where, const struct value_desc *d,
+		      guint64 *ret, GError **error)
+{
+	g_auto(GStrv) keys = g_strsplit(d->path, ".", -1);
+	g_autoptr(GString) place = g_string_new(where);
+	char **k;
+
+	for (k = keys; k[1]; k++) {
+		JsonNode *n = json_object_get_member(o, *k);
+
+		if (!n && d->optional)
+			return true;
+		if (!n)
+			return bad(error, place->str, *k, "missing");
+		if (!JSON_NODE_HOLDS_OBJECT(n))
+			return bad(error, place->str, *k, "must be an object");
+		o = json_node_get_object(n);
+		g_string_append_printf(place, ".%s", *k);
+	}
+	return get_count(o, place->str, *k, d->optional, ret, error);
+}
+
+static bool get_run(JsonNode *node, const char *where, struct run *r, GError **error)
+{
+	g_autofree char *status = NULL;
+	JsonObject *o, *fph;
+	JsonNode *n;
+	int k;
+
+	if (!JSON_NODE_HOLDS_OBJECT(node))
+		return bad(error, where, "", "must be an object");
+	o = json_node_get_object(node);
+	if (!get_string(o, where, "scenario", false, &r->scenario, error) ||
+	    !get_string(o, where, "mode", false, &r->mode, error) ||
+	    !get_count(o, where, "repeat", false, &r->repeat, error) ||
+	    !get_count(o, where, "memory", true, &r->memory, error) ||
+	    !get_string(o, where, "ram", true, &r->ram, error) ||
+	    !get_string(o, where, "status", false, &status, error))
+		return false;
+	r->ok = strcmp(status, "completed") == 0;
+	if (!r->ok && strcmp(status, "failed") != 0)
+		return bad(error, where, "status", "must be 'completed' or 'failed'");
+	if (!r->ok)
+		return get_string(o, where, "error", false, &r->error, error) &&
+		       get_string(o, where, "log", true, &r->log, error);
+	for (k = 0; k < V_COUNT; k++)
+		if (!get_value(o, where, &value_descs[k], &r->v[k], error))
+			return false;
+	n = json_object_get_member(o, "fph");
+	if (!n)
+		return true;
+	if (!JSON_NODE_HOLDS_OBJECT(n))
+		return bad(error, where, "fph", "must be an object");
+	fph = json_node_get_object(n);
+	return get_string(fph, where, "state", false, &r->fph_state, error) &&
+	       get_string(fph, where, "inactive_reason", true, &r->fph_reason, error);
+}
+
+static bool get_result(JsonObject *o, struct result *r, GError **error)
+{
+	g_autofree char *tool = NULL;
+	guint64 schema = 0;
+	JsonObject *m;
+	JsonArray *runs;
+	JsonNode *n;
+	guint64 i;
+
+	if (!get_string(o, "", "tool", false, &tool, error))
+		return false;
+	if (strcmp(tool, RESULT_TOOL) != 0)
+		return bad(error, "", "tool", "must be '" RESULT_TOOL "'");
+	if (!get_count(o, "", "schema", false, &schema, error))
+		return false;
+	if (schema != RESULT_SCHEMA) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+			    "schema: %" G_GUINT64_FORMAT ", this fph-report reads %d",
+			    schema, RESULT_SCHEMA);
+		return false;
+	}
+	if (!get_string(o, "", "version", true, &r->version, error) ||
+	    !get_string(o, "", "started", true, &r->started, error))
+		return false;
+	n = json_object_get_member(o, "machine");
+	if (!n || !JSON_NODE_HOLDS_OBJECT(n))
+		return bad(error, "", "machine", n ? "must be an object" : "missing");
+	m = json_node_get_object(n);
+	for (i = 0; i < G_N_ELEMENTS(machine_strings); i++)
+		if (!get_string(m, "machine", machine_strings[i].key, true,
+				machine_string(&r->machine, i), error))
+			return false;
+	if (!get_count(m, "machine", "cores", true, &r->machine.cores, error) ||
+	    !get_count(m, "machine", "memory_kib", true, &r->machine.memory_kib, error))
+		return false;
+	n = json_object_get_member(o, "runs");
+	if (!n || !JSON_NODE_HOLDS_ARRAY(n))
+		return bad(error, "", "runs", n ? "must be an array" : "missing");
+	runs = json_node_get_array(n);
+	for (i = 0; i < json_array_get_length(runs); i++) {
+		g_autofree char *where = g_strdup_printf("runs[%" G_GUINT64_FORMAT "]", i);
+		struct run *run = run_new(NULL, NULL);
+
+		g_ptr_array_add(r->runs, run);
+		if (!get_run(json_array_get_element(runs, i), where, run, error))
+			return false;
+	}
+	return true;
+}
+
+struct result *result_from_json(const char *text, GError **error)
+{
+	g_autoptr(JsonParser) parser = json_parser_new();
+	struct result *r;
+	JsonNode *root;
+	GError *err = NULL;
+
+	if (!json_parser_load_from_data(parser, text, -1, &err)) {
+		/* json-glib begins its message with "<data>:LINE:COLUMN: " */
+		const char *why = g_str_has_prefix(err->message, "<data>:") ?
+				  err->message + strlen("<data>:") : err->message;
+
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "not JSON: %s", why);
+		g_error_free(err);
+		return NULL;
+	}
+	root = json_parser_get_root(parser);
+	if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
+		g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+				    "not a result: no JSON object");
+		return NULL;
+	}
+	r = result_new();
+	if (get_result(json_node_get_object(root), r, error))
+		return r;
+	result_free(r);
+	return NULL;
+}
+
+struct result *result_load(const char *path, GError **error)
+{
+	g_autofree char *text = NULL;
+	struct result *r;
+
+	/* Its messages name the file. */
+	if (!g_file_get_contents(path, &text, NULL, error))
+		return NULL;
+	r = result_from_json(text, error);
+	if (!r)
+		g_prefix_error(error, "%s: ", path);
+	return r;
+}

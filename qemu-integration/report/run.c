@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* fph-report run: boots guests, migrates them, writes down what it cost. */
+#include "report.h"
+#include "io.h"
+#include "machine.h"
+#include "progress.h"
+#include "result.h"
+#include "scenario.h"
+#include "table.h"
+#include "vm.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_SCENARIOS	"idle-8g,memfd-8g"
+#define DEFAULT_MODES		"none,pagemap"
+#define DEFAULT_TIMEOUT_S	300u
+#define SETTLE_MS		15000
+#define REPEAT_MAX		1000
+#define BUILT_BY_QEMU		"./demo or qemu-integration/build-qemu builds it"
+#define BUILT_BY_GUEST		"./demo or tests/guest/build-guest builds it"
+
+enum {
+	O_SCENARIO, O_MODES, O_REPEAT, O_JSON, O_TEXT, O_QEMU, O_DESTINATION_QEMU,
+	O_KERNEL, O_INITRD, O_MEMORY, O_TIMEOUT, O_HELP
+};
+
+static const struct opt run_opts[] = {
+	[O_SCENARIO] = { "scenario", "NAME[,NAME...]", "guests to migrate [" DEFAULT_SCENARIOS "]" },
+	[O_MODES] = { "modes", "MODE[,MODE...]", "ways to do it [" DEFAULT_MODES "]" },
+	[O_REPEAT] = { "repeat", "N", "measure each N times [1]" },
+	[O_JSON] = { "json", "FILE", "write all figures there; '-' is standard output" },
+	[O_TEXT] = { "text", "FILE", "write the tables there as well" },
+	[O_QEMU] = { "qemu", "PATH", "QEMU of the source [CACHE/bin/qemu-system-x86_64]" },
+	[O_DESTINATION_QEMU] = { "destination-qemu", "PATH", "QEMU of the destination [the same]" },
+	[O_KERNEL] = { "kernel", "PATH", "kernel of the guest [CACHE/guest/vmlinuz]" },
+	[O_INITRD] = { "initrd", "PATH", "its initramfs [CACHE/guest/initramfs.img]" },
+	[O_MEMORY] = { "memory", "SIZE", "memory of the guests, instead of what their names say" },
+	[O_TIMEOUT] = { "timeout", "SEC", "longest boot and longest migration [300]" },
+	[O_HELP] = { "help", NULL, "this text" },
+	{ NULL, NULL, NULL },
+};
+
+struct plan {
+	GPtrArray *scenarios;	/* struct scenario */
+	GPtrArray *modes;	/* const struct mode */
+	guint64 repeat;
+	guint64 memory;
+	guint64 timeout_s;
+	char *json, *text;
+	char *qemu, *destination_qemu, *kernel, *initrd;
+};
+
+static void plan_clear(struct plan *p)
+{
+	if (p->scenarios)
+		g_ptr_array_unref(p->scenarios);
+	if (p->modes)
+		g_ptr_array_unref(p->modes);
+	g_free(p->json);
+	g_free(p->text);
+	g_free(p->qemu);
+	g_free(p->destination_qemu);
+	g_free(p->kernel);
+	g_free(p->initrd);
+}
+
+static void help(void)
+{
+	g_autofree char *what = scenario_help();
+	int k;
+
+	fputs("Usage: fph-report run [OPTION...]\n"
+	      "Migrate test guests live from one QEMU to another, and compare.\n\n", stdout);
+	print_options(stdout, run_opts);
+	printf("\nCACHE is $FPH_CACHE or ~/.cache/fph. Each figure comes from a guest of its own,\n"
+	       "booted and idle; the modes take turns.\n\n%s", what);
+	fputs("\nFigures of a run in JSON:\n", stdout);
+	for (k = 0; k < V_COUNT; k++)
+		printf("  %-26s %s\n", value_descs[k].path, value_descs[k].help);
+}
+
+/* Options. */
+
+static bool parse_number(const char *text, guint64 max, guint64 *ret)
+{
+	return g_ascii_string_to_unsigned(text, 10, 1, max, ret, NULL);
+}
+
+static int parse_modes(struct plan *p, const char *list)
+{
+	g_auto(GStrv) names = g_strsplit(list, ",", -1);
+	g_autoptr(GError) error = NULL;
+	char **n;
+
+	for (n = names; *n; n++) {
+		const struct mode *m = mode_find(*n, &error);
+
+		if (!m)
+			return usage_error("run", "%s", error->message);
+		if (m->missing) {
+			fail("mode '%s' is not there yet: %s", m->name, m->missing);
+			return X_UNSUPPORTED;
+		}
+		if (!g_ptr_array_find(p->modes, m, NULL))
+			g_ptr_array_add(p->modes, (gpointer)m);
+	}
+	return X_OK;
+}
+
+static int parse_scenarios(struct plan *p, const char *list)
+{
+	g_auto(GStrv) names = g_strsplit(list, ",", -1);
+	g_autoptr(GError) error = NULL;
+	char **n;
+	guint i;
+
+	for (n = names; *n; n++) {
+		struct scenario *s = scenario_parse(*n, p->memory, &error);
+
+		if (!s)
+			return usage_error("run", "%s", error->message);
+		for (i = 0; i < p->scenarios->len; i++)
+			if (!strcmp(((struct scenario *)p->scenarios->pdata[i])->name, s->name))
+				break;
+		if (i == p->scenarios->len)
+			g_ptr_array_add(p->scenarios, s);
+		else
+			scenario_free(s);
+	}
+	return X_OK;
+}
+
+static void set(char **where, const char *value)
+{
+	g_free(*where);
+	*where = g_strdup(value);
+}
+
+/* Return: X_OK go on, -1 help was asked for and given, else an exit status. */
+static int parse(struct plan *p, int argc, char **argv)
+{
+	const char *scenarios = DEFAULT_SCENARIOS, *mode_list = DEFAULT_MODES;
+	g_autoptr(GError) error = NULL;
+	int o, status;
+
+	while ((o = next_option(argc, argv, run_opts, "run")) != -1) {
+		switch (o) {
+		case O_SCENARIO:
+			scenarios = optarg;
+			break;
+		case O_MODES:
+			mode_list = optarg;
+			break;
+		case O_REPEAT:
+			if (!parse_number(optarg, REPEAT_MAX, &p->repeat))
+				return usage_error("run", "--repeat takes a number from 1 to %d",
+						   REPEAT_MAX);
+			break;
+		case O_TIMEOUT:
+			if (!parse_number(optarg, G_MAXINT / 1000, &p->timeout_s))
+				return usage_error("run", "--timeout takes a number of seconds");
+			break;
+		case O_MEMORY:
+			if (!size_parse(optarg, &p->memory, &error))
+				return usage_error("run", "--memory: %s", error->message);
+			break;
+		case O_JSON:
+			set(&p->json, optarg);
+			break;
+		case O_TEXT:
+			set(&p->text, optarg);
+			break;
+		case O_QEMU:
+			set(&p->qemu, optarg);
+			break;
+		case O_DESTINATION_QEMU:
+			set(&p->destination_qemu, optarg);
+			break;
+		case O_KERNEL:
+			set(&p->kernel, optarg);
+			break;
+		case O_INITRD:
+			set(&p->initrd, optarg);
+			break;
+		case O_HELP:
+			help();
+			return -1;
+		default:
+			return X_USAGE;
+		}
+	}
+	if (optind < argc)
+		return usage_error("run", "what is '%s'?", argv[optind]);
+	status = parse_modes(p, mode_list);
+	return status != X_OK ? status : parse_scenarios(p, scenarios);
+}
+
+/* Before the first guest boots: what would fail after minutes of work. */
+
+static bool writable(const char *path, GError **error)
+{
+	g_autofree char *dir = g_path_get_dirname(path);
+
+	if (g_file_test(path, G_FILE_TEST_IS_DIR))
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: is a directory", path);
+	else if (access(dir, W_OK | X_OK) < 0)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: cannot be written: %s",
+			    path, g_strerror(errno));
+	else
+		return true;
+	return false;
+}
+
+static bool present(const char *what, const char *path, const char *built_by, GError **error)
+{
+	if (access(path, R_OK) == 0)
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s %s: %s; %s", what, path,
+		    g_strerror(errno), built_by);
+	return false;
+}
+
+static bool wants_fph(const struct plan *p)
+{
+	guint i;
+
+	for (i = 0; i < p->modes->len; i++)
+		if (((const struct mode *)p->modes->pdata[i])->fph_mode)
+			return true;
+	return false;
+}
+
+static int check(struct plan *p, struct machine *m)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!p->qemu)
+		p->qemu = vm_default_qemu();
+	if (!p->destination_qemu)
+		p->destination_qemu = g_strdup(p->qemu);
+	if (!p->kernel)
+		p->kernel = vm_default_kernel();
+	if (!p->initrd)
+		p->initrd = vm_default_initrd();
+	if ((p->json && strcmp(p->json, "-") != 0 && !writable(p->json, &error)) ||
+	    (p->text && !writable(p->text, &error)) ||
+	    !present("QEMU", p->qemu, BUILT_BY_QEMU, &error) ||
+	    !present("QEMU", p->destination_qemu, BUILT_BY_QEMU, &error) ||
+	    !present("guest kernel", p->kernel, BUILT_BY_GUEST, &error) ||
+	    !present("guest initramfs", p->initrd, BUILT_BY_GUEST, &error))
+		return fail("%s", error->message);
+	m->qemu = qemu_version(p->qemu, &error);
+	if (m->qemu)
+		m->destination_qemu = qemu_version(p->destination_qemu, &error);
+	if (error)
+		return fail("%s", error->message);
+	if (wants_fph(p) && !qemu_has_fph(p->qemu)) {
+		fail("%s has no fph-source; " BUILT_BY_QEMU, p->qemu);
+		return X_UNSUPPORTED;
+	}
+	return X_OK;
+}
+
+/* One migration. */
+
+static void take(struct run *r, const struct vm_migration *m)
+{
+	r->v[V_TOTAL_MS] = m->total_ms;
+	r->v[V_DOWNTIME_MS] = m->downtime_ms;
+	r->v[V_SETUP_MS] = m->setup_ms;
+	r->v[V_WALL_MS] = m->wall_ms;
+	r->v[V_BYTES] = m->bytes;
+	r->v[V_SYNCS] = m->sync_count;
+	r->v[V_SENT] = m->normal;
+	r->v[V_ZERO] = m->duplicate;
+	r->v[V_SRC_BEFORE] = m->src_before.rss_kib;
+	r->v[V_SRC_AFTER] = m->src_after.rss_kib;
+	r->v[V_DST_BEFORE] = m->dst_before.rss_kib;
+	r->v[V_DST_AFTER] = m->dst_after.rss_kib;
+	r->v[V_SRC_CPU] = m->src_after.cpu_ms - m->src_before.cpu_ms;
+	r->v[V_DST_CPU] = m->dst_after.cpu_ms - m->dst_before.cpu_ms;
+	if (!m->fph.present)
+		return;
+	r->fph_state = g_strdup(m->fph.state ? m->fph.state : "unknown");
+	r->fph_reason = g_strdup(m->fph.reason);
+	r->v[V_UNMAPPED] = m->fph.unmapped;
+	r->v[V_ZERO_MAPPED] = m->fph.zero_mapped;
+	r->v[V_SKIPPED] = m->fph.skipped;
+	r->v[V_RESENT] = m->fph.resent;
+	r->v[V_SCAN_NS] = m->fph.scan_ns;
+	r->v[V_CHUNKS] = m->fph.chunks;
+	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;
+	r->v[V_GIVEN_UP] = m->fph.given_up;
+}
+
+struct job {
+	const struct plan *plan;
+	const struct scenario *scenario;
+	const struct mode *mode;
+	struct run *run;
+	char *label;		/* "3/8 idle-8g pagemap" */
+	char *logs;
+	struct vm *src, *dst;
+	struct vm_migration m;
+};
+
+/* A machine that runs out of memory ends processes that are not ours. */
+static bool enough_memory(const struct job *j, GError **error)
+{
+	guint64 have = machine_available_kib(), need = j->scenario->memory >> 10;
+
+	if (!j->scenario->shared || j->mode->fph_mode || !have || have >= 2 * need)
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+		    "needs %.1f GiB of memory, as both sides fill theirs; %.1f GiB are available",
+		    2 * need / 1048576.0, have / 1048576.0);
+	return false;
+}
+
+static bool measure(struct job *j, GError **error)
+{
+	const struct plan *p = j->plan;
+	int timeout_ms = p->timeout_s * 1000;
+	struct vm_config source = {
+		.name = "source", .qemu = p->qemu, .memory = j->scenario->memory,
+		.ram = j->scenario->ram, .kernel = p->kernel, .initrd = p->initrd,
+		.fph_mode = j->mode->fph_mode, .logs = j->logs,
+	};
+	struct vm_config destination = {
+		.name = "destination", .qemu = p->destination_qemu, .memory = j->scenario->memory,
+		.ram = j->scenario->ram, .kernel = p->kernel, .initrd = p->initrd,
+		.incoming = true, .logs = j->logs,
+	};
+	struct vm_migrate_opts opts = { .timeout_ms = timeout_ms };
+	g_autofree char *pong = NULL;
+
+	if (!enough_memory(j, error))
+		return false;
+	progress_step("%s: boot", j->label);
+	j->src = vm_start(&source, error);
+	if (!j->src || !vm_guest_wait_ready(j->src, timeout_ms, error))
+		return false;
+	progress_step("%s: settle", j->label);
+	if (!vm_guest_settle(j->src, SETTLE_MS, error))
+		return false;
+	j->dst = vm_start(&destination, error);
+	if (!j->dst)
+		return false;
+	progress_step("%s: migrate", j->label);
+	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))
+		return false;
+	take(j->run, &j->m);
+	/* A fast migration of a guest that is dead afterwards is worth nothing. */
+	pong = vm_guest_command(j->dst, timeout_ms, error, "ping");
+	return pong != NULL;
+}
+
+static void remove_logs(const char *dir)
+{
+	g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+	const char *name;
+
+	while (d && (name = g_dir_read_name(d))) {
+		g_autofree char *path = g_build_filename(dir, name, NULL);
+
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+/* Return: false only if interrupted. */
+static bool do_job(struct job *j)
+{
+	g_autoptr(GError) error = NULL;
+	struct run *r = j->run;
+
+	j->logs = g_dir_make_tmp("fph-report-XXXXXX", &error);
+	r->ok = j->logs && measure(j, &error);
+	vm_free(j->src);
+	vm_free(j->dst);
+	vm_migration_clear(&j->m);
+	if (r->ok) {
+		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", j->label,
+			      r->v[V_TOTAL_MS], r->v[V_BYTES] / 1048576.0);
+	} else {
+		r->error = g_strdup(error->message);
+		if (!io_signal()) {
+			progress_note("%s: failed: %s", j->label, r->error);
+			r->log = g_steal_pointer(&j->logs);
+		}
+	}
+	if (j->logs)
+		remove_logs(j->logs);
+	g_clear_pointer(&j->logs, g_free);
+	return io_signal() == 0;
+}
+
+static bool do_all(const struct plan *p, struct result *result)
+{
+	guint64 total = p->scenarios->len * p->modes->len * p->repeat, n = 0, repeat;
+	guint s, k;
+
+	for (s = 0; s < p->scenarios->len; s++) {
+		const struct scenario *sc = p->scenarios->pdata[s];
+
+		for (repeat = 0; repeat < p->repeat; repeat++) {
+			for (k = 0; k < p->modes->len; k++) {
+				/* There and back: none, pagemap, pagemap, none. */
+				guint at = repeat % 2 ? p->modes->len - 1 - k : k;
+				const struct mode *mode = p->modes->pdata[at];
+				struct job j = { .plan = p, .scenario = sc, .mode = mode };
+				bool go_on;
+
+				j.run = run_new(sc->name, mode->name);
+				j.run->repeat = repeat + 1;
+				j.run->memory = sc->memory;
+				j.run->ram = g_strdup(sc->ram_words);
+				j.label = g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT
+							  " %s %s", ++n, total, sc->name,
+							  mode->name);
+				go_on = do_job(&j);
+				g_free(j.label);
+				if (!go_on) {
+					run_free(j.run);
+					return false;
+				}
+				g_ptr_array_add(result->runs, j.run);
+			}
+		}
+	}
+	return true;
+}
+
+/* Results. */
+
+static int write_results(const struct plan *p, const struct result *r)
+{
+	g_autofree char *json = result_to_json(r);
+	g_autofree char *text = table_text(r);
+	bool json_out = g_strcmp0(p->json, "-") == 0;
+	GError *error = NULL;
+	int status = X_OK;
+
+	if (json_out)
+		fputs(json, stdout);
+	fputs(text, json_out ? stderr : stdout);
+	/* Both by way of a temporary file: whoever finds one finds all of it. */
+	if (p->text && !g_file_set_contents(p->text, text, -1, &error)) {
+		status = fail("%s", error->message);
+		g_clear_error(&error);
+	} else if (p->text) {
+		fprintf(json_out ? stderr : stdout, "\nText: %s\n", p->text);
+	}
+	if (p->json && !json_out && !g_file_set_contents(p->json, json, -1, &error)) {
+		status = fail("%s", error->message);
+		g_clear_error(&error);
+	} else if (p->json && !json_out) {
+		printf("%sJSON: %s\n", p->text ? "" : "\n", p->json);
+	}
+	return status;
+}
+
+static int run(struct plan *p, struct result *r)
+{
+	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+	int status = check(p, &r->machine);
+	bool complete;
+
+	if (status != X_OK)
+		return status;
+	r->version = g_strdup(FPH_VERSION);
+	r->started = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
+	machine_describe(&r->machine);
+
+	io_catch_signals();
+	progress_begin();
+	complete = do_all(p, r);
+	progress_end();
+	if (!complete)
+		return fail("interrupted; nothing written");
+	status = write_results(p, r);
+	return result_failed(r) ? X_FAIL : status;
+}
+
+int cmd_run(int argc, char **argv)
+{
+	struct plan p = {
+		.scenarios = g_ptr_array_new_with_free_func((GDestroyNotify)scenario_free),
+		.modes = g_ptr_array_new(),
+		.repeat = 1,
+		.timeout_s = DEFAULT_TIMEOUT_S,
+	};
+	struct result *r = result_new();
+	int status = parse(&p, argc, argv);
+
+	if (status == X_OK)
+		status = run(&p, r);
+	else if (status == -1)
+		status = X_OK;
+	result_free(r);
+	plan_clear(&p);
+	return status;
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "scenario.h"
+#include "vm.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Below, the guest's kernel does not boot. */
+#define MEMORY_MIN	(UINT64_C(128) << 20)
+
+static const struct {
+	const char *name;
+	const char *ram;
+	const char *ram_words;
+	bool shared;
+	const char *help;
+} kinds[] = {
+	{ "idle", VM_RAM_ANON, "anonymous memory", false,
+	  "booted and idle, anonymous memory" },
+	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true,
+	  "booted and idle, memory-backend-memfd with share=on" },
+};
+
+const struct mode modes[] = {
+	{ "none", NULL, NULL, "QEMU as it is: reads every page" },
+	{ "pagemap", "pagemap", NULL, "the host leaves out what it never gave memory for" },
+	{ "pv", "pv", "the guest side is missing", "the guest says which pages are free" },
+	{ "both", "both", "the guest side is missing", "pagemap and pv" },
+	{ NULL, NULL, NULL, NULL },
+};
+
+bool size_parse(const char *text, guint64 *ret, GError **error)
+{
+	static const char units[] = "kmgt";
+	const char *unit;
+	guint64 n;
+	char *end;
+	int shift = 0;
+
+	errno = 0;
+	n = g_ascii_strtoull(text, &end, 10);
+	if (!g_ascii_isdigit(*text) || errno)
+		goto bad;
+	if (*end) {
+		unit = strchr(units, g_ascii_tolower(*end));
+		if (!unit || end[1])
+			goto bad;
+		shift = 10 * (unit - units + 1);
+	}
+	if (n == 0 || n > (guint64)G_MAXINT64 >> shift)
+		goto bad;
+	*ret = n << shift;
+	return true;
+bad:
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		    "'%s' is not a size; a number, with k, m, g or t behind it if you like", text);
+	return false;
+}
+
+static char *size_suffix(guint64 bytes)
+{
+	if (bytes % (UINT64_C(1) << 30) == 0)
+		return g_strdup_printf("%" G_GUINT64_FORMAT "g", bytes >> 30);
+	if (bytes % (UINT64_C(1) << 20) == 0)
+		return g_strdup_printf("%" G_GUINT64_FORMAT "m", bytes >> 20);
+	return g_strdup_printf("%" G_GUINT64_FORMAT, bytes);
+}
+
+struct scenario *scenario_parse(const char *name, guint64 memory, GError **error)
+{
+	g_autofree char *suffix = NULL;
+	const char *dash = strchr(name, '-');
+	struct scenario *s;
+	guint64 own = 0;
+	size_t i;
+
+	for (i = 0; dash && i < G_N_ELEMENTS(kinds); i++)
+		if (strlen(kinds[i].name) == (size_t)(dash - name) &&
+		    g_str_has_prefix(name, kinds[i].name))
+			break;
+	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "unknown scenario '%s'; there are idle-8g and memfd-8g, "
+			    "and any other size, as in idle-512m", name);
+		return NULL;
+	}
+	if (memory)
+		own = memory;
+	if (own < MEMORY_MIN || own % 4096) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "scenario '%s': memory must be 128m or more, in whole pages", name);
+		return NULL;
+	}
+	suffix = size_suffix(own);
+	s = g_new0(struct scenario, 1);
+	s->name = g_strdup_printf("%s-%s", kinds[i].name, suffix);
+	s->ram = kinds[i].ram;
+	s->ram_words = kinds[i].ram_words;
+	s->shared = kinds[i].shared;
+	s->memory = own;
+	return s;
+}
+
+void scenario_free(struct scenario *s)
+{
+	if (!s)
+		return;
+	g_free(s->name);
+	g_free(s);
+}
+
+const struct mode *mode_find(const char *name, GError **error)
+{
+	g_autoptr(GString) known = NULL;
+	const struct mode *m;
+
+	for (m = modes; m->name; m++)
+		if (strcmp(m->name, name) == 0)
+			return m;
+	known = g_string_new(NULL);
+	for (m = modes; m->name; m++)
+		if (!m->missing)
+			g_string_append_printf(known, "%s%s", known->len ? ", " : "", m->name);
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		    "unknown mode '%s'; there are: %s", name, known->str);
+	return NULL;
+}
+
+char *scenario_help(void)
+{
+	GString *out = g_string_new("Scenarios:\n");
+	const struct mode *m;
+	size_t i;
+
+	for (i = 0; i < G_N_ELEMENTS(kinds); i++)
+		g_string_append_printf(out, "  %s-SIZE%*s%s\n", kinds[i].name,
+				       (int)(14 - strlen(kinds[i].name)), "", kinds[i].help);
+	g_string_append(out, "\nModes:\n");
+	for (m = modes; m->name; m++)
+		g_string_append_printf(out, "  %-18s %s%s%s%s\n", m->name, m->help,
+				       m->missing ? " (not there yet: " : "",
+				       m->missing ? m->missing : "", m->missing ? ")" : "");
+	return g_string_free(out, FALSE);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What can be measured: the guests (scenarios) and the ways to migrate them (modes). */
+#ifndef FPH_REPORT_SCENARIO_H
+#define FPH_REPORT_SCENARIO_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct scenario {
+	char *name;		/* "idle-8g" */
+	const char *ram;	/* for vm_config */
+	const char *ram_words;
+	bool shared;		/* QEMU reads a hole of it and thereby fills it */
+	guint64 memory;
+};
+
+struct mode {
+	const char *name;
+	const char *fph_mode;	/* for vm_config; NULL: no fph-source */
+	const char *missing;	/* why it cannot be measured, or NULL */
+	const char *help;
+};
+
+extern const struct mode modes[];	/* ends with a NULL name */
+
+/**
+ * scenario_parse() - "KIND-SIZE", for instance "memfd-8g"
+ * @memory: replaces SIZE, in the name as well, unless it is 0
+ * Return: NULL with @error set to words that name what is allowed.
+ */
+struct scenario *scenario_parse(const char *name, guint64 memory, GError **error);
+void scenario_free(struct scenario *s);
+
+/** mode_find() - NULL with @error set to words that name what is allowed. */
+const struct mode *mode_find(const char *name, GError **error);
+
+/** size_parse() - "8g", "512m", plain bytes; false with @error set. */
+bool size_parse(const char *text, guint64 *ret, GError **error);
+
+/** scenario_help() - kinds and modes, one line each. */
+char *scenario_help(void);
+
+#endif
