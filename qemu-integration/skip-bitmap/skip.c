@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -140,11 +141,31 @@ static unsigned int skip_word(struct fph_skip *k, unsigned long *dirty,
 	return weight(hit);
 }
 
+/* Dirty pages in [start, end); 0 unless this is a debug build */
+static uint64_t debug_weight(const unsigned long *dirty, uint64_t start,
+			     uint64_t end)
+{
+	uint64_t n = 0;
+
+#ifdef FPH_DEBUG
+	for (uint64_t w = start / WORD_BITS; w <= (end - 1) / WORD_BITS; w++)
+		n += weight(dirty[w] & word_mask(w, start, end));
+#endif
+	return n;
+}
+
+static void debug_conserved(uint64_t before, uint64_t after, uint64_t cleared)
+{
+#ifdef FPH_DEBUG
+	assert(before - after == cleared);
+#endif
+}
+
 uint64_t fph_skip_range(struct fph_skip *k, unsigned long *dirty,
 			uint64_t start, uint64_t n, enum fph_reason why)
 {
 	uint64_t cleared = 0;
-	uint64_t end;
+	uint64_t before, end;
 
 	if ((unsigned int)why >= FPH_REASON_MAX)
 		return 0;
@@ -152,8 +173,10 @@ uint64_t fph_skip_range(struct fph_skip *k, unsigned long *dirty,
 		return 0;
 
 	end = start + n;
+	before = debug_weight(dirty, start, end);
 	for (uint64_t w = start / WORD_BITS; w <= (end - 1) / WORD_BITS; w++)
 		cleared += skip_word(k, dirty, w, word_mask(w, start, end), why);
+	debug_conserved(before, debug_weight(dirty, start, end), cleared);
 	return cleared;
 }
 
