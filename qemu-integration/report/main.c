@@ -99,7 +99,7 @@ static int finish(int status)
 {
 	if (ferror(stdout) || fflush(stdout) != 0) {
 		fail("standard output: write error");
-		return status == X_OK ? X_FAIL : status;
+		return status == X_DONE ? X_FAIL : status;
 	}
 	return status;
 }
@@ -128,7 +128,7 @@ static const struct opt compare_opts[] = {
 int cmd_compare(int argc, char **argv)
 {
 	g_autofree char *columns = NULL;
-	int i, o, status = X_OK, first;
+	int i, o, status = X_DONE, first;
 
 	while ((o = next_option(argc, argv, compare_opts, "compare")) != -1) {
 		if (o < 0)
@@ -138,7 +138,7 @@ int cmd_compare(int argc, char **argv)
 		      "Print what 'fph-report run --json FILE' measured.\n\n", stdout);
 		print_options(stdout, compare_opts);
 		printf("\nColumns; ratios are to mode none of the same file:\n%s", columns);
-		return X_OK;
+		return X_DONE;
 	}
 	if (optind == argc)
 		return usage_error("compare", "which FILE?");
@@ -170,11 +170,11 @@ int main(int argc, char **argv)
 		return usage_error(NULL, "which command? There are run and compare");
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
 		usage();
-		return finish(X_OK);
+		return finish(X_DONE);
 	}
 	if (strcmp(argv[1], "--version") == 0) {
 		puts("fph-report " FPH_VERSION);
-		return finish(X_OK);
+		return finish(X_DONE);
 	}
 	if (argv[1][0] == '-')
 		return usage_error(NULL, "unknown option '%s'", argv[1]);

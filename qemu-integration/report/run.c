@@ -96,6 +96,8 @@ static int parse_modes(struct plan *p, const char *list)
 	g_autoptr(GError) error = NULL;
 	char **n;
 
+	if (!*names)
+		return usage_error("run", "--modes takes the name of a mode, or several");
 	for (n = names; *n; n++) {
 		const struct mode *m = mode_find(*n, &error);
 
@@ -108,7 +110,7 @@ static int parse_modes(struct plan *p, const char *list)
 		if (!g_ptr_array_find(p->modes, m, NULL))
 			g_ptr_array_add(p->modes, (gpointer)m);
 	}
-	return X_OK;
+	return X_DONE;
 }
 
 static int parse_scenarios(struct plan *p, const char *list)
@@ -118,6 +120,8 @@ static int parse_scenarios(struct plan *p, const char *list)
 	char **n;
 	guint i;
 
+	if (!*names)
+		return usage_error("run", "--scenario takes the name of a scenario, or several");
 	for (n = names; *n; n++) {
 		struct scenario *s = scenario_parse(*n, p->memory, &error);
 
@@ -131,7 +135,7 @@ static int parse_scenarios(struct plan *p, const char *list)
 		else
 			scenario_free(s);
 	}
-	return X_OK;
+	return X_DONE;
 }
 
 static void set(char **where, const char *value)
@@ -140,7 +144,7 @@ static void set(char **where, const char *value)
 	*where = g_strdup(value);
 }
 
-/* Return: X_OK go on, -1 help was asked for and given, else an exit status. */
+/* Return: X_DONE go on, -1 help was asked for and given, else an exit status. */
 static int parse(struct plan *p, int argc, char **argv)
 {
 	const char *scenarios = DEFAULT_SCENARIOS, *mode_list = DEFAULT_MODES;
@@ -196,7 +200,7 @@ static int parse(struct plan *p, int argc, char **argv)
 	if (optind < argc)
 		return usage_error("run", "what is '%s'?", argv[optind]);
 	status = parse_modes(p, mode_list);
-	return status != X_OK ? status : parse_scenarios(p, scenarios);
+	return status != X_DONE ? status : parse_scenarios(p, scenarios);
 }
 
 /* Before the first guest boots: what would fail after minutes of work. */
@@ -262,7 +266,7 @@ static int check(struct plan *p, struct machine *m)
 		fail("%s has no fph-source; " BUILT_BY_QEMU, p->qemu);
 		return X_UNSUPPORTED;
 	}
-	return X_OK;
+	return X_DONE;
 }
 
 /* One migration. */
@@ -443,7 +447,7 @@ static int write_results(const struct plan *p, const struct result *r)
 	g_autofree char *text = table_text(r);
 	bool json_out = g_strcmp0(p->json, "-") == 0;
 	GError *error = NULL;
-	int status = X_OK;
+	int status = X_DONE;
 
 	if (json_out)
 		fputs(json, stdout);
@@ -470,7 +474,7 @@ static int run(struct plan *p, struct result *r)
 	int status = check(p, &r->machine);
 	bool complete;
 
-	if (status != X_OK)
+	if (status != X_DONE)
 		return status;
 	r->version = g_strdup(FPH_VERSION);
 	r->started = g_date_time_format(now, "%Y-%m-%dT%H:%M:%SZ");
@@ -497,10 +501,10 @@ int cmd_run(int argc, char **argv)
 	struct result *r = result_new();
 	int status = parse(&p, argc, argv);
 
-	if (status == X_OK)
+	if (status == X_DONE)
 		status = run(&p, r);
 	else if (status == -1)
-		status = X_OK;
+		status = X_DONE;
 	result_free(r);
 	plan_clear(&p);
 	return status;

@@ -1,0 +1,203 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fph-report as its users meet it. Arguments: the program, the folder with
+# recorded results, the man page.
+set -u
+report=$1 data=$2 man=$3
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+bad=0
+
+# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+try() {
+	want=$1
+	shift
+	what="fph-report $*"
+	"$report" "$@" >"$tmp/out" 2>"$tmp/err"
+	got=$?
+	[ $got -eq "$want" ] || problem "exit status $got, not $want"
+}
+
+problem() {
+	bad=1
+	echo "not ok: $what: $*"
+	sed 's/^/    /' "$tmp/out" "$tmp/err"
+}
+
+# says out|err TEXT...
+says() {
+	file=$1
+	shift
+	for text; do
+		grep -qF -e "$text" "$tmp/$file" || problem "no '$text' on std$file"
+	done
+}
+
+silent() {
+	[ ! -s "$tmp/$1" ] || problem "something on std$1"
+}
+
+# Help and usage.
+try 0 --version
+says out 'fph-report '
+try 0 --help
+says out run compare 'Exit status'
+silent err
+for command in run compare; do
+	try 0 $command --help
+	says out 'Usage:' '--help'
+	silent err
+	try 0 $command -h
+	try 2 $command --no-such-option
+	says err "unknown option '--no-such-option'" "Try 'fph-report $command --help'."
+	silent out
+done
+try 2
+says err 'which command?' "Try 'fph-report --help'."
+try 2 frobnicate
+says err "unknown command 'frobnicate'" 'run and compare'
+try 2 --frobnicate
+says err "unknown option '--frobnicate'"
+try 2 run --json
+says err "'--json' needs an argument"
+try 2 run stray
+says err stray
+try 2 compare
+for pair in 'repeat 0' 'repeat x' 'repeat 1001' 'timeout 0' 'timeout soon' \
+	    'memory 0' 'memory 1x' 'memory -1' 'memory 99999999999g' 'memory 1m'; do
+	try 2 run --${pair% *} "${pair#* }"
+	silent out
+done
+
+# Names that do not exist, or not yet.
+for name in idle-8 busy-8g idle idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
+	try 2 run --scenario "$name"
+	silent out
+done
+try 2 run --scenario pony-8g
+says err "'pony-8g'" idle-8g memfd-8g
+try 2 run --modes pony
+says err "'pony'" none pagemap
+try 2 run --modes ''
+for mode in pv both none,pv; do
+	try 3 run --modes $mode
+	says err 'not there yet' 'guest side is missing'
+done
+
+# What is missing names the command that makes it.
+export FPH_CACHE="$tmp/cache"
+mkdir -p "$tmp/cache/bin" "$tmp/cache/guest"
+try 1 run
+says err "$tmp/cache/bin/qemu-system-x86_64" ./demo qemu-integration/build-qemu
+
+cat >"$tmp/cache/bin/qemu-system-x86_64" <<'END'
+#!/bin/sh
+case "$*" in
+--version) echo 'QEMU emulator version 10.0.99 (fake)' ;;
+'-object help') echo "  ${FAKE_OBJECT:-fph-source}" ;;
+*) echo 'qemu: no ponies left' >&2; exit 9 ;;
+esac
+END
+chmod +x "$tmp/cache/bin/qemu-system-x86_64"
+try 1 run
+says err "$tmp/cache/guest/vmlinuz" ./demo tests/guest/build-guest
+: >"$tmp/cache/guest/vmlinuz"
+try 1 run
+says err "$tmp/cache/guest/initramfs.img" tests/guest/build-guest
+: >"$tmp/cache/guest/initramfs.img"
+FAKE_OBJECT=other try 3 run
+says err 'no fph-source' qemu-integration/build-qemu
+unset FAKE_OBJECT
+try 1 run --qemu /bin/true
+says err '/bin/true: is no QEMU'
+try 1 run --json /nonexistent/x.json
+says err /nonexistent/x.json
+try 1 run --json "$tmp"
+says err 'is a directory'
+
+# A QEMU that dies makes a row; the others go on, and the files are whole.
+export TMPDIR="$tmp/t"
+mkdir "$TMPDIR"
+try 1 run --scenario idle-1g,memfd-1g --json "$tmp/r.json" --text "$tmp/r.txt"
+says out failed ponies "$tmp/r.json" "$tmp/r.txt"
+says err '4/4 memfd-1g pagemap: failed: source: QEMU ended with status 9: qemu: no ponies left'
+[ "$(grep -c '"status" : "failed"' "$tmp/r.json")" -eq 4 ] || problem 'not 4 failed runs'
+log=$(sed -n 's/.*"log" : "\(.*\)".*/\1/p' "$tmp/r.json" | head -n 1)
+grep -q 'no ponies left' "$log/source-stderr.log" || problem "no log in '$log'"
+[ "$(ls -d "$TMPDIR"/fph-source-* 2>/dev/null)" = '' ] || problem 'a VM left its directory'
+try 0 compare "$tmp/r.json"
+says out '0/1' failed 10.0.99
+cmp -s "$tmp/out" "$tmp/r.txt" || problem 'compare and --text differ'
+try 1 run --scenario idle-1g --modes none --json -
+says out '"schema" : 1'
+says err '0/1'
+
+# A recorded result: medians, ratios, failed rows; never wider than 80 columns.
+try 0 compare "$data/three-repeats.json"
+silent err
+cmp -s "$tmp/out" "$data/three-repeats.txt" || {
+	problem "differs from three-repeats.txt"
+	diff "$data/three-repeats.txt" "$tmp/out"
+}
+[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
+try 0 compare "$data/three-repeats.json" "$data/three-repeats.json"
+says out "$data/three-repeats.json"
+
+# Files that are no results say where and why; good ones beside them are shown.
+# edit SCRIPT: a damaged copy
+edit() {
+	sed "$1" "$data/three-repeats.json" >"$tmp/bad.json"
+	try 1 compare "$tmp/bad.json"
+	silent out
+	says err "$tmp/bad.json: "
+}
+edit '40,$d'
+says err 'not JSON'
+edit 's/"schema": 1,/"schema": 99,/'
+says err 'schema: 99, this fph-report reads 1'
+edit 's/"schema": 1,/"schema": "1",/'
+says err 'schema: must be an integer'
+edit '/"schema"/d'
+says err 'schema: missing'
+edit 's/"tool": "fph-report"/"tool": "lsmem"/'
+says err "tool: must be 'fph-report'"
+edit 's/"total_ms": 420,/"total_ms": "fast",/'
+says err 'runs[1].total_ms: must be an integer'
+edit 's/"total_ms": 420,/"total_ms": -420,/'
+says err 'runs[1].total_ms: must be an integer that is not negative'
+edit 's/"sent": 57610,/"snet": 57610,/'
+says err 'runs[2].pages.sent: missing'
+edit 's/"mode": "pagemap"/"mode": null/'
+says err 'runs[1].mode: must be a string'
+edit '1,/completed/s/"completed"/"done"/'
+says err "runs[0].status: must be 'completed' or 'failed'"
+echo '[1]' >"$tmp/bad.json"
+try 1 compare "$tmp/bad.json" "$data/three-repeats.json"
+says err 'no JSON object'
+says out idle-8g
+: >"$tmp/bad.json"
+try 1 compare "$tmp/bad.json"
+try 1 compare "$tmp/does-not-exist.json"
+says err does-not-exist.json
+
+# A table that nobody got is no success.
+if [ -e /dev/full ]; then
+	what='compare >/dev/full'
+	"$report" compare "$data/three-repeats.json" >/dev/full 2>"$tmp/err" &&
+		problem 'success without output'
+fi
+
+# The man page knows each option and each figure.
+for command in run compare; do
+	try 0 $command --help
+	for word in $(sed -n 's/^  \(--[a-z-]*\).*/\1/p' "$tmp/out"); do
+		sed 's/\\-/-/g' "$man" | grep -qF -e "$word" || problem "$word is not in the man page"
+	done
+done
+try 0 run --help
+for word in $(sed -n '/^Figures/,$s/^  \([a-z_.]*\) .*/\1/p' "$tmp/out"); do
+	sed 's/\\-/-/g' "$man" | grep -qF -e "$word" || problem "$word is not in the man page"
+done
+
+[ $bad -eq 0 ] && echo 'ok'
+exit $bad
