@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "machine.h"
+#include "io.h"
 
 #include <gio/gio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -61,6 +63,25 @@ void machine_describe(struct machine *m)
 	m->thp_shmem = chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
 	m->cores = MAX(sysconf(_SC_NPROCESSORS_ONLN), 0);
 	m->memory_kib = meminfo_kib("MemTotal");
+}
+
+guint64 machine_warm(guint64 bytes)
+{
+	guint64 most = machine_available_kib() * 768;
+	size_t len = MIN(bytes, most);
+	void *p;
+
+	if (!len)
+		return 0;
+	p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		 -1, 0);
+	if (p == MAP_FAILED)
+		return 0;
+	madvise(p, len, MADV_HUGEPAGE);
+	for (size_t at = 0; at < len && !io_signal(); at += 4096)
+		((volatile char *)p)[at] = 1;
+	munmap(p, len);
+	return len;
 }
 
 static char *output_of(const char *path, const char *const *args, GError **error)

@@ -13,6 +13,18 @@ void machine_describe(struct machine *m);
 /** machine_available_kib() - memory that can be had without swapping; 0: unknown. */
 guint64 machine_available_kib(void);
 
+/**
+ * machine_warm() - populate @bytes of memory, up to three quarters of what is
+ * available, and release them
+ *
+ * A virtual machine's free memory has often been given back to its host, and
+ * then the first touch of a page waits for the host, which can take longer
+ * than all else in a migration. What was touched a moment ago is there.
+ *
+ * Return: bytes populated.
+ */
+guint64 machine_warm(guint64 bytes);
+
 /** qemu_version() - "10.0.13"; NULL with @error set if @path is no QEMU that runs. */
 char *qemu_version(const char *path, GError **error);
 

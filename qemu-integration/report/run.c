@@ -20,12 +20,13 @@
 #define DEFAULT_TIMEOUT_S	300u
 #define SETTLE_MS		15000
 #define REPEAT_MAX		1000
+#define GIB			(G_GUINT64_CONSTANT(1) << 30)
 #define BUILT_BY_QEMU		"./demo or qemu-integration/build-qemu builds it"
 #define BUILT_BY_GUEST		"./demo or tests/guest/build-guest builds it"
 
 enum {
 	O_SCENARIO, O_MODES, O_REPEAT, O_JSON, O_TEXT, O_QEMU, O_DESTINATION_QEMU,
-	O_KERNEL, O_INITRD, O_MEMORY, O_TIMEOUT, O_HELP
+	O_KERNEL, O_INITRD, O_MEMORY, O_TIMEOUT, O_COLD, O_HELP
 };
 
 static const struct opt run_opts[] = {
@@ -40,6 +41,7 @@ static const struct opt run_opts[] = {
 	[O_INITRD] = { "initrd", "PATH", "its initramfs [CACHE/guest/initramfs.img]" },
 	[O_MEMORY] = { "memory", "SIZE", "memory of the guests, instead of what their names say" },
 	[O_TIMEOUT] = { "timeout", "SEC", "longest boot and longest migration [300]" },
+	[O_COLD] = { "cold", NULL, "do not touch this machine's memory before each migration" },
 	[O_HELP] = { "help", NULL, "this text" },
 	{ NULL, NULL, NULL },
 };
@@ -50,6 +52,7 @@ struct plan {
 	guint64 repeat;
 	guint64 memory;
 	guint64 timeout_s;
+	bool cold;
 	char *json, *text;
 	char *qemu, *destination_qemu, *kernel, *initrd;
 };
@@ -77,7 +80,9 @@ static void help(void)
 	      "Migrate test guests live from one QEMU to another, and compare.\n\n", stdout);
 	print_options(stdout, run_opts);
 	printf("\nCACHE is $FPH_CACHE or ~/.cache/fph. Each figure comes from a guest of its own,\n"
-	       "booted and idle; the modes take turns.\n\n%s", what);
+	       "booted and idle; the modes take turns. Before each, as much of this machine's\n"
+	       "memory is touched and released as the migration may need: a virtual machine may\n"
+	       "have given it back to its host, and getting it again is not what is measured.\n\n%s", what);
 	fputs("\nFigures of a run in JSON:\n", stdout);
 	for (k = 0; k < V_COUNT; k++)
 		printf("  %-26s %s\n", value_descs[k].path, value_descs[k].help);
@@ -189,6 +194,9 @@ static int parse(struct plan *p, int argc, char **argv)
 			break;
 		case O_INITRD:
 			set(&p->initrd, optarg);
+			break;
+		case O_COLD:
+			p->cold = true;
 			break;
 		case O_HELP:
 			help();
@@ -325,6 +333,15 @@ static bool enough_memory(const struct job *j, GError **error)
 	return false;
 }
 
+/* What both QEMUs may grow by: the destination by what it receives, and with
+ * shared memory each side by all that is read. */
+static guint64 expected_growth(const struct job *j)
+{
+	if (j->scenario->shared && !j->mode->fph_mode)
+		return 2 * j->scenario->memory;
+	return MIN(j->scenario->memory, GIB);
+}
+
 static bool measure(struct job *j, GError **error)
 {
 	const struct plan *p = j->plan;
@@ -354,6 +371,10 @@ static bool measure(struct job *j, GError **error)
 	j->dst = vm_start(&destination, error);
 	if (!j->dst)
 		return false;
+	if (!p->cold) {
+		progress_step("%s: warm up", j->label);
+		j->run->v[V_WARM] = machine_warm(expected_growth(j)) >> 10;
+	}
 	progress_step("%s: migrate", j->label);
 	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))
 		return false;
