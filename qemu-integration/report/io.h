@@ -22,7 +22,7 @@ void io_catch_signals(void);
 /** io_signal() - the signal that came, or 0. */
 int io_signal(void);
 
-/** io_deadline() - monotonic microseconds at which @timeout_ms will have passed; negative: never. */
+/** io_deadline() - when @timeout_ms will have passed, on the monotonic clock; negative: never. */
 gint64 io_deadline(int timeout_ms);
 
 /**

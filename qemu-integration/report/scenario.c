@@ -137,8 +137,7 @@ char *scenario_help(void)
 				       (int)(14 - strlen(kinds[i].name)), "", kinds[i].help);
 	g_string_append(out, "\nModes:\n");
 	for (m = modes; m->name; m++)
-		g_string_append_printf(out, "  %-18s %s%s%s%s\n", m->name, m->help,
-				       m->missing ? " (not there yet: " : "",
-				       m->missing ? m->missing : "", m->missing ? ")" : "");
+		g_string_append_printf(out, "  %-18s %s%s\n", m->name, m->help,
+				       m->missing ? " (not there yet)" : "");
 	return g_string_free(out, FALSE);
 }

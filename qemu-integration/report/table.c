@@ -18,7 +18,7 @@ struct column {
 
 static const struct column columns[] = {
 	{ 0, "mode", -9, K_MODE, 0, "who said which pages can be left out" },
-	{ 0, "runs", 5, K_RUNS, 0, "runs that completed, of those tried; figures are medians of them" },
+	{ 0, "runs", 5, K_RUNS, 0, "runs that completed, of those tried; figures are medians" },
 	{ 0, "total ms", 10, K_COUNT, V_TOTAL_MS, "total time of the migration" },
 	{ 0, "of none", 9, K_TIME_RATIO, 0, "total time as a part of that in mode none" },
 	{ 0, "downtime", 10, K_COUNT, V_DOWNTIME_MS, "milliseconds the guest stood still" },

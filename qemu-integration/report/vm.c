@@ -215,18 +215,33 @@ static bool spawn(struct vm *vm, const struct vm_config *cfg, int qmp_fd, int ag
 	return true;
 }
 
-/* Last line of what QEMU wrote to its standard error, or NULL. */
-static char *last_words(struct vm *vm)
+/* Last line of a log, or NULL. */
+static char *last_line(const char *path)
 {
 	g_autofree char *text = NULL;
 	char *nl;
 
-	if (!g_file_get_contents(vm->stderr_log, &text, NULL, NULL))
+	if (!g_file_get_contents(path, &text, NULL, NULL))
 		return NULL;
 	g_strchomp(text);
 	nl = strrchr(text, '\n');
 	nl = nl ? nl + 1 : text;
 	return *nl ? g_utf8_make_valid(nl, -1) : NULL;
+}
+
+/* What the guest's console says about its end: a panic, or the last line. */
+static char *console_words(struct vm *vm)
+{
+	g_autofree char *text = NULL;
+	const char *panic;
+
+	if (!g_file_get_contents(vm->serial_log, &text, NULL, NULL))
+		return NULL;
+	panic = strstr(text, "Kernel panic");
+	if (!panic)
+		return last_line(vm->serial_log);
+	text[panic - text + strcspn(panic, "\r\n")] = '\0';
+	return g_utf8_make_valid(panic, -1);
 }
 
 static bool reap(struct vm *vm, int timeout_ms)
@@ -256,7 +271,7 @@ static bool reap(struct vm *vm, int timeout_ms)
 
 static void set_died(struct vm *vm, GError **error)
 {
-	g_autofree char *words = last_words(vm);
+	g_autofree char *words = last_line(vm->stderr_log);
 	g_autofree char *how = NULL;
 
 	if (WIFSIGNALED(vm->wait_status))
@@ -264,6 +279,9 @@ static void set_died(struct vm *vm, GError **error)
 				      strsignal(WTERMSIG(vm->wait_status)));
 	else
 		how = g_strdup_printf("ended with status %d", WEXITSTATUS(vm->wait_status));
+	/* A guest that panics ends QEMU in good order; why is on its console. */
+	if (!words && vm->wait_status == 0)
+		words = console_words(vm);
 	g_set_error(error, VM_ERROR, VM_ERROR_DIED, "%s: QEMU %s%s%s", vm->name, how,
 		    words ? ": " : "", words ? words : "");
 }
@@ -492,20 +510,6 @@ bool vm_cont(struct vm *vm, GError **error)
 
 /* The guest's agent. */
 
-/* Last line of the guest's console, for messages. */
-static char *last_console_line(struct vm *vm)
-{
-	g_autofree char *text = NULL;
-	char *nl;
-
-	if (!g_file_get_contents(vm->serial_log, &text, NULL, NULL))
-		return NULL;
-	g_strchomp(text);
-	nl = strrchr(text, '\n');
-	nl = nl ? nl + 1 : text;
-	return *nl ? g_utf8_make_valid(nl, -1) : NULL;
-}
-
 /* 1 a line, 0 too late, -1 error */
 static int agent_line(struct vm *vm, gint64 deadline, char **ret, GError **error)
 {
@@ -538,7 +542,7 @@ bool vm_guest_wait_ready(struct vm *vm, int timeout_ms, GError **error)
 		if (r < 0)
 			return false;
 		if (r == 0) {
-			last = last_console_line(vm);
+			last = console_words(vm);
 			g_set_error(error, VM_ERROR, VM_ERROR_TIMEOUT,
 				    "%s: the guest was not ready after %d s%s%s", vm->name,
 				    timeout_ms / 1000, last ? ", its console ends with: " : "",

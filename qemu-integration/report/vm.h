@@ -6,8 +6,11 @@
  * A VM lives in a private temporary directory, which goes with it; QEMU dies
  * with the thread that started it, however that ends. Time-outs are in
  * milliseconds, sizes in bytes. Calls that return bool or a pointer return
- * false or NULL with @error set on failure. With io_catch_signals() a signal
- * makes them fail with G_IO_ERROR_CANCELLED, so that the caller unwinds.
+ * false or NULL with @error set on failure.
+ *
+ * Call io_catch_signals() first: a signal then makes them fail with
+ * G_IO_ERROR_CANCELLED, and the caller unwinds. Without, SIGTERM (a test that
+ * took too long) still ends QEMU, but leaves its directory behind.
  */
 #ifndef FPH_REPORT_VM_H
 #define FPH_REPORT_VM_H

@@ -6,6 +6,8 @@ set -u
 report=$1 data=$2 man=$3
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
+export TMPDIR="$tmp/t"
+mkdir "$TMPDIR"
 bad=0
 
 # try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
@@ -47,6 +49,7 @@ for command in run compare; do
 	try 0 $command --help
 	says out 'Usage:' '--help'
 	silent err
+	[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
 	try 0 $command -h
 	try 2 $command --no-such-option
 	says err "unknown option '--no-such-option'" "Try 'fph-report $command --help'."
@@ -116,8 +119,6 @@ try 1 run --json "$tmp"
 says err 'is a directory'
 
 # A QEMU that dies makes a row; the others go on, and the files are whole.
-export TMPDIR="$tmp/t"
-mkdir "$TMPDIR"
 try 1 run --scenario idle-1g,memfd-1g --json "$tmp/r.json" --text "$tmp/r.txt"
 says out failed ponies "$tmp/r.json" "$tmp/r.txt"
 says err '4/4 memfd-1g pagemap: failed: source: QEMU ended with status 9: qemu: no ponies left'
@@ -131,6 +132,33 @@ cmp -s "$tmp/out" "$tmp/r.txt" || problem 'compare and --text differ'
 try 1 run --scenario idle-1g --modes none --json -
 says out '"schema" : 1'
 says err '0/1'
+
+# Ended by a signal: no QEMU, no files, no results, and that signal as status.
+cat >"$tmp/hangs" <<'END'
+#!/bin/sh
+case "$*" in
+--version) echo 'QEMU emulator version 10.0.99 (fake)' ;;
+*) echo $$ >"$HANGS_PID"; exec sleep 100 ;;
+esac
+END
+chmod +x "$tmp/hangs"
+mkdir "$tmp/s"
+what='run, ended by SIGTERM'
+HANGS_PID="$tmp/pid" TMPDIR="$tmp/s" "$report" run --qemu "$tmp/hangs" --modes none \
+	--json "$tmp/s.json" >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+tries=0
+while [ ! -s "$tmp/pid" ] && [ $tries -lt 100 ]; do
+	tries=$((tries + 1))
+	sleep 0.1
+done
+kill -TERM $pid
+wait $pid
+got=$?
+[ $got -eq 143 ] || problem "status $got, not 143"
+[ "$(ls "$tmp/s")" = '' ] || problem 'files are left'
+[ ! -e "$tmp/s.json" ] || problem 'a result was written'
+kill -0 "$(cat "$tmp/pid")" 2>/dev/null && problem 'QEMU still runs'
 
 # A recorded result: medians, ratios, failed rows; never wider than 80 columns.
 try 0 compare "$data/three-repeats.json"
