@@ -146,7 +146,7 @@ static double ratio(double x, double base)
 GPtrArray *result_summary(const struct result *result)
 {
 	GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
-	g_autofree double *v = g_new(double, result->runs->len + 1);
+	double *v = g_new(double, result->runs->len + 1);
 	guint i, j;
 	int k;
 
@@ -189,6 +189,7 @@ GPtrArray *result_summary(const struct result *result)
 		s->time_ratio = ratio(s->v[V_TOTAL_MS], none->v[V_TOTAL_MS]);
 		s->bytes_ratio = ratio(s->v[V_BYTES], none->v[V_BYTES]);
 	}
+	g_free(v);
 	return all;
 }
 
