@@ -29,7 +29,7 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
 	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
 	[V_GIVEN_UP] = { "fph.given_up", "scans that stopped early", true },
-	[V_WARM] = { "warm_kib", "memory of this machine touched and released right before", true },
+	[V_WARM] = { "warm_kib", "memory touched and released right before", true },
 };
 
 static const struct {
