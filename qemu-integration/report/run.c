@@ -41,7 +41,7 @@ static const struct opt run_opts[] = {
 	[O_INITRD] = { "initrd", "PATH", "its initramfs [CACHE/guest/initramfs.img]" },
 	[O_MEMORY] = { "memory", "SIZE", "guest memory, instead of what the names say" },
 	[O_TIMEOUT] = { "timeout", "SEC", "longest boot and longest migration [300]" },
-	[O_COLD] = { "cold", NULL, "do not touch this machine's memory before each migration" },
+	[O_COLD] = { "cold", NULL, "do not warm up memory before each migration" },
 	[O_HELP] = { "help", NULL, "this text" },
 	{ NULL, NULL, NULL },
 };
