@@ -3,20 +3,21 @@
 # Shared by the scripts of this tree; source it after `set -euo pipefail`.
 
 FPH_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-FPH_CACHE=${FPH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fph}
+FPH_CACHE=${FPH_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set, and neither is FPH_CACHE}/.cache}/fph}
+FPH_CACHE=$(realpath -ms "$FPH_CACHE")
 export FPH_TOP FPH_CACHE
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-# as_root COMMAND...: run it with the rights to install packages
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
+# as_root COMMAND...: run it with the rights to install packages; see can_be_root
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
 		"$@"
-	elif command -v sudo >/dev/null; then
-		sudo "$@"
 	else
-		die "need root or sudo to run: $*"
+		sudo "$@"
 	fi
 }
 
@@ -26,12 +27,13 @@ debian_codename() {
 	(. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:?}")
 }
 
-# debian_mirror SUITE-PATTERN: address of the first main archive that the
-# machine's own apt configuration names for such a suite
+# debian_mirror [-security]: address of the main archive that the machine's own
+# apt configuration names for its release
 debian_mirror() {
 	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' \
 		'Created-By: Packages' |
-		awk -v suite="$1" '$1 ~ suite && $2 == "main" { print $3; exit }'
+		awk -v suite="^($(debian_codename)|(old)*stable)${1-}\$" \
+			'$1 ~ suite && $2 == "main" && !n++ { print $3 }'
 }
 
 # private_apt NAME LINE...: apt configuration of our own under the cache, with

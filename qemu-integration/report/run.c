@@ -333,13 +333,13 @@ static bool enough_memory(const struct job *j, GError **error)
 	return false;
 }
 
-/* What both QEMUs may grow by: the destination by what it receives, and with
- * shared memory each side by all that is read. */
-static guint64 expected_growth(const struct job *j)
+/*
+ * What both QEMUs may grow by, in the mode that needs most: with shared memory
+ * each side by all that is read, else the destination by what it receives.
+ */
+static guint64 expected_growth(const struct scenario *s)
 {
-	if (j->scenario->shared && !j->mode->fph_mode)
-		return 2 * j->scenario->memory;
-	return MIN(j->scenario->memory, GIB);
+	return s->shared ? 2 * s->memory : MIN(s->memory, GIB);
 }
 
 static bool measure(struct job *j, GError **error)
@@ -373,7 +373,7 @@ static bool measure(struct job *j, GError **error)
 		return false;
 	if (!p->cold) {
 		progress_step("%s: warm up", j->label);
-		j->run->v[V_WARM] = machine_warm(expected_growth(j)) >> 10;
+		j->run->v[V_WARM] = machine_warm(expected_growth(j->scenario)) >> 10;
 	}
 	progress_step("%s: migrate", j->label);
 	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))

@@ -27,12 +27,12 @@ static const struct column columns[] = {
 	{ 0, "CPU src", 9, K_COUNT, V_SRC_CPU, "milliseconds of CPU time of the source, guest included" },
 	{ 0, "CPU dst", 9, K_COUNT, V_DST_CPU, "milliseconds of CPU time of the destination" },
 	{ 1, "mode", -9, K_MODE, 0, NULL },
-	{ 1, "sent", 8, K_COUNT, V_SENT, "pages sent with their content" },
-	{ 1, "zero", 8, K_COUNT, V_ZERO, "pages read, found to be zero and sent as such" },
+	{ 1, "sent", 9, K_COUNT, V_SENT, "pages sent with their content" },
+	{ 1, "zero", 9, K_COUNT, V_ZERO, "pages read, found to be zero and sent as such" },
 	{ 1, "unmapped", 9, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
 	{ 1, "zero-mapped", 12, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
-	{ 1, "RSS src MiB", 17, K_KIB_PAIR, V_SRC_BEFORE, "memory of the source before and after" },
-	{ 1, "RSS dst MiB", 17, K_KIB_PAIR, V_DST_BEFORE, "memory of the destination before and after" },
+	{ 1, "RSS src MiB", 16, K_KIB_PAIR, V_SRC_BEFORE, "memory of the source before and after" },
+	{ 1, "RSS dst MiB", 16, K_KIB_PAIR, V_DST_BEFORE, "memory of the destination before and after" },
 };
 
 #define TABLES 2

@@ -6,6 +6,7 @@ set -u
 report=$1 data=$2 man=$3
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
 export TMPDIR="$tmp/t"
 mkdir "$TMPDIR"
 bad=0

@@ -13,6 +13,7 @@ shift 3
 
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
 
 cat "$@" | grep -v '^#' | tr '\n\t' '  ' | grep -o 'FPH_API [^;(]*(' |
 	sed 's/ *($//; s/.*[ *]//' | sort >"$tmp/headers"
