@@ -13,6 +13,7 @@
 #include "qapi/qapi-types-qom.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
+#include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/stats64.h"
 #include "qom/object_interfaces.h"
@@ -26,6 +27,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "system/hostmem.h"
+#include "system/kvm.h"
 #include "system/numa.h"
 #include "system/xen.h"
 #include "trace.h"
@@ -42,6 +44,7 @@ typedef struct FphBlock {
     struct fph_region region;
     struct fph_verdict verdict;
     struct fph_skip *skip;      /* NULL unless the block can be scanned */
+    uint64_t chunks_seen;       /* in the first epoch */
 } FphBlock;
 
 struct FphSource {
@@ -57,20 +60,27 @@ struct FphSource {
     bool armed;                 /* an outgoing migration began, not ended */
     FphState state;
     char *inactive_reason;
-    GPtrArray *blocks;          /* of FphBlock; fixed while hooked */
 
-    /* Written under the BQL, read by all */
+    /* Written under the BQL and fph_lock, so that either is enough to read */
+    GPtrArray *blocks;          /* of FphBlock */
     unsigned int epoch;         /* bitmap syncs begun */
 
-    /* Written under the bitmap mutex, read by all */
+    /* Written under fph_lock, read by all */
     Stat64 chunks;
     Stat64 chunks_not_scanned;
     Stat64 given_up;
     Stat64 scan_ns;
 };
 
-/* There is one migration, so there can be one object that acts on it. */
+/*
+ * There is one migration, so there can be one object that acts on it.
+ *
+ * fph_lock is held while a chunk is dealt with: the object, its blocks and the
+ * epoch stay as they are meanwhile.  It nests inside the bitmap mutex and
+ * inside the BQL, and nothing that needs either of them is called under it.
+ */
 static FphSource *fph_source;
+static QemuMutex fph_lock;
 
 static void fph_block_free(gpointer opaque)
 {
@@ -226,16 +236,16 @@ static FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
     return NULL;
 }
 
-static uint64_t fph_block_scan(FphSource *fs, FphBlock *block,
+static uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
                                uint64_t start, uint64_t len)
 {
     struct fph_scan_stats stats = { .sz = sizeof(stats) };
     struct fph_skip_sink sink = {
         .skip = block->skip,
-        .dirty = block->rb->bmap,
+        .dirty = rb->bmap,
         .granule = qemu_target_page_size(),
         .align = MAX(qemu_target_page_size(), block->region.page_size),
-        .limit = qemu_ram_get_used_length(block->rb),
+        .limit = qemu_ram_get_used_length(rb),
     };
     int ret;
 
@@ -266,18 +276,25 @@ static uint64_t fph_block_scan(FphSource *fs, FphBlock *block,
 static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
                                        uint64_t len)
 {
-    FphSource *fs = qatomic_read(&fph_source);
-    FphBlock *block = fs ? fph_source_find_block(fs, rb) : NULL;
     uint64_t page_size = qemu_target_page_size();
+    FphBlock *block = NULL;
+    FphSource *fs;
     uint64_t resent;
 
+    QEMU_LOCK_GUARD(&fph_lock);
+
+    fs = fph_source;
+    if (fs) {
+        block = fph_source_find_block(fs, rb);
+    }
     if (!block || !block->skip) {
         return 0;
     }
 
-    if (qatomic_read(&fs->epoch) == 1) {
+    if (fs->epoch == 1) {
+        block->chunks_seen++;
         if (!bql_locked()) {
-            return fph_block_scan(fs, block, start, len);
+            return fph_block_scan(fs, block, rb, start, len);
         }
         stat64_add(&fs->chunks_not_scanned, 1);
         trace_fph_source_chunk_passed_over(block->name, start);
@@ -302,6 +319,9 @@ static const char *fph_source_refuse(FphSource *fs)
     }
     if (xen_enabled()) {
         return "guest memory is managed by Xen";
+    }
+    if (kvm_enabled() && kvm_dirty_ring_enabled()) {
+        return "KVM's dirty ring was seen to lose writes, with or without us";
     }
     if (migrate_background_snapshot()) {
         return "a background snapshot has no dirty log";
@@ -329,6 +349,8 @@ static void fph_source_start(FphSource *fs)
     bool usable = false;
     RAMBlock *rb;
 
+    QEMU_LOCK_GUARD(&fph_lock);
+
     WITH_RCU_READ_LOCK_GUARD() {
         RAMBLOCK_FOREACH(rb) {
             if (!qemu_ram_is_migratable(rb)) {
@@ -354,13 +376,39 @@ static void fph_source_start(FphSource *fs)
     ram_chunk_armed_set(fph_source_chunk_armed);
 }
 
+/* A sync begins, and ends the epoch; a scan that is under way ends before. */
+static void fph_source_next_epoch(FphSource *fs)
+{
+    QEMU_LOCK_GUARD(&fph_lock);
+
+    fs->epoch++;
+    if (fs->epoch != 2) {
+        return;
+    }
+    /* Chunks whose turn did not come in the first epoch are not scanned. */
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+
+        if (block->skip) {
+            uint64_t chunk = (uint64_t)qemu_target_page_size() <<
+                             block->rb->clear_bmap_shift;
+            uint64_t total = DIV_ROUND_UP(block->region.used, chunk);
+
+            stat64_add(&fs->chunks_not_scanned,
+                       total - MIN(total, block->chunks_seen));
+        }
+    }
+}
+
 /* The migration begins. */
 static void fph_source_arm(FphSource *fs)
 {
     const char *why = fph_source_refuse(fs);
 
+    QEMU_LOCK_GUARD(&fph_lock);
+
     g_ptr_array_set_size(fs->blocks, 0);
-    qatomic_set(&fs->epoch, 0);
+    fs->epoch = 0;
     stat64_set(&fs->chunks, 0);
     stat64_set(&fs->chunks_not_scanned, 0);
     stat64_set(&fs->given_up, 0);
@@ -382,6 +430,9 @@ static void fph_source_disarm(FphSource *fs)
     }
     fs->armed = false;
     ram_chunk_armed_set(NULL);
+
+    QEMU_LOCK_GUARD(&fph_lock);
+
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
@@ -421,10 +472,10 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
 
     switch (data->reason) {
     case PRECOPY_NOTIFY_BEFORE_BITMAP_SYNC:
-        qatomic_inc(&fs->epoch);
+        fph_source_next_epoch(fs);
         break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        if (qatomic_read(&fs->epoch) == 1) {
+        if (fs->epoch == 1) {
             fph_source_start(fs);
         }
         break;
@@ -484,7 +535,9 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
     }
 
-    qatomic_set(&fph_source, fs);
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        fph_source = fs;
+    }
     migration_add_notifier(&fs->migration_notifier,
                            fph_source_migration_notify);
     fs->precopy_notifier.notify = fph_source_precopy_notify;
@@ -511,7 +564,10 @@ static void fph_source_finalize(Object *obj)
         fph_source_disarm(fs);
         precopy_remove_notifier(&fs->precopy_notifier);
         migration_remove_notifier(&fs->migration_notifier);
-        qatomic_set(&fph_source, NULL);
+        /* On exit a migration may still run: wait for its scan */
+        WITH_QEMU_LOCK_GUARD(&fph_lock) {
+            fph_source = NULL;
+        }
     }
     g_ptr_array_unref(fs->blocks);
     fph_scanner_close(fs->scanner);
@@ -546,6 +602,7 @@ static const TypeInfo fph_source_info = {
 
 static void fph_source_register_types(void)
 {
+    qemu_mutex_init(&fph_lock);
     type_register_static(&fph_source_info);
 }
 
@@ -590,10 +647,12 @@ FphInfoList *qmp_query_fph(Error **errp)
     info = g_new0(FphInfo, 1);
     info->id = g_strdup(object_get_canonical_path_component(OBJECT(fs)));
     info->mode = fs->mode;
-    info->state = fs->state;
+    /* Whoever has seen a migration complete need not wait for its clean-up */
+    info->state = fs->state == FPH_STATE_ACTIVE && !migration_is_running() ?
+                  FPH_STATE_ENDED : fs->state;
     info->inactive_reason = g_strdup(fs->inactive_reason);
     info->page_size = qemu_target_page_size();
-    info->epoch = qatomic_read(&fs->epoch);
+    info->epoch = fs->epoch;
     info->chunks = stat64_get(&fs->chunks);
     info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
     info->given_up = stat64_get(&fs->given_up);
