@@ -219,7 +219,7 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 
 	facts = find_facts(r);
 	backing = find_backing(s, r, &facts);
-	if (fph_scanner_usable(s, &no_scan) < 0)
+	if (fph_scanner_error(s, &no_scan) < 0)
 		facts |= FACT_NO_SCAN;
 
 	/* The last row matches everything */

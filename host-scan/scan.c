@@ -282,7 +282,7 @@ int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 		return err;
 	if (!method_fits(r, method))
 		return -EINVAL;
-	err = fph_scanner_usable(s, &why);
+	err = fph_scanner_error(s, &why);
 	if (err < 0)
 		return err;
 

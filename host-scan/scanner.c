@@ -112,7 +112,7 @@ void fph_scanner_close(struct fph_scanner *s)
 	errno = saved;
 }
 
-int fph_scanner_usable(const struct fph_scanner *s, const char **why)
+int fph_scanner_error(const struct fph_scanner *s, const char **why)
 {
 	if (s->err) {
 		*why = s->why;
@@ -124,9 +124,4 @@ int fph_scanner_usable(const struct fph_scanner *s, const char **why)
 		return -ESRCH;
 	}
 	return 0;
-}
-
-int fph_scanner_error(const struct fph_scanner *s, const char **why)
-{
-	return fph_scanner_usable(s, why);
 }

@@ -47,7 +47,4 @@ void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
 /* -EINVAL if @r contradicts itself */
 int fph_region_check(const struct fph_scanner *s, const struct fph_region *r);
 
-/* The scanner's error, and -ESRCH in a child of the process that opened it */
-int fph_scanner_usable(const struct fph_scanner *s, const char **why);
-
 #endif /* FPH_SCANNER_H */

@@ -56,3 +56,18 @@ private_apt() {
 	EOC
 	printf '%s\n' "$dir/apt.conf"
 }
+
+# setup_build DIR OPTION...: build the tree there; configure anew if it takes that
+setup_build() {
+	local dir=$1
+	shift
+	mkdir -p "$(dirname "$dir")"
+	if ! { [ -f "$dir/build.ninja" ] && meson configure "$dir" "$@"; } >"$dir.log" 2>&1; then
+		rm -rf "$dir"
+		meson setup "$dir" "$@" >"$dir.log" 2>&1 ||
+			{ cat "$dir.log" >&2; die "cannot configure $dir"; }
+	fi
+	meson compile -C "$dir" >"$dir.log" 2>&1 ||
+		{ cat "$dir.log" >&2; die "$dir does not build"; }
+	rm "$dir.log"
+}

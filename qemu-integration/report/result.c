@@ -120,9 +120,9 @@ double median(double *v, size_t n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
-static bool same(const struct summary *s, const struct run *r)
+static bool same(const struct summary *s, const char *scenario, const char *mode)
 {
-	return strcmp(s->scenario, r->scenario) == 0 && strcmp(s->mode, r->mode) == 0;
+	return strcmp(s->scenario, scenario) == 0 && strcmp(s->mode, mode) == 0;
 }
 
 static struct summary *find_summary(GPtrArray *all, const char *scenario, const char *mode)
@@ -132,7 +132,7 @@ static struct summary *find_summary(GPtrArray *all, const char *scenario, const 
 	for (i = 0; i < all->len; i++) {
 		struct summary *s = all->pdata[i];
 
-		if (strcmp(s->scenario, scenario) == 0 && strcmp(s->mode, mode) == 0)
+		if (same(s, scenario, mode))
 			return s;
 	}
 	return NULL;
@@ -173,7 +173,7 @@ GPtrArray *result_summary(const struct result *result)
 			for (j = 0; j < result->runs->len; j++) {
 				const struct run *r = result->runs->pdata[j];
 
-				if (r->ok && same(s, r))
+				if (r->ok && same(s, r->scenario, r->mode))
 					v[n++] = r->v[k];
 			}
 			s->v[k] = median(v, n);

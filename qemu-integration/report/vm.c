@@ -29,7 +29,6 @@ struct vm {
 	int pidfd;		/* -1 on kernels without */
 	int wait_status;	/* once reaped */
 	bool reaped;
-	bool keep_logs;
 	bool agent_ready;
 	struct qmp *qmp;
 	int agent_fd;
@@ -89,12 +88,6 @@ GPid vm_pid(const struct vm *vm)
 struct qmp *vm_qmp(struct vm *vm)
 {
 	return vm->qmp;
-}
-
-const char *vm_keep_logs(struct vm *vm)
-{
-	vm->keep_logs = true;
-	return vm->dir;
 }
 
 /* Starting. */
@@ -304,7 +297,7 @@ static void explain_loss(struct vm *vm, GError **error)
 			    "%s: QEMU closed its connections but still runs", vm->name);
 }
 
-static void remove_dir(const char *dir, bool keep_logs)
+static void remove_dir(const char *dir)
 {
 	const char *name;
 	GDir *d;
@@ -315,8 +308,7 @@ static void remove_dir(const char *dir, bool keep_logs)
 	while ((name = g_dir_read_name(d))) {
 		g_autofree char *path = g_build_filename(dir, name, NULL);
 
-		if (!keep_logs || !g_str_has_suffix(name, ".log"))
-			g_unlink(path);
+		g_unlink(path);
 	}
 	g_dir_close(d);
 	g_rmdir(dir);
@@ -341,7 +333,7 @@ void vm_free(struct vm *vm)
 	if (vm->agent_fd >= 0)
 		close(vm->agent_fd);
 	if (vm->dir)
-		remove_dir(vm->dir, vm->keep_logs);
+		remove_dir(vm->dir);
 	g_free(vm->dir);
 	g_free(vm->serial_log);
 	g_free(vm->stderr_log);

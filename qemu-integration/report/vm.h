@@ -87,12 +87,6 @@ struct vm *vm_start(const struct vm_config *cfg, GError **error);
 void vm_free(struct vm *vm);
 
 /**
- * vm_keep_logs() - leave the log files behind when the VM is freed
- * Return: their directory, valid as long as @vm. The caller tells the user.
- */
-const char *vm_keep_logs(struct vm *vm);
-
-/**
  * vm_free_all() - what vm_free() does, for each VM there is
  * Registered with atexit(), so that exit() from anywhere leaves nothing.
  */

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The QMP client against a thread that plays QEMU, badly at times. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "fph-test.h"
 #include "io.h"
 #include "qmp.h"
 
@@ -293,28 +287,27 @@ static void a_line_has_an_end(void **state)
 	close(pair[1]);
 }
 
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} cases[] = {
+	{ "negotiates", negotiates },
+	{ "split_lines", split_lines },
+	{ "passes_arguments", passes_arguments },
+	{ "events_wait_their_turn", events_wait_their_turn },
+	{ "errors_keep_their_words", errors_keep_their_words },
+	{ "notices_a_lost_connection", notices_a_lost_connection },
+	{ "a_late_answer_is_dropped", a_late_answer_is_dropped },
+	{ "nobody_listens", nobody_listens },
+	{ "a_line_has_an_end", a_line_has_an_end },
+};
+
 int main(void)
 {
-	const struct CMUnitTest fixed[] = {
-		cmocka_unit_test(negotiates),
-		cmocka_unit_test(split_lines),
-		cmocka_unit_test(passes_arguments),
-		cmocka_unit_test(events_wait_their_turn),
-		cmocka_unit_test(errors_keep_their_words),
-		cmocka_unit_test(notices_a_lost_connection),
-		cmocka_unit_test(a_late_answer_is_dropped),
-		cmocka_unit_test(nobody_listens),
-		cmocka_unit_test(a_line_has_an_end),
-	};
-	struct CMUnitTest rows[G_N_ELEMENTS(strangers)];
-	int failed;
-	size_t i;
+	struct fph_tests t = { 0 };
 
-	for (i = 0; i < G_N_ELEMENTS(strangers); i++)
-		rows[i] = (struct CMUnitTest){ .name = strangers[i].name,
-					       .test_func = refuses_strangers,
-					       .initial_state = (void *)&strangers[i] };
-	failed = cmocka_run_group_tests_name("qmp", fixed, NULL, NULL);
-	failed += cmocka_run_group_tests_name("strangers", rows, NULL, NULL);
-	return failed ? 1 : 0;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		fph_test_add(&t, cases[i].name, cases[i].fn, NULL);
+	fph_test_add_rows(&t, strangers, refuses_strangers);
+	return fph_test_run(&t, "qmp");
 }

@@ -936,12 +936,36 @@ static const struct {
 	{ "no-proc", test_no_proc },
 };
 
+static bool has_case(const struct fph_tests *t, const char *name)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (!strcmp(t->v[i].name, name))
+			return true;
+	return false;
+}
+
+/* The build file names the cases too: each of them, and no other */
+static int check_names(const struct fph_tests *t, char **names, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (!has_case(t, names[i])) {
+			fprintf(stderr, "no case '%s'\n", names[i]);
+			return EXIT_FAILURE;
+		}
+	}
+	if (n != t->n) {
+		fprintf(stderr, "%zu cases are named, there are %zu\n", n, t->n);
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
-	if (argc != 2) {
-		fputs("usage: migration-test NAME\n", stderr);
+	if (argc < 2) {
+		fputs("usage: migration-test NAME | --names NAME...\n", stderr);
 		return 2;
 	}
 	fph_test_add_rows(&t, live, test_live);
@@ -950,6 +974,13 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, inactive_rows, test_inactive);
 	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+
+	if (!strcmp(argv[1], "--names"))
+		return check_names(&t, argv + 2, argc - 2);
+	if (!has_case(&t, argv[1])) {
+		fprintf(stderr, "no case '%s'\n", argv[1]);
+		return 2;
+	}
 
 	qemu = g_strdup(g_getenv("FPH_TEST_QEMU"));
 	if (!qemu || !*qemu) {

@@ -127,14 +127,8 @@ static void long_hole_first(void **state)
 	mock_free();
 }
 
-/* A file punched and filled between two calls must not hold the scan forever */
-static int64_t flickering_seek(int fd, uint64_t offset, int whence)
-{
-	mock.calls++;
-	return offset;
-}
-
-static void flickering_file(void **state)
+/* Scan 16 pages of data with another answer to lseek() */
+static int scan_with_seek(int64_t (*seek)(int, uint64_t, int), struct catch *c)
 {
 	struct fph_region r = {
 		.sz = sizeof(r),
@@ -146,18 +140,32 @@ static void flickering_file(void **state)
 		.flags = FPH_REGION_SHARED,
 	};
 	struct fph_sys sys = mock_sys;
-	struct catch c = { 0 };
 	struct fph_scanner *s;
+	int err;
 
 	mock_reset();
 	mock_file("o", 16);
-	sys.seek = flickering_seek;
+	sys.seek = seek;
 	check_int(fph_scanner_open_sys(&s, &sys), 0);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, r.used, catch_sink,
-				  &c, NULL), 0);
+	err = fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, r.used, catch_sink, c, NULL);
+	fph_scanner_close(s);
+	return err;
+}
+
+/* A file punched and filled between two calls must not hold the scan forever */
+static int64_t flickering_seek(int fd, uint64_t offset, int whence)
+{
+	mock.calls++;
+	return offset;
+}
+
+static void flickering_file(void **state)
+{
+	struct catch c = { 0 };
+
+	check_int(scan_with_seek(flickering_seek, &c), 0);
 	check_int(c.n, 0);
 	check_int(mock.calls, 32);
-	fph_scanner_close(s);
 	mock_free();
 }
 
@@ -169,27 +177,10 @@ static int64_t backward_seek(int fd, uint64_t offset, int whence)
 
 static void backward_answer(void **state)
 {
-	struct fph_region r = {
-		.sz = sizeof(r),
-		.host = (void *)(uintptr_t)HOST,
-		.used = 16 * PAGE,
-		.max = 16 * PAGE,
-		.page_size = PAGE,
-		.fd = 5,
-		.flags = FPH_REGION_SHARED,
-	};
-	struct fph_sys sys = mock_sys;
 	struct catch c = { 0 };
-	struct fph_scanner *s;
 
-	mock_reset();
-	mock_file("o", 16);
-	sys.seek = backward_seek;
-	check_int(fph_scanner_open_sys(&s, &sys), 0);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, r.used, catch_sink,
-				  &c, NULL), -EIO);
+	check_int(scan_with_seek(backward_seek, &c), -EIO);
 	check_int(c.bytes, PAGE);
-	fph_scanner_close(s);
 	mock_free();
 }
 
