@@ -4,6 +4,7 @@
 static const char *const reason_names[] = {
 	[FPH_UNMAPPED] = "unmapped",
 	[FPH_ZERO_MAPPED] = "zero-mapped",
+	[FPH_FREE] = "free",
 };
 
 _Static_assert(sizeof(reason_names) / sizeof(reason_names[0]) == FPH_REASON_MAX,

@@ -22,6 +22,7 @@ struct fph_skip {
 	uint64_t skipped;
 	uint64_t resent;
 	uint64_t reason[FPH_REASON_MAX];
+	uint64_t both;
 	unsigned long *planes[FPH_REASON_MAX];
 };
 
@@ -48,13 +49,25 @@ static unsigned int weight(unsigned long w)
 	return __builtin_popcountl(w);
 }
 
+static unsigned long host_word(const struct fph_skip *k, uint64_t w)
+{
+	return get_word(&k->planes[FPH_UNMAPPED][w]) |
+	       get_word(&k->planes[FPH_ZERO_MAPPED][w]);
+}
+
+static unsigned long guest_word(const struct fph_skip *k, uint64_t w)
+{
+	return get_word(&k->planes[FPH_FREE][w]);
+}
+
 static unsigned long skipped_word(const struct fph_skip *k, uint64_t w)
 {
-	unsigned long any = 0;
+	return host_word(k, w) | guest_word(k, w);
+}
 
-	for (int i = 0; i < FPH_REASON_MAX; i++)
-		any |= get_word(&k->planes[i][w]);
-	return any;
+static unsigned long both_word(const struct fph_skip *k, uint64_t w)
+{
+	return host_word(k, w) & guest_word(k, w);
 }
 
 /* Bits of word @w that are pages of [start, end) */
@@ -108,6 +121,7 @@ void fph_skip_free(struct fph_skip *k)
 /* Take pages @hit, all of them skipped, of word @w out of all planes */
 static void forget(struct fph_skip *k, uint64_t w, unsigned long hit)
 {
+	add(&k->both, -(int64_t)weight(both_word(k, w) & hit));
 	for (int i = 0; i < FPH_REASON_MAX; i++) {
 		unsigned long old = get_word(&k->planes[i][w]);
 
@@ -124,16 +138,18 @@ static unsigned int skip_word(struct fph_skip *k, unsigned long *dirty,
 {
 	unsigned long *plane = &k->planes[why][w];
 	unsigned long hit = dirty[w] & mask;
-	unsigned long again, old, new;
+	unsigned long again, both, old, new;
 
 	/* Skipped before and dirty again: what was known then is void */
 	again = hit & skipped_word(k, w);
 	if (again)
 		forget(k, w, again);
 
+	both = both_word(k, w);
 	old = get_word(plane);
 	new = old | hit | (skipped_word(k, w) & mask);
 	set_word(plane, old, new);
+	add(&k->both, weight(both_word(k, w) & ~both));
 	add(&k->reason[why], weight(new & ~old));
 	add(&k->skipped, weight(hit));
 	if (hit)
@@ -226,6 +242,7 @@ void fph_skip_get_counts(const struct fph_skip *k, struct fph_skip_counts *ret)
 		.sz = ret->sz,
 		.skipped = get_counter(&k->skipped),
 		.resent = get_counter(&k->resent),
+		.both = get_counter(&k->both),
 	};
 
 	for (int i = 0; i < FPH_REASON_MAX; i++)

@@ -63,7 +63,8 @@ static void pair_set_dirty(struct pair *p, uint64_t n, bool on)
 static void pair_check(struct pair *p)
 {
 	struct fph_skip_counts c = { .sz = sizeof(c) };
-	uint64_t skipped = 0, reason[FPH_REASON_MAX] = { 0 };
+	uint64_t skipped = 0, both = 0, reason[FPH_REASON_MAX] = { 0 };
+	unsigned int guest = 1 << FPH_FREE;
 	uint64_t bits = (p->npages + BITS - 1) / BITS * BITS;
 
 	for (uint64_t i = 0; i < p->npages; i++) {
@@ -73,6 +74,7 @@ static void pair_check(struct pair *p)
 			fail_msg("reasons of page %ju: %u, not %u", (uintmax_t)i,
 				 fph_skip_test(p->k, i), p->ref_why[i]);
 		skipped += p->ref_why[i] != 0;
+		both += (p->ref_why[i] & guest) && (p->ref_why[i] & ~guest);
 		for (int r = 0; r < FPH_REASON_MAX; r++)
 			reason[r] += p->ref_why[i] >> r & 1;
 	}
@@ -82,6 +84,7 @@ static void pair_check(struct pair *p)
 
 	fph_skip_get_counts(p->k, &c);
 	check_int(c.skipped, skipped);
+	check_int(c.both, both);
 	check_int(c.resent, p->ref_resent);
 	for (int r = 0; r < FPH_REASON_MAX; r++)
 		check_int(c.reason[r], reason[r]);

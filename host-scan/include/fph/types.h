@@ -27,14 +27,17 @@ extern "C" {
  * enum fph_reason - why nobody can miss a page
  * @FPH_UNMAPPED:    the host has nothing behind the page, so it reads as zero
  * @FPH_ZERO_MAPPED: the host maps its shared zero page there
+ * @FPH_FREE:        the guest says that the page is free: whatever it holds,
+ *                   nobody will read it
  * @FPH_REASON_MAX:  number of reasons
  *
- * Host-zero reasons promise a content (zero), which holds only for pages whose
- * copy at the destination is still zero too. Since 0.1.
+ * Host-zero reasons (all but FPH_FREE) promise a content (zero), which holds
+ * only for pages whose copy at the destination is still zero too. Since 0.1.
  */
 enum fph_reason {
 	FPH_UNMAPPED,
 	FPH_ZERO_MAPPED,
+	FPH_FREE,
 	FPH_REASON_MAX,
 };
 

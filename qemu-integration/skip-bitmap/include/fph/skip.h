@@ -26,14 +26,16 @@ struct fph_skip; /* opaque */
  * struct fph_skip_counts - pages of a skip bitmap
  * @sz:      sizeof(struct fph_skip_counts)
  * @skipped: pages left out now, for any reason
- * @reason:  the same, by reason; a page can have more than one
  * @resent:  pages that had been left out and then were dirtied again
+ * @reason:  pages left out now, by reason; a page can have more than one
+ * @both:    pages left out now for FPH_FREE and a host-zero reason as well
  */
 struct fph_skip_counts {
 	size_t sz;
 	uint64_t skipped;
 	uint64_t resent;
 	uint64_t reason[FPH_REASON_MAX];
+	uint64_t both;
 };
 
 /**

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * DOC: what the guest says about its free pages
+ *
+ * Host side of the protocol in <fph/virtio-fph.h>: hands out command ids,
+ * checks each frame that comes back, and emits the free ranges in it. The
+ * guest is not trusted: nothing of a frame is emitted unless all of it is
+ * well-formed, and a report is finite. Whether an address is memory of the
+ * guest is for the sink to say.
+ */
+#ifndef FPH_HINT_H
+#define FPH_HINT_H
+
+#include <fph/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** struct fph_hint - commands to one guest and its answers, opaque. One thread
+ *  at a time may use it. */
+struct fph_hint;
+
+/**
+ * struct fph_hint_frame - what a frame was
+ * @sz:        sizeof(struct fph_hint_frame), set by the caller
+ * @id:        command id it answers
+ * @pages:     free pages in it
+ * @ranges:    ranges emitted, adjacent runs count as one
+ * @last:      it ends the report
+ * @aborted:   the guest did not look at all of its memory; only with @last
+ * @walk_ns:   only with @last, like all that follows: the guest's walk, ns
+ * @lock_ns:   longest time the guest held a zone lock, ns
+ * @guest_pages:   pages that the guest says it reported
+ * @guest_entries: runs of free pages that the guest says it found
+ * @walk:      VIRTIO_FPH_WALK_*, as the guest says
+ *
+ * Figures from @walk_ns on are the guest's own words and may be anything.
+ */
+struct fph_hint_frame {
+	size_t sz;
+	uint32_t id;
+	uint64_t pages;
+	uint64_t ranges;
+	bool last;
+	bool aborted;
+	uint64_t walk_ns;
+	uint64_t lock_ns;
+	uint64_t guest_pages;
+	uint64_t guest_entries;
+	uint32_t walk;
+};
+
+/**
+ * fph_hint_new() - start without any command
+ * @ret:     the new object, to be freed with fph_hint_free()
+ * @last_id: id of the last command that this guest was given, 0 for none; the
+ *           next one is greater
+ *
+ * Return: 0 or -ENOMEM. Since 0.1.
+ */
+FPH_API int fph_hint_new(struct fph_hint **ret, uint32_t last_id);
+
+/**
+ * fph_hint_free() - free it
+ * @h: the object, or NULL
+ *
+ * Since 0.1.
+ */
+FPH_API void fph_hint_free(struct fph_hint *h);
+
+/**
+ * fph_hint_request() - begin a new report; any former one is obsolete
+ * @h:         the object
+ * @max_pages: pages the guest has; a report of more is malformed
+ *
+ * Return: the command id, never 0. Ids ascend and wrap. Since 0.1.
+ */
+FPH_API uint32_t fph_hint_request(struct fph_hint *h, uint64_t max_pages);
+
+/**
+ * fph_hint_stop() - nobody waits for the report any more
+ * @h: the object
+ *
+ * Frames that still come are late, see fph_hint_feed(). Since 0.1.
+ */
+FPH_API void fph_hint_stop(struct fph_hint *h);
+
+/**
+ * fph_hint_last_id() - id of the last command, 0 if there was none
+ * @h: the object
+ *
+ * Since 0.1.
+ */
+FPH_API uint32_t fph_hint_last_id(const struct fph_hint *h);
+
+/**
+ * fph_hint_feed() - check a frame and emit its free ranges
+ * @h:      the object
+ * @frame:  the frame, header and payload; of any alignment, and not changed by
+ *          anybody meanwhile (a copy, not the guest's memory)
+ * @len:    bytes
+ * @sink:   receives the ranges: guest-physical bytes, FPH_FREE, ascending
+ * @opaque: passed to @sink
+ * @ret:    filled up to @ret->sz when the result is 0
+ * @why:    static string for people, written when the result is -EBADMSG
+ *
+ * Return: 0; -ESTALE for a late frame, which answers an older command or one
+ * that was stopped, and is to be ignored; -EBADMSG for one that no working
+ * driver sends (length, encoding, order, overflow, an id that was never given
+ * out, a sequence number out of turn, more pages than there are, anything
+ * after the last frame), whereupon the device should be stopped; the sink's
+ * error. Unless the result is 0 the report counts as ended. Since 0.1.
+ */
+FPH_API int fph_hint_feed(struct fph_hint *h, const void *frame, size_t len,
+			  fph_sink_fn sink, void *opaque,
+			  struct fph_hint_frame *ret, const char **why);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* FPH_HINT_H */

@@ -1,0 +1,18 @@
+/*
+ * virtio-fph: a device through which the guest says which pages are free
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef QEMU_VIRTIO_FPH_H
+#define QEMU_VIRTIO_FPH_H
+
+#include "hw/virtio/virtio.h"
+#include "qom/object.h"
+
+/* No ID was assigned; VIRTIO_FPH_ID in <fph/virtio-fph.h> */
+#define VIRTIO_ID_FPH 63
+
+#define TYPE_VIRTIO_FPH "virtio-fph-device"
+OBJECT_DECLARE_SIMPLE_TYPE(VirtIOFph, VIRTIO_FPH)
+
+#endif

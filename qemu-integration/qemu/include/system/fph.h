@@ -1,0 +1,82 @@
+/*
+ * Between fph-source and whoever asks the guest for its free pages
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef SYSTEM_FPH_H
+#define SYSTEM_FPH_H
+
+#include "exec/hwaddr.h"
+#include "qom/object.h"
+
+#include <fph/hint.h>
+
+/* What free pages mean in this guest */
+#define FPH_GUEST_INIT_ON_FREE  (1 << 0)    /* zero, and trusted to be zero */
+#define FPH_GUEST_PAGE_POISON   (1 << 1)    /* a pattern that will be checked */
+
+#define TYPE_FPH_HINTER "fph-hinter"
+typedef struct FphHinter FphHinter;
+typedef struct FphHinterClass FphHinterClass;
+DECLARE_CLASS_CHECKERS(FphHinterClass, FPH_HINTER, TYPE_FPH_HINTER)
+#define FPH_HINTER(obj) INTERFACE_CHECK(FphHinter, (obj), TYPE_FPH_HINTER)
+
+/*
+ * A transport for hints: an interface that devices implement.  Everything here
+ * is called under the BQL.
+ */
+struct FphHinterClass {
+    InterfaceClass parent_class;
+
+    /*
+     * Is there a guest that can be asked now?  Fills @traits (FPH_GUEST_*) if
+     * so; otherwise @why, a static string.
+     */
+    bool (*ready)(FphHinter *h, uint32_t *traits, const char **why);
+
+    /*
+     * Ask for a report of the pages that are free from now on, @max_pages at
+     * most.  Answers to former requests are void.
+     */
+    void (*request)(FphHinter *h, uint64_t max_pages);
+
+    /* The answer does not matter any more, and must not be passed on. */
+    void (*stop)(FphHinter *h);
+
+    /* fph_source_hints_full() is not true any more. */
+    void (*resume)(FphHinter *h);
+};
+
+/* Guest-physical memory, page-aligned */
+typedef struct FphHintRange {
+    hwaddr start;
+    uint64_t len;
+} FphHintRange;
+
+/*
+ * What a hinter tells fph-source, under the BQL and only between request()
+ * and stop().
+ */
+
+/* True while fph-source has more hints than it wants to keep: wait */
+bool fph_source_hints_full(void);
+
+/*
+ * These pages were free at some time since the request.  Returns false, and
+ * takes none of them, if one is outside of the guest's RAM.
+ */
+bool fph_source_hint(FphHinter *h, const FphHintRange *ranges, size_t n);
+
+/* The report is complete, or as complete as it gets (@frame->aborted) */
+void fph_source_hint_end(FphHinter *h, const struct fph_hint_frame *frame);
+
+/*
+ * There will be no answer; @why is a static string (the guest reset the
+ * device, the device is going away, a malformed frame)
+ */
+void fph_source_hint_failed(FphHinter *h, const char *why);
+
+/* A frame came too late and was dropped */
+void fph_source_hint_stale(FphHinter *h);
+
+#endif
