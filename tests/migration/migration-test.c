@@ -150,13 +150,39 @@ static void guest_check(struct vm *vm)
 	check_int(bad, 0);
 }
 
-static void print_difference(void *opaque, const struct vm_block *block, guint64 offset,
-			     const guint8 *a, const guint8 *b)
+/* Pages that differ, and may differ: those the guest gave up, and no others */
+struct differences {
+	JsonArray *skipped;	/* x-query-fph-pages, or NULL */
+	uint64_t free;		/* differ, but the guest said that they are free */
+	uint64_t bad;
+};
+
+/* Is the page left out now because the guest said that it is free? */
+static bool is_free(JsonArray *ranges, const char *block, uint64_t page)
 {
-	int *shown = opaque;
+	for (guint i = 0; ranges && i < json_array_get_length(ranges); i++) {
+		JsonObject *r = json_array_get_object_element(ranges, i);
+		uint64_t first = json_object_get_int_member(r, "first");
+
+		if (page >= first && page - first < (uint64_t)json_object_get_int_member(r, "count") &&
+		    !strcmp(json_object_get_string_member(r, "block"), block))
+			return json_object_get_boolean_member(r, "guest") &&
+			       !json_object_get_boolean_member(r, "host");
+	}
+	return false;
+}
+
+static void see_difference(void *opaque, const struct vm_block *block, guint64 offset,
+			   const guint8 *a, const guint8 *b)
+{
+	struct differences *d = opaque;
 	size_t i = 0;
 
-	if (++*shown > 10)
+	if (is_free(d->skipped, block->name, offset / PAGE)) {
+		d->free++;
+		return;
+	}
+	if (++d->bad > 10)
 		return;
 	while (a[i] == b[i])
 		i++;
@@ -164,16 +190,37 @@ static void print_difference(void *opaque, const struct vm_block *block, guint64
 		      block->name, offset + i, a[i], b[i]);
 }
 
-static void check_ram_equal(struct vm *src, struct vm *dst)
+static void compare_ram(struct vm *src, struct vm *dst, struct differences *d)
 {
 	GError *error = NULL;
-	int shown = 0;
-	gint64 n = vm_ram_compare(src, dst, print_difference, &shown, NULL, &error);
 
-	if (n < 0)
+	if (vm_ram_compare(src, dst, see_difference, d, NULL, &error) < 0)
 		fail_msg("comparing RAM: %s", error->message);
-	print_message("RAM compared: %" PRId64 " pages differ\n", n);
-	check_int(n, 0);
+	print_message("RAM compared: %" PRIu64 " pages differ, and %" PRIu64
+		      " that are free in the guest\n", d->bad, d->free);
+	check_int(d->bad, 0);
+}
+
+static void check_ram_equal(struct vm *src, struct vm *dst)
+{
+	struct differences d = { 0 };
+
+	compare_ram(src, dst, &d);
+}
+
+/* But for pages that the guest said are free, and has not written since */
+static void check_ram_equal_or_free(struct vm *src, struct vm *dst)
+{
+	GError *error = NULL;
+	g_autoptr(JsonNode) pages = vm_command(src, &error, "x-query-fph-pages", NULL);
+	struct differences d = { 0 };
+
+	if (!pages)
+		fail_msg("x-query-fph-pages: %s", error->message);
+	d.skipped = json_node_get_array(pages);
+	compare_ram(src, dst, &d);
+	/* or the guest's word was put to no test */
+	check(d.free > 0);
 }
 
 static void print_migration(const struct vm_migration *m)
@@ -236,6 +283,7 @@ struct live {
 	const char *parameters;
 	const char *const *extra;
 	const char *append;
+	const char *mode;	/* NULL: pagemap */
 };
 
 /* Its thread takes pages out of the bitmap beside ours */
@@ -274,7 +322,13 @@ static const struct live live[] = {
 	  { .max_bandwidth = 100 * MIB }, NULL, small_chunks, NULL },
 	{ "live-free-page-hint", VM_RAM_ANON, NULL,
 	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
-	  GUEST_APPEND " fph.modules=virtio_balloon" },
+	  GUEST_APPEND " fph.modules=virtio_balloon", NULL },
+	{ "live-balloon-pv", VM_RAM_ANON, NULL,
+	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
+	  GUEST_APPEND " fph.modules=virtio_balloon", "pv" },
+	{ "live-balloon-both", VM_RAM_MEMFD, NULL,
+	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
+	  GUEST_APPEND " fph.modules=virtio_balloon", "both" },
 };
 
 static void test_live(void **state)
@@ -288,6 +342,8 @@ static void test_live(void **state)
 	cfg.extra = l->extra;
 	if (l->append)
 		cfg.append = l->append;
+	if (l->mode)
+		cfg.fph_mode = l->mode;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
@@ -306,7 +362,9 @@ static void test_live(void **state)
 	check_int(m.fph.chunks_not_scanned, 0);
 
 	/* What is free in the guest may differ if the balloon said that it is */
-	if (l->extra != free_page_hints)
+	if (l->mode)
+		check_ram_equal_or_free(src, dst);
+	else if (l->extra != free_page_hints)
 		check_ram_equal(src, dst);
 	ok(vm_cont(dst, E));
 	guest_check(dst);
@@ -630,12 +688,14 @@ struct inactive_row {
 	const char *capability;
 	const char *why;
 	const char *accel;
+	const char *mode;	/* NULL: pagemap */
 };
 
 static const struct inactive_row inactive_rows[] = {
 	{ "inactive-private-memfd", "memory-backend-memfd,share=off", NULL, "private mapping", NULL },
 	{ "inactive-named-file", "memory-backend-file,mem-path=/dev/shm,share=on", NULL,
 	  "named file", NULL },
+	{ "inactive-pv-no-device", VM_RAM_ANON, NULL, "there is no virtio-fph device", NULL, "pv" },
 	{ "inactive-postcopy", VM_RAM_ANON, "postcopy-ram", "postcopy-ram", NULL },
 	{ "kvm-inactive-ring", VM_RAM_ANON, NULL, "dirty ring", "kvm,dirty-ring-size=4096" },
 };
@@ -662,6 +722,8 @@ static void test_inactive(void **state)
 
 	cfg.ram = row->ram;
 	cfg.accel = row->accel;
+	if (row->mode)
+		cfg.fph_mode = row->mode;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	ft_wait_for(src, 10);
@@ -747,10 +809,11 @@ static void test_object(void **state)
 	info = vm_hmp(src, &error, "object_add fph-source,id=a,mode=xyz");
 	check(info && strstr(info, "pv pagemap both"));
 	g_free(info);
-	refused(src, "mode=pv needs a device", "object-add",
-		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pv\"}");
-	refused(src, "mode=both needs a device", "object-add",
-		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"both\"}");
+	refused(src, "mode=pagemap does not ask the guest", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pagemap\","
+		"\"pv-device\":\"x\"}");
+	refused(src, "pv-wait takes milliseconds, from 0 to 60000", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pv\",\"pv-wait\":60001}");
 	refused(src, "mode", "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"a\"}");
 
 	ok(vm_run(src, E, "object-add", "%s", add));

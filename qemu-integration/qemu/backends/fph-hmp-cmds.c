@@ -9,6 +9,30 @@
 #include "monitor/monitor.h"
 #include "qapi/qapi-commands-fph.h"
 
+static void hmp_print_hints(Monitor *mon, FphHintInfo *hints)
+{
+    monitor_printf(mon, "  guest: %s%s%s%s, %s%s%s\n",
+                   hints->has_transport ?
+                   FphTransport_str(hints->transport) : "cannot be asked",
+                   hints->device ? " (" : "", hints->device ?: "",
+                   hints->device ? ")" : "", FphHintState_str(hints->state),
+                   hints->reason ? ": " : "", hints->reason ?: "");
+    if (!hints->requests) {
+        return;
+    }
+    monitor_printf(mon, "  requests: %" PRIu64 ", %" PRIu64 " answered, %"
+                   PRIu64 " frames came too late\n", hints->requests,
+                   hints->answers, hints->stale);
+    monitor_printf(mon, "  first answer: %" PRIu64 " us; sending waited %"
+                   PRIu64 " us\n", hints->latency_ns / 1000,
+                   hints->wait_ns / 1000);
+    if (hints->walk) {
+        monitor_printf(mon, "  walk (%s): %" PRIu64 " us in the guest, lock "
+                       "held for %" PRIu64 " us at most\n", hints->walk,
+                       hints->walk_ns / 1000, hints->lock_ns / 1000);
+    }
+}
+
 void hmp_info_fph(Monitor *mon, const QDict *qdict)
 {
     g_autoptr(FphInfoList) list = qmp_query_fph(NULL);
@@ -30,6 +54,12 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
         monitor_printf(mon, "  unmapped: %" PRIu64 " pages\n", info->unmapped);
         monitor_printf(mon, "  zero-mapped: %" PRIu64 " pages\n",
                        info->zero_mapped);
+        if (info->hints) {
+            monitor_printf(mon, "  free: %" PRIu64 " pages (%" PRIu64
+                           " known to the host too)\n", info->free,
+                           info->both);
+            hmp_print_hints(mon, info->hints);
+        }
         monitor_printf(mon, "  sent again: %" PRIu64 " pages\n", info->resent);
         monitor_printf(mon, "  chunks: %" PRIu64 " scanned in %" PRIu64 " us, %"
                        PRIu64 " not scanned, %" PRIu64 " given up\n",
@@ -42,11 +72,13 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
                            block->name, block->size / 1024, block->backing,
                            block->method);
             if (block->reason) {
-                monitor_printf(mon, " (%s)\n", block->reason);
-            } else {
-                monitor_printf(mon, ", %" PRIu64 " pages skipped\n",
+                monitor_printf(mon, " (%s)", block->reason);
+            }
+            if (!block->reason || block->skipped) {
+                monitor_printf(mon, ", %" PRIu64 " pages skipped",
                                block->skipped);
             }
+            monitor_printf(mon, "\n");
         }
     }
 }

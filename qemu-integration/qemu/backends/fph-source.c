@@ -10,7 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-fph.h"
-#include "qapi/qapi-types-qom.h"
+#include "qapi/visitor.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/lockable.h"
@@ -26,61 +26,22 @@
 #include "hw/virtio/virtio-mem.h"
 #include "migration/misc.h"
 #include "migration/options.h"
+#include "migration/ram-skip.h"
 #include "system/hostmem.h"
 #include "system/kvm.h"
 #include "system/numa.h"
 #include "system/xen.h"
 #include "trace.h"
 
-#include <fph/scan.h>
-#include <fph/skip.h>
+#include "fph-source.h"
 
-#define TYPE_FPH_SOURCE "fph-source"
-OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
+/* Milliseconds */
+#define FPH_PV_WAIT_DEFAULT 500
+#define FPH_PV_WAIT_MAX 60000
 
-typedef struct FphBlock {
-    RAMBlock *rb;               /* NULL once the migration has ended */
-    char *name;
-    struct fph_region region;
-    struct fph_verdict verdict;
-    struct fph_skip *skip;      /* NULL unless the block can be scanned */
-    uint64_t chunks_seen;       /* in the first epoch */
-} FphBlock;
-
-struct FphSource {
-    Object parent;
-
-    bool mode_set;
-    FphMode mode;
-    struct fph_scanner *scanner;
-    NotifierWithReturn migration_notifier;
-    NotifierWithReturn precopy_notifier;
-
-    /* Protected by the BQL */
-    bool armed;                 /* an outgoing migration began, not ended */
-    FphState state;
-    char *inactive_reason;
-
-    /* Written under the BQL and fph_lock, so that either is enough to read */
-    GPtrArray *blocks;          /* of FphBlock */
-    unsigned int epoch;         /* bitmap syncs begun */
-
-    /* Written under fph_lock, read by all */
-    Stat64 chunks;
-    Stat64 chunks_not_scanned;
-    Stat64 given_up;
-    Stat64 scan_ns;
-};
-
-/*
- * There is one migration, so there can be one object that acts on it.
- *
- * fph_lock is held while a chunk is dealt with: the object, its blocks and the
- * epoch stay as they are meanwhile.  It nests inside the bitmap mutex and
- * inside the BQL, and nothing that needs either of them is called under it.
- */
+/* There is one migration, so there can be one object that acts on it */
 static FphSource *fph_source;
-static QemuMutex fph_lock;
+QemuMutex fph_lock;
 
 static void fph_block_free(gpointer opaque)
 {
@@ -198,25 +159,56 @@ static void fph_block_describe(RAMBlock *rb, struct fph_region *region)
     }
 }
 
+/* What the guest calls free is left out of these only, wherever they are */
+static bool fph_block_takes_hints(const FphBlock *block)
+{
+    return !(block->region.flags &
+             (FPH_REGION_NOT_RAM | FPH_REGION_READONLY | FPH_REGION_RESIZABLE |
+              FPH_REGION_FOREIGN | FPH_REGION_PMEM | FPH_REGION_GUEST_MEMFD));
+}
+
+bool fph_block_is_fresh(const FphBlock *block)
+{
+    return !(block->region.flags & FPH_REGION_NAMED_FILE);
+}
+
+static void fph_block_classify(FphSource *fs, FphBlock *block)
+{
+    uint64_t npages = block->region.max / qemu_target_page_size();
+
+    if (!block->rb->bmap) {
+        block->verdict.why = "not part of this migration";
+        return;
+    }
+    if (fph_region_classify(fs->scanner, &block->region,
+                            &block->verdict) < 0) {
+        block->verdict.why = "inconsistent RAM block";
+        return;
+    }
+    if (!fph_source_asks_host(fs)) {
+        block->verdict.method = FPH_METHOD_NONE;
+        block->verdict.why = "mode=pv does not ask the host";
+    }
+    block->hints = fph_source_asks_guest(fs) && fph_block_takes_hints(block);
+    if (!block->hints && block->verdict.method == FPH_METHOD_NONE) {
+        return;
+    }
+    if (fph_skip_new(&block->skip, npages) < 0) {
+        block->hints = false;
+        block->verdict.method = FPH_METHOD_NONE;
+        block->verdict.why = "out of memory for the skip bitmap";
+    }
+}
+
 static FphBlock *fph_block_new(FphSource *fs, RAMBlock *rb)
 {
     FphBlock *block = g_new0(FphBlock, 1);
 
     block->rb = rb;
     block->name = g_strdup(qemu_ram_get_idstr(rb));
+    block->chunk = (uint64_t)qemu_target_page_size() << rb->clear_bmap_shift;
     fph_block_describe(rb, &block->region);
-
-    if (!rb->bmap) {
-        block->verdict.why = "not part of this migration";
-    } else if (fph_region_classify(fs->scanner, &block->region,
-                                   &block->verdict) < 0) {
-        block->verdict.why = "inconsistent RAM block";
-    } else if (block->verdict.method != FPH_METHOD_NONE &&
-               fph_skip_new(&block->skip, block->region.max /
-                                          qemu_target_page_size()) < 0) {
-        block->verdict.method = FPH_METHOD_NONE;
-        block->verdict.why = "out of memory for the skip bitmap";
-    }
+    fph_block_classify(fs, block);
     trace_fph_source_block(block->name,
                            fph_backing_name(block->verdict.backing),
                            fph_method_name(block->verdict.method),
@@ -224,7 +216,7 @@ static FphBlock *fph_block_new(FphSource *fs, RAMBlock *rb)
     return block;
 }
 
-static FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
+FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
 {
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
@@ -236,17 +228,22 @@ static FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
     return NULL;
 }
 
-static uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
-                               uint64_t start, uint64_t len)
+struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb)
 {
-    struct fph_scan_stats stats = { .sz = sizeof(stats) };
-    struct fph_skip_sink sink = {
+    return (struct fph_skip_sink) {
         .skip = block->skip,
         .dirty = rb->bmap,
         .granule = qemu_target_page_size(),
         .align = MAX(qemu_target_page_size(), block->region.page_size),
-        .limit = qemu_ram_get_used_length(rb),
+        .limit = MIN(qemu_ram_get_used_length(rb), block->region.max),
     };
+}
+
+uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
+                        uint64_t start, uint64_t len)
+{
+    struct fph_scan_stats stats = { .sz = sizeof(stats) };
+    struct fph_skip_sink sink = fph_block_sink(block, rb);
     int ret;
 
     ret = fph_scan_region(fs->scanner, &block->region, block->verdict.method,
@@ -292,6 +289,9 @@ static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
     }
 
     if (fs->epoch == 1) {
+        if (!fs->scan_when_armed || block->verdict.method == FPH_METHOD_NONE) {
+            return 0;
+        }
         block->chunks_seen++;
         if (!bql_locked()) {
             return fph_block_scan(fs, block, rb, start, len);
@@ -314,7 +314,8 @@ static const char *fph_source_refuse(FphSource *fs)
 {
     const char *why;
 
-    if (fph_scanner_error(fs->scanner, &why) < 0) {
+    if (fs->mode == FPH_MODE_PAGEMAP &&
+        fph_scanner_error(fs->scanner, &why) < 0) {
         return why;
     }
     if (xen_enabled()) {
@@ -341,6 +342,21 @@ static const char *fph_source_refuse(FphSource *fs)
     }
     return NULL;
 }
+
+static bool fph_source_defer_armed(void)
+{
+    FphSource *fs = fph_source;
+
+    return fs && fs->state == FPH_STATE_ACTIVE && fs->hints &&
+           fph_hints_defer(fs->hints);
+}
+
+static const RAMSkipOps fph_source_ops = {
+    .chunk_armed = fph_source_chunk_armed,
+    .defer_armed = fph_source_defer_armed,
+    .hold_back = fph_hints_hold_back,
+    .free_page_hint = fph_hints_free_page,
+};
 
 /* First sync done: the bitmaps exist, the log is on. */
 static void fph_source_start(FphSource *fs)
@@ -373,15 +389,18 @@ static void fph_source_start(FphSource *fs)
         return;
     }
     fph_source_set_state(fs, FPH_STATE_ACTIVE, NULL);
-    ram_chunk_armed_set(fph_source_chunk_armed);
 }
 
 /* A sync begins, and ends the epoch; a scan that is under way ends before. */
 static void fph_source_next_epoch(FphSource *fs)
 {
-    QEMU_LOCK_GUARD(&fph_lock);
-
-    fs->epoch++;
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        fs->epoch++;
+    }
+    if (fs->hints && fs->epoch > 1) {
+        fph_hints_close(fs->hints, "the next bitmap synchronization came "
+                                   "before the whole answer");
+    }
     if (fs->epoch != 2) {
         return;
     }
@@ -389,10 +408,8 @@ static void fph_source_next_epoch(FphSource *fs)
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
-        if (block->skip) {
-            uint64_t chunk = (uint64_t)qemu_target_page_size() <<
-                             block->rb->clear_bmap_shift;
-            uint64_t total = DIV_ROUND_UP(block->region.used, chunk);
+        if (block->verdict.method != FPH_METHOD_NONE) {
+            uint64_t total = DIV_ROUND_UP(block->region.used, block->chunk);
 
             stat64_add(&fs->chunks_not_scanned,
                        total - MIN(total, block->chunks_seen));
@@ -400,26 +417,47 @@ static void fph_source_next_epoch(FphSource *fs)
     }
 }
 
+/* A sync has ended. */
+static void fph_source_begin_epoch(FphSource *fs)
+{
+    if (fs->epoch == 1) {
+        fph_source_start(fs);
+    }
+    if (fs->hints && fs->state == FPH_STATE_ACTIVE) {
+        fph_hints_open(fs->hints);
+    }
+}
+
 /* The migration begins. */
 static void fph_source_arm(FphSource *fs)
 {
     const char *why = fph_source_refuse(fs);
+    const char *mute = "";
 
-    QEMU_LOCK_GUARD(&fph_lock);
+    if (fs->hints) {
+        mute = fph_hints_reset(fs->hints);
+        if (!why && fs->mode == FPH_MODE_PV) {
+            why = mute;
+        }
+    }
 
-    g_ptr_array_set_size(fs->blocks, 0);
-    fs->epoch = 0;
-    stat64_set(&fs->chunks, 0);
-    stat64_set(&fs->chunks_not_scanned, 0);
-    stat64_set(&fs->given_up, 0);
-    stat64_set(&fs->scan_ns, 0);
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        g_ptr_array_set_size(fs->blocks, 0);
+        fs->epoch = 0;
+        fs->scan_when_armed = mute != NULL;
+        stat64_set(&fs->chunks, 0);
+        stat64_set(&fs->chunks_not_scanned, 0);
+        stat64_set(&fs->given_up, 0);
+        stat64_set(&fs->scan_ns, 0);
+    }
 
+    fs->armed = true;
     if (why) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
         return;
     }
     fph_source_set_state(fs, FPH_STATE_READY, NULL);
-    fs->armed = true;
+    qatomic_set(&ram_skip_ops, &fph_source_ops);
 }
 
 /* The migration is over, or failed at any point. */
@@ -429,7 +467,10 @@ static void fph_source_disarm(FphSource *fs)
         return;
     }
     fs->armed = false;
-    ram_chunk_armed_set(NULL);
+    qatomic_set(&ram_skip_ops, NULL);
+    if (fs->hints) {
+        fph_hints_end(fs->hints);
+    }
 
     QEMU_LOCK_GUARD(&fph_lock);
 
@@ -466,7 +507,7 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
     FphSource *fs = container_of(notifier, FphSource, precopy_notifier);
     PrecopyNotifyData *data = opaque;
 
-    if (!fs->armed) {
+    if (!fs->armed || fs->state == FPH_STATE_INACTIVE) {
         return 0;
     }
 
@@ -475,9 +516,7 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
         fph_source_next_epoch(fs);
         break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
-        if (fs->epoch == 1) {
-            fph_source_start(fs);
-        }
+        fph_source_begin_epoch(fs);
         break;
     case PRECOPY_NOTIFY_CLEANUP:
         fph_source_disarm(fs);
@@ -486,6 +525,16 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
         break;
     }
     return 0;
+}
+
+static bool fph_source_is_complete(FphSource *fs, const char *name,
+                                   Error **errp)
+{
+    if (fph_source != fs) {
+        return false;
+    }
+    error_setg(errp, "%s cannot be changed after creation", name);
+    return true;
 }
 
 static int fph_source_get_mode(Object *obj, Error **errp)
@@ -497,12 +546,51 @@ static void fph_source_set_mode(Object *obj, int mode, Error **errp)
 {
     FphSource *fs = FPH_SOURCE(obj);
 
-    if (fph_source == fs) {
-        error_setg(errp, "mode cannot be changed after creation");
+    if (fph_source_is_complete(fs, "mode", errp)) {
         return;
     }
     fs->mode = mode;
     fs->mode_set = true;
+}
+
+static char *fph_source_get_pv_device(Object *obj, Error **errp)
+{
+    return g_strdup(FPH_SOURCE(obj)->pv_device);
+}
+
+static void fph_source_set_pv_device(Object *obj, const char *value,
+                                     Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (fph_source_is_complete(fs, "pv-device", errp)) {
+        return;
+    }
+    g_free(fs->pv_device);
+    fs->pv_device = g_strdup(value);
+}
+
+static void fph_source_get_ms(Object *obj, Visitor *v, const char *name,
+                              void *opaque, Error **errp)
+{
+    visit_type_uint32(v, name, (uint32_t *)((char *)obj + (size_t)opaque),
+                      errp);
+}
+
+static void fph_source_set_ms(Object *obj, Visitor *v, const char *name,
+                              void *opaque, Error **errp)
+{
+    uint32_t value;
+
+    if (!visit_type_uint32(v, name, &value, errp)) {
+        return;
+    }
+    if (value > FPH_PV_WAIT_MAX) {
+        error_setg(errp, "%s takes milliseconds, from 0 to %d", name,
+                   FPH_PV_WAIT_MAX);
+        return;
+    }
+    *(uint32_t *)((char *)obj + (size_t)opaque) = value;
 }
 
 static void fph_source_complete(UserCreatable *uc, Error **errp)
@@ -514,11 +602,9 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
         error_setg(errp, "fph-source needs the property 'mode'");
         return;
     }
-    if (fs->mode != FPH_MODE_PAGEMAP) {
-        error_setg(errp, "mode=%s needs a device through which the guest "
-                   "reports its free pages, and this QEMU has none that "
-                   "fph-source can use; mode=pagemap works",
-                   FphMode_str(fs->mode));
+    if (fs->pv_device && fs->mode == FPH_MODE_PAGEMAP) {
+        error_setg(errp, "mode=pagemap does not ask the guest, so there is "
+                   "nothing that pv-device could do");
         return;
     }
     if (fph_source) {
@@ -531,8 +617,12 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
         error_setg(errp, "out of memory for fph-source");
         return;
     }
-    if (fph_scanner_error(fs->scanner, &why) < 0) {
+    if (fs->mode == FPH_MODE_PAGEMAP &&
+        fph_scanner_error(fs->scanner, &why) < 0) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
+    }
+    if (fph_source_asks_guest(fs)) {
+        fs->hints = fph_hints_new(fs);
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
@@ -554,6 +644,7 @@ static void fph_source_init(Object *obj)
     FphSource *fs = FPH_SOURCE(obj);
 
     fs->blocks = g_ptr_array_new_with_free_func(fph_block_free);
+    fs->pv_wait = FPH_PV_WAIT_DEFAULT;
 }
 
 static void fph_source_finalize(Object *obj)
@@ -569,8 +660,10 @@ static void fph_source_finalize(Object *obj)
             fph_source = NULL;
         }
     }
+    fph_hints_free(fs->hints);
     g_ptr_array_unref(fs->blocks);
     fph_scanner_close(fs->scanner);
+    g_free(fs->pv_device);
     g_free(fs->inactive_reason);
 }
 
@@ -585,6 +678,20 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                    fph_source_get_mode, fph_source_set_mode);
     object_class_property_set_description(oc, "mode",
         "Which witness decides that a page can be left out");
+    object_class_property_add_str(oc, "pv-device", fph_source_get_pv_device,
+                                  fph_source_set_pv_device);
+    object_class_property_set_description(oc, "pv-device",
+        "Device through which the guest reports its free pages");
+    object_class_property_add(oc, "pv-wait", "uint32", fph_source_get_ms,
+                              fph_source_set_ms, NULL,
+                              (void *)offsetof(FphSource, pv_wait));
+    object_class_property_set_description(oc, "pv-wait",
+        "Longest wait for the guest before pages are sent (milliseconds)");
+    object_class_property_add(oc, "x-pv-delay", "uint32", fph_source_get_ms,
+                              fph_source_set_ms, NULL,
+                              (void *)offsetof(FphSource, pv_delay));
+    object_class_property_set_description(oc, "x-pv-delay",
+        "Delay before a part of an answer is used (milliseconds), for tests");
 }
 
 static const TypeInfo fph_source_info = {
@@ -624,11 +731,19 @@ static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
     info->skipped = counts.skipped;
     info->unmapped = counts.reason[FPH_UNMAPPED];
     info->zero_mapped = counts.reason[FPH_ZERO_MAPPED];
+    info->free = counts.reason[FPH_FREE];
+    info->both = counts.both;
+    info->guest_only = info->free - info->both;
+    info->host_only = info->skipped - info->free;
     info->resent = counts.resent;
 
     sum->skipped += info->skipped;
     sum->unmapped += info->unmapped;
     sum->zero_mapped += info->zero_mapped;
+    sum->free += info->free;
+    sum->guest_only += info->guest_only;
+    sum->host_only += info->host_only;
+    sum->both += info->both;
     sum->resent += info->resent;
     return info;
 }
@@ -657,6 +772,9 @@ FphInfoList *qmp_query_fph(Error **errp)
     info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
     info->given_up = stat64_get(&fs->given_up);
     info->scan_ns = stat64_get(&fs->scan_ns);
+    if (fs->hints) {
+        info->hints = fph_hints_query(fs->hints);
+    }
 
     tail = &info->blocks;
     for (guint i = 0; i < fs->blocks->len; i++) {
@@ -664,5 +782,38 @@ FphInfoList *qmp_query_fph(Error **errp)
                                    g_ptr_array_index(fs->blocks, i), info));
     }
     QAPI_LIST_PREPEND(list, info);
+    return list;
+}
+
+FphPageRangeList *qmp_x_query_fph_pages(Error **errp)
+{
+    FphPageRangeList *list = NULL, **tail = &list;
+    FphSource *fs = fph_source;
+
+    for (guint i = 0; fs && i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+        uint64_t npages = block->region.used / qemu_target_page_size();
+        FphPageRange *range = NULL;
+
+        for (uint64_t page = 0; block->skip && page < npages; page++) {
+            unsigned int why = fph_skip_test(block->skip, page);
+            bool guest = why & (1 << FPH_FREE);
+            bool host = why & ~(1 << FPH_FREE);
+
+            if (!why) {
+                range = NULL;
+                continue;
+            }
+            if (!range || range->guest != guest || range->host != host) {
+                range = g_new0(FphPageRange, 1);
+                range->block = g_strdup(block->name);
+                range->first = page;
+                range->guest = guest;
+                range->host = host;
+                QAPI_LIST_APPEND(tail, range);
+            }
+            range->count++;
+        }
+    }
     return list;
 }

@@ -7,6 +7,7 @@
 #define SYSTEM_FPH_H
 
 #include "exec/hwaddr.h"
+#include "qapi/qapi-types-fph.h"
 #include "qom/object.h"
 
 #include <fph/hint.h>
@@ -27,6 +28,8 @@ DECLARE_CLASS_CHECKERS(FphHinterClass, FPH_HINTER, TYPE_FPH_HINTER)
  */
 struct FphHinterClass {
     InterfaceClass parent_class;
+
+    FphTransport transport;
 
     /*
      * Is there a guest that can be asked now?  Fills @traits (FPH_GUEST_*) if

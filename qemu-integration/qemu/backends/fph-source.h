@@ -1,0 +1,133 @@
+/*
+ * fph-source: what its files share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef BACKENDS_FPH_SOURCE_H
+#define BACKENDS_FPH_SOURCE_H
+
+#include "qapi/qapi-types-fph.h"
+#include "qapi/qapi-types-qom.h"
+#include "qemu/stats64.h"
+#include "qemu/thread.h"
+#include "exec/ramblock.h"
+#include "qom/object.h"
+#include "system/fph.h"
+
+#include <fph/scan.h>
+#include <fph/skip.h>
+
+#define TYPE_FPH_SOURCE "fph-source"
+OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
+
+typedef struct FphHints FphHints;
+
+typedef struct FphBlock {
+    RAMBlock *rb;               /* NULL once the migration has ended */
+    char *name;
+    struct fph_region region;
+    struct fph_verdict verdict;
+    struct fph_skip *skip;      /* NULL if nothing can be left out */
+    bool hints;                 /* ordinary guest RAM that the guest may name */
+    uint64_t chunk;             /* bytes whose dirty log is cleared at once */
+    uint64_t chunks_seen;       /* in the first epoch */
+} FphBlock;
+
+struct FphSource {
+    Object parent;
+
+    bool mode_set;
+    FphMode mode;
+    char *pv_device;
+    uint32_t pv_wait;           /* ms */
+    uint32_t pv_delay;          /* ms, for tests */
+    struct fph_scanner *scanner;
+    NotifierWithReturn migration_notifier;
+    NotifierWithReturn precopy_notifier;
+
+    /* Protected by the BQL */
+    bool armed;                 /* an outgoing migration began, not ended */
+    FphState state;
+    char *inactive_reason;
+
+    /* Written under the BQL and fph_lock, so that either is enough to read */
+    GPtrArray *blocks;          /* of FphBlock */
+    unsigned int epoch;         /* bitmap syncs begun */
+    bool scan_when_armed;       /* nobody scans ahead */
+
+    /* Written under fph_lock, read by all */
+    Stat64 chunks;
+    Stat64 chunks_not_scanned;
+    Stat64 given_up;
+    Stat64 scan_ns;
+
+    FphHints *hints;            /* NULL with mode=pagemap */
+};
+
+/*
+ * fph_lock is held while bits are cleared: the object, its blocks and the
+ * epoch stay as they are meanwhile.  It nests inside the bitmap mutex and
+ * inside the BQL, and nothing that needs either of them is called under it.
+ */
+extern QemuMutex fph_lock;
+
+static inline bool fph_source_asks_host(FphSource *fs)
+{
+    return fs->mode != FPH_MODE_PV;
+}
+
+static inline bool fph_source_asks_guest(FphSource *fs)
+{
+    return fs->mode != FPH_MODE_PAGEMAP;
+}
+
+/* fph_lock or the BQL is held.  @rb is not used but to compare. */
+FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb);
+
+/* Is the block's memory at the destination zero before anything was sent? */
+bool fph_block_is_fresh(const FphBlock *block);
+
+/* Bits of @skip and the like, for the part of @block that was just looked at */
+struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb);
+
+/* The bitmap mutex and fph_lock are held; returns the dirty bits cleared */
+uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
+                        uint64_t start, uint64_t len);
+
+/*
+ * The guest's part of a migration.  All under the BQL but for the last two.
+ */
+FphHints *fph_hints_new(FphSource *fs);
+void fph_hints_free(FphHints *h);
+
+/* A migration begins: forget the last one.  NULL, or why nobody can be asked */
+const char *fph_hints_reset(FphHints *h);
+
+/* A sync has ended: clear all dirty logs, and ask for what is free then */
+void fph_hints_open(FphHints *h);
+
+/* The answer to the request, if one is open, is too late from now on */
+void fph_hints_close(FphHints *h, const char *why);
+
+/* The migration is over: no thread of ours is left */
+void fph_hints_end(FphHints *h);
+
+/* Will PRECOPY_NOTIFY_BITMAP_ARMED be sent later? */
+bool fph_hints_defer(FphHints *h);
+
+FphHintInfo *fph_hints_query(FphHints *h);
+
+/* Waits a little; false if the sending of pages can begin */
+bool fph_hints_hold_back(void);
+
+/* A free page hint of the balloon; false if it is not for us */
+bool fph_hints_free_page(void *addr, size_t len);
+
+/*
+ * A hinter for the free page hints of @balloon, a virtio-balloon device.  NULL
+ * if the device was not given that feature.
+ */
+FphHinter *fph_balloon_new(Object *balloon);
+DeviceState *fph_balloon_device(FphHinter *h);
+
+#endif

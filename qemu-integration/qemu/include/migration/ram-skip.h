@@ -1,0 +1,53 @@
+/*
+ * Leaving guest pages out of an outgoing migration
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef MIGRATION_RAM_SKIP_H
+#define MIGRATION_RAM_SKIP_H
+
+#include "exec/ramblock.h"
+
+/* What somebody who knows pages that need not be sent wants to be asked */
+typedef struct RAMSkipOps {
+    /*
+     * The dirty log of a chunk of @rb was cleared: from now on each write is
+     * seen by the next bitmap sync.  May clear bits of the chunk in rb->bmap,
+     * and returns how many it cleared.  @len can reach beyond the used length.
+     * Runs under bitmap_mutex, or during setup under the BQL.
+     */
+    uint64_t (*chunk_armed)(RAMBlock *rb, uint64_t start, uint64_t len);
+
+    /*
+     * A bitmap sync is over.  Returns true if PRECOPY_NOTIFY_BITMAP_ARMED is
+     * not to follow at once, but will be sent by whoever returned true, or not
+     * at all.  Runs under the BQL.
+     */
+    bool (*defer_armed)(void);
+
+    /*
+     * Pages are about to be sent.  Returns true, not before some time has
+     * passed, to be asked again before that.  Runs without locks.
+     */
+    bool (*hold_back)(void);
+
+    /* Returns true if it takes care of the hint.  Runs without locks. */
+    bool (*free_page_hint)(void *addr, size_t len);
+} RAMSkipOps;
+
+/* NULL, or hooks that are all there; to be set under the BQL */
+extern const RAMSkipOps *ram_skip_ops;
+
+/*
+ * Both are for the time between the first bitmap sync of a migration and
+ * PRECOPY_NOTIFY_CLEANUP, and take bitmap_mutex, which the sending of pages
+ * can hold for 50 ms.
+ */
+
+/* Clear the dirty log of the chunk around @offset, unless that was done */
+void ram_skip_arm(RAMBlock *rb, uint64_t offset);
+
+/* Call @func, which clears dirty bits and returns how many it cleared */
+void ram_skip(uint64_t (*func)(void *opaque), void *opaque);
+
+#endif
