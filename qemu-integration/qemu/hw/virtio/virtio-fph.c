@@ -439,6 +439,7 @@ static void virtio_fph_class_init(ObjectClass *klass, void *data)
     vdc->reset = virtio_fph_reset;
     vdc->vmsd = &vmstate_virtio_fph_device;
 
+    fhc->transport = FPH_TRANSPORT_VIRTIO_FPH;
     fhc->ready = virtio_fph_ready;
     fhc->request = virtio_fph_request;
     fhc->stop = virtio_fph_stop;
