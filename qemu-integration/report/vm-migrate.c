@@ -30,6 +30,11 @@ void vm_fph_clear(struct vm_fph *fph)
 {
 	g_free(fph->state);
 	g_free(fph->reason);
+	g_free(fph->hints.state);
+	g_free(fph->hints.reason);
+	g_free(fph->hints.transport);
+	g_free(fph->hints.device);
+	g_free(fph->hints.walk);
 	g_clear_pointer(&fph->raw, json_node_unref);
 	*fph = (struct vm_fph){ 0 };
 }
@@ -39,6 +44,30 @@ void vm_migration_clear(struct vm_migration *m)
 	g_free(m->status);
 	vm_fph_clear(&m->fph);
 	*m = (struct vm_migration){ 0 };
+}
+
+static void take_hints(struct vm_hints *h, JsonObject *o)
+{
+	*h = (struct vm_hints){
+		.present = true,
+		.state = text(o, "state"),
+		.reason = text(o, "reason"),
+		.transport = text(o, "transport"),
+		.device = text(o, "device"),
+		.requests = number(o, "requests"),
+		.answers = number(o, "answers"),
+		.stale = number(o, "stale"),
+		.free = number(o, "free"),
+		.arm_ns = number(o, "arm-ns"),
+		.latency_ns = number(o, "latency-ns"),
+		.apply_ns = number(o, "apply-ns"),
+		.wait_ns = number(o, "wait-ns"),
+		.walk = text(o, "walk"),
+		.walk_ns = number(o, "walk-ns"),
+		.lock_ns = number(o, "lock-ns"),
+		.guest_pages = number(o, "guest-pages"),
+		.guest_entries = number(o, "guest-entries"),
+	};
 }
 
 bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
@@ -64,11 +93,15 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 	list = json_node_get_array(node);
 	for (i = 0; i < json_array_get_length(list); i++) {
 		JsonNode *e = json_array_get_element(list, i);
+		JsonNode *hints;
 		JsonObject *o;
 
 		if (!JSON_NODE_HOLDS_OBJECT(e))
 			continue;
 		o = json_node_get_object(e);
+		hints = json_object_get_member(o, "hints");
+		if (hints && JSON_NODE_HOLDS_OBJECT(hints) && !ret->hints.present)
+			take_hints(&ret->hints, json_node_get_object(hints));
 		ret->present = true;
 		if (!ret->state)
 			ret->state = text(o, "state");
@@ -79,6 +112,10 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 		ret->skipped += number(o, "skipped");
 		ret->unmapped += number(o, "unmapped");
 		ret->zero_mapped += number(o, "zero-mapped");
+		ret->free += number(o, "free");
+		ret->guest_only += number(o, "guest-only");
+		ret->host_only += number(o, "host-only");
+		ret->both += number(o, "both");
 		ret->resent += number(o, "resent");
 		ret->chunks += number(o, "chunks");
 		ret->chunks_not_scanned += number(o, "chunks-not-scanned");

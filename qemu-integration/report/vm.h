@@ -160,13 +160,27 @@ struct vm_migrate_opts {
 	unsigned int poll_ms;		/* between two query-migrate; 0: 5 */
 };
 
+/* What the guest said about its free pages: "hints" of query-fph. */
+struct vm_hints {
+	bool present;			/* this mode asks the guest */
+	char *state;
+	char *reason;			/* NULL: all went well */
+	char *transport, *device;	/* NULL: the guest cannot report */
+	guint64 requests, answers, stale, free;
+	guint64 arm_ns, latency_ns, apply_ns, wait_ns;
+	char *walk;			/* NULL: the guest's driver did not say what it did, */
+	guint64 walk_ns, lock_ns, guest_pages, guest_entries;	/* and these are 0 */
+};
+
 /* Sum over the fph-source objects, of which there is one. */
 struct vm_fph {
 	bool present;			/* there is such an object */
 	char *state;
 	char *reason;			/* inactive-reason, or NULL */
-	guint64 skipped, unmapped, zero_mapped, resent;
+	guint64 skipped, unmapped, zero_mapped, free, resent;
+	guint64 guest_only, host_only, both;
 	guint64 epoch, chunks, chunks_not_scanned, given_up, scan_ns, page_size;
+	struct vm_hints hints;
 	JsonNode *raw;			/* the answer to query-fph */
 };
 
