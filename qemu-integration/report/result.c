@@ -32,6 +32,11 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_WARM] = { "warm_kib", "memory touched and released right before", true },
 };
 
+const struct text_desc text_descs[T_COUNT] = {
+	[T_FPH_STATE] = { "fph.state", "state of fph-source" },
+	[T_FPH_REASON] = { "fph.inactive_reason", "why it left out nothing" },
+};
+
 static const struct {
 	const char *key;
 	size_t offset;
@@ -52,14 +57,19 @@ static char **machine_string(const struct machine *m, size_t i)
 struct run *run_new(const char *scenario, const char *mode)
 {
 	struct run *r = g_new0(struct run, 1);
+	int k;
 
 	r->scenario = g_strdup(scenario);
 	r->mode = g_strdup(mode);
+	for (k = 0; k < V_COUNT; k++)
+		r->v[k] = NO_VALUE;
 	return r;
 }
 
 void run_free(struct run *r)
 {
+	int k;
+
 	if (!r)
 		return;
 	g_free(r->scenario);
@@ -67,8 +77,8 @@ void run_free(struct run *r)
 	g_free(r->ram);
 	g_free(r->error);
 	g_free(r->log);
-	g_free(r->fph_state);
-	g_free(r->fph_reason);
+	for (k = 0; k < T_COUNT; k++)
+		g_free(r->text[k]);
 	g_free(r);
 }
 
@@ -115,7 +125,7 @@ static int by_size(const void *a, const void *b)
 double median(double *v, size_t n)
 {
 	if (n == 0)
-		return 0;
+		return NAN;
 	qsort(v, n, sizeof(*v), by_size);
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
@@ -143,12 +153,37 @@ static double ratio(double x, double base)
 	return base > 0 ? x / base : -1;
 }
 
+/* @v: room for as many values as there are runs */
+static void sum_up(struct summary *s, const struct result *result, double *v)
+{
+	guint i;
+	int k;
+
+	for (i = 0; i < result->runs->len; i++) {
+		const struct run *r = result->runs->pdata[i];
+
+		for (k = 0; k < T_COUNT; k++)
+			if (same(s, r->scenario, r->mode) && !s->text[k])
+				s->text[k] = r->text[k];
+	}
+	for (k = 0; k < V_COUNT; k++) {
+		size_t n = 0;
+
+		for (i = 0; i < result->runs->len; i++) {
+			const struct run *r = result->runs->pdata[i];
+
+			if (r->ok && same(s, r->scenario, r->mode) && r->v[k] != NO_VALUE)
+				v[n++] = r->v[k];
+		}
+		s->v[k] = median(v, n);
+	}
+}
+
 GPtrArray *result_summary(const struct result *result)
 {
 	GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
 	double *v = g_new(double, result->runs->len + 1);
-	guint i, j;
-	int k;
+	guint i;
 
 	for (i = 0; i < result->runs->len; i++) {
 		const struct run *r = result->runs->pdata[i];
@@ -164,21 +199,8 @@ GPtrArray *result_summary(const struct result *result)
 		s->n += r->ok;
 		s->failed += !r->ok;
 	}
-	for (i = 0; i < all->len; i++) {
-		struct summary *s = all->pdata[i];
-
-		for (k = 0; k < V_COUNT; k++) {
-			size_t n = 0;
-
-			for (j = 0; j < result->runs->len; j++) {
-				const struct run *r = result->runs->pdata[j];
-
-				if (r->ok && same(s, r->scenario, r->mode))
-					v[n++] = r->v[k];
-			}
-			s->v[k] = median(v, n);
-		}
-	}
+	for (i = 0; i < all->len; i++)
+		sum_up(all->pdata[i], result, v);
 	for (i = 0; i < all->len; i++) {
 		struct summary *s = all->pdata[i];
 		const struct summary *none = find_summary(all, s->scenario, "none");
@@ -206,24 +228,38 @@ static JsonObject *sub_object(JsonObject *o, const char *name)
 	return sub;
 }
 
-/* @x: an integer is written as one */
-static void set_value(JsonObject *o, const char *path, double x)
+static const char *last_key(const char *path)
+{
+	const char *dot = strrchr(path, '.');
+
+	return dot ? dot + 1 : path;
+}
+
+/* The object in @o that holds the last key of @path, made if it takes that. */
+static JsonObject *make_way(JsonObject *o, const char *path)
 {
 	g_auto(GStrv) keys = g_strsplit(path, ".", -1);
 	char **k;
 
 	for (k = keys; k[1]; k++)
 		o = sub_object(o, *k);
-	if (x == floor(x))
-		json_object_set_int_member(o, *k, (gint64)x);
-	else
-		json_object_set_double_member(o, *k, x);
+	return o;
 }
 
-static void set_string(JsonObject *o, const char *key, const char *s)
+/* @x: an integer is written as one */
+static void set_value(JsonObject *o, const char *path, double x)
+{
+	o = make_way(o, path);
+	if (x == floor(x))
+		json_object_set_int_member(o, last_key(path), (gint64)x);
+	else
+		json_object_set_double_member(o, last_key(path), x);
+}
+
+static void set_string(JsonObject *o, const char *path, const char *s)
 {
 	if (s)
-		json_object_set_string_member(o, key, s);
+		json_object_set_string_member(make_way(o, path), last_key(path), s);
 }
 
 static void set_ratio(JsonObject *o, const char *key, double x)
@@ -251,12 +287,10 @@ static JsonObject *run_to_json(const struct run *r)
 		return o;
 	}
 	for (k = 0; k < V_COUNT; k++)
-		if (r->fph_state || !g_str_has_prefix(value_descs[k].path, "fph."))
+		if (r->v[k] != NO_VALUE)
 			set_value(o, value_descs[k].path, r->v[k]);
-	if (r->fph_state) {
-		set_string(sub_object(o, "fph"), "state", r->fph_state);
-		set_string(sub_object(o, "fph"), "inactive_reason", r->fph_reason);
-	}
+	for (k = 0; k < T_COUNT; k++)
+		set_string(o, text_descs[k].path, r->text[k]);
 	return o;
 }
 
@@ -269,8 +303,9 @@ static JsonObject *summary_to_json(const struct summary *s)
 	json_object_set_string_member(o, "mode", s->mode);
 	json_object_set_int_member(o, "n", s->n);
 	json_object_set_int_member(o, "failed", s->failed);
-	for (k = 0; k < V_COUNT && s->n; k++)
-		set_value(o, value_descs[k].path, s->v[k]);
+	for (k = 0; k < V_COUNT; k++)
+		if (!isnan(s->v[k]))
+			set_value(o, value_descs[k].path, s->v[k]);
 	set_ratio(o, "time_ratio", s->time_ratio);
 	set_ratio(o, "bytes_ratio", s->bytes_ratio);
 	return o;
@@ -344,17 +379,21 @@ static bool get_count(JsonObject *o, const char *where, const char *key, bool op
 	return true;
 }
 
-static bool get_value(JsonObject *o, const char *where, const struct value_desc *d,
-		      guint64 *ret, GError **error)
+/*
+ * The object in @o that holds the last key of @path; @place grows by its name.
+ * NULL in @ret if it is missing, which is an error unless @optional.
+ */
+static bool find_way(JsonObject *o, const char *path, bool optional, GString *place,
+		     JsonObject **ret, GError **error)
 {
-	g_auto(GStrv) keys = g_strsplit(d->path, ".", -1);
-	g_autoptr(GString) place = g_string_new(where);
+	g_auto(GStrv) keys = g_strsplit(path, ".", -1);
 	char **k;
 
+	*ret = NULL;
 	for (k = keys; k[1]; k++) {
 		JsonNode *n = json_object_get_member(o, *k);
 
-		if (!n && d->optional)
+		if (!n && optional)
 			return true;
 		if (!n)
 			return bad(error, place->str, *k, "missing");
@@ -363,14 +402,34 @@ static bool get_value(JsonObject *o, const char *where, const struct value_desc 
 		o = json_node_get_object(n);
 		g_string_append_printf(place, ".%s", *k);
 	}
-	return get_count(o, place->str, *k, d->optional, ret, error);
+	*ret = o;
+	return true;
+}
+
+static bool get_value(JsonObject *o, const char *where, const struct value_desc *d,
+		      guint64 *ret, GError **error)
+{
+	g_autoptr(GString) place = g_string_new(where);
+
+	if (!find_way(o, d->path, d->optional, place, &o, error))
+		return false;
+	return !o || get_count(o, place->str, last_key(d->path), d->optional, ret, error);
+}
+
+static bool get_text(JsonObject *o, const char *where, const struct text_desc *d,
+		     char **ret, GError **error)
+{
+	g_autoptr(GString) place = g_string_new(where);
+
+	if (!find_way(o, d->path, true, place, &o, error))
+		return false;
+	return !o || get_string(o, place->str, last_key(d->path), true, ret, error);
 }
 
 static bool get_run(JsonNode *node, const char *where, struct run *r, GError **error)
 {
 	g_autofree char *status = NULL;
-	JsonObject *o, *fph;
-	JsonNode *n;
+	JsonObject *o;
 	int k;
 
 	if (!JSON_NODE_HOLDS_OBJECT(node))
@@ -392,14 +451,10 @@ static bool get_run(JsonNode *node, const char *where, struct run *r, GError **e
 	for (k = 0; k < V_COUNT; k++)
 		if (!get_value(o, where, &value_descs[k], &r->v[k], error))
 			return false;
-	n = json_object_get_member(o, "fph");
-	if (!n)
-		return true;
-	if (!JSON_NODE_HOLDS_OBJECT(n))
-		return bad(error, where, "fph", "must be an object");
-	fph = json_node_get_object(n);
-	return get_string(fph, where, "state", false, &r->fph_state, error) &&
-	       get_string(fph, where, "inactive_reason", true, &r->fph_reason, error);
+	for (k = 0; k < T_COUNT; k++)
+		if (!get_text(o, where, &text_descs[k], &r->text[k], error))
+			return false;
+	return true;
 }
 
 static bool get_result(JsonObject *o, struct result *r, GError **error)

@@ -2,8 +2,8 @@
 /*
  * What was measured: kept, summed up, written to and read from JSON.
  *
- * The one table of values (result.c) drives the JSON in both directions, the
- * medians and the help text; a new figure is one line there.
+ * The tables of values and of texts (result.c) drive the JSON in both
+ * directions, the medians and the help text; a new figure is one line there.
  */
 #ifndef FPH_REPORT_RESULT_H
 #define FPH_REPORT_RESULT_H
@@ -29,10 +29,23 @@ enum value {
 struct value_desc {
 	const char *path;	/* JSON key, of objects in objects: "pages.sent" */
 	const char *help;
-	bool optional;		/* counts as 0 where it is missing */
+	bool optional;		/* may be NO_VALUE, and is then not in the JSON */
 };
 
 extern const struct value_desc value_descs[V_COUNT];
+
+/* A figure that a run does not have, as there was no fph-source for instance. */
+#define NO_VALUE	G_MAXUINT64
+
+/* What words a run has, each of them optional. */
+enum text { T_FPH_STATE, T_FPH_REASON, T_COUNT };
+
+struct text_desc {
+	const char *path;
+	const char *help;
+};
+
+extern const struct text_desc text_descs[T_COUNT];
 
 struct run {
 	char *scenario;
@@ -43,8 +56,7 @@ struct run {
 	bool ok;
 	char *error;		/* of a run that failed: the reason */
 	char *log;		/* and the folder with its logs, or NULL */
-	char *fph_state;	/* NULL without fph-source */
-	char *fph_reason;	/* why it was inactive, or NULL */
+	char *text[T_COUNT];	/* NULL: it has none */
 	guint64 v[V_COUNT];
 };
 
@@ -65,7 +77,8 @@ struct summary {
 	const char *scenario, *mode;	/* belong to the first run */
 	const struct run *first;
 	guint64 n, failed;
-	double v[V_COUNT];	/* medians of the n that did not fail */
+	const char *text[T_COUNT];	/* of the first run that has it */
+	double v[V_COUNT];	/* medians of the runs that have it; NAN: none has */
 	double time_ratio, bytes_ratio;	/* to mode none; negative: there is none */
 };
 
@@ -92,7 +105,7 @@ struct result *result_from_json(const char *text, GError **error);
 /** result_load() - result_from_json() of a file; the message begins with its name. */
 struct result *result_load(const char *path, GError **error);
 
-/** median() - of @n values, which it sorts; 0 of none. */
+/** median() - of @n values, which it sorts; NAN of none. */
 double median(double *v, size_t n);
 
 #endif

@@ -83,9 +83,12 @@ static void help(void)
 	       "booted and idle; the modes take turns. Before each, as much of this machine's\n"
 	       "memory is touched and released as the migration may need: a virtual machine may\n"
 	       "have given it back to its host, and getting it again is not what is measured.\n\n%s", what);
-	fputs("\nFigures of a run in JSON:\n", stdout);
+	fputs("\nFigures of a run in JSON, as far as it has them:\n", stdout);
 	for (k = 0; k < V_COUNT; k++)
 		printf("  %-26s %s\n", value_descs[k].path, value_descs[k].help);
+	fputs("\nIts words:\n", stdout);
+	for (k = 0; k < T_COUNT; k++)
+		printf("  %-26s %s\n", text_descs[k].path, text_descs[k].help);
 }
 
 /* Options. */
@@ -295,14 +298,15 @@ static void take(struct run *r, const struct vm_migration *m)
 	r->v[V_DST_AFTER] = m->dst_after.rss_kib;
 	r->v[V_SRC_CPU] = m->src_after.cpu_ms - m->src_before.cpu_ms;
 	r->v[V_DST_CPU] = m->dst_after.cpu_ms - m->dst_before.cpu_ms;
-	if (!m->fph.present)
-		return;
-	r->fph_state = g_strdup(m->fph.state ? m->fph.state : "unknown");
-	r->fph_reason = g_strdup(m->fph.reason);
+	/* Without fph-source all of these are 0. */
 	r->v[V_UNMAPPED] = m->fph.unmapped;
 	r->v[V_ZERO_MAPPED] = m->fph.zero_mapped;
 	r->v[V_SKIPPED] = m->fph.skipped;
 	r->v[V_RESENT] = m->fph.resent;
+	if (!m->fph.present)
+		return;
+	r->text[T_FPH_STATE] = g_strdup(m->fph.state ? m->fph.state : "unknown");
+	r->text[T_FPH_REASON] = g_strdup(m->fph.reason);
 	r->v[V_SCAN_NS] = m->fph.scan_ns;
 	r->v[V_CHUNKS] = m->fph.chunks;
 	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;

@@ -1,41 +1,56 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "table.h"
 
+#include <math.h>
 #include <string.h>
 
-#define WIDTH	80
+#define WIDTH		80
+#define LABEL_WIDTH	20	/* of the rows with a column for each mode */
+#define MODE_WIDTH	15
 
-enum kind { K_MODE, K_RUNS, K_COUNT, K_MIB, K_KIB_PAIR, K_TIME_RATIO, K_BYTES_RATIO };
+enum kind {
+	K_MODE, K_RUNS, K_COUNT, K_MIB, K_KIB_PAIR, K_NS_IN_MS, K_TIME_RATIO, K_BYTES_RATIO
+};
 
-struct column {
-	int table;		/* 0 above, 1 below */
+/* A figure: a column of a table with a row for each mode, or a row of one with columns for them. */
+struct figure {
 	const char *head;
-	int width;
+	int width;		/* of the column */
 	enum kind kind;
 	enum value value;	/* of a pair the first, the next is the second */
 	const char *help;
 };
 
-static const struct column columns[] = {
-	{ 0, "mode", -9, K_MODE, 0, "who said which pages can be left out" },
-	{ 0, "runs", 5, K_RUNS, 0, "runs that completed, of those tried; figures are medians" },
-	{ 0, "total ms", 10, K_COUNT, V_TOTAL_MS, "total time of the migration" },
-	{ 0, "of none", 9, K_TIME_RATIO, 0, "total time as a part of that in mode none" },
-	{ 0, "downtime", 10, K_COUNT, V_DOWNTIME_MS, "milliseconds the guest stood still" },
-	{ 0, "MiB", 9, K_MIB, V_BYTES, "data sent" },
-	{ 0, "of none", 9, K_BYTES_RATIO, 0, "data sent as a part of that in mode none" },
-	{ 0, "CPU src", 9, K_COUNT, V_SRC_CPU, "milliseconds of CPU time of the source, guest included" },
-	{ 0, "CPU dst", 9, K_COUNT, V_DST_CPU, "milliseconds of CPU time of the destination" },
-	{ 1, "mode", -9, K_MODE, 0, NULL },
-	{ 1, "sent", 9, K_COUNT, V_SENT, "pages sent with their content" },
-	{ 1, "zero", 9, K_COUNT, V_ZERO, "pages read, found to be zero and sent as such" },
-	{ 1, "unmapped", 9, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
-	{ 1, "zero-mapped", 12, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
-	{ 1, "RSS src MiB", 16, K_KIB_PAIR, V_SRC_BEFORE, "memory of the source before and after" },
-	{ 1, "RSS dst MiB", 16, K_KIB_PAIR, V_DST_BEFORE, "memory of the destination before and after" },
+static const struct figure times[] = {
+	{ "mode", -13, K_MODE, 0, "who said which pages can be left out" },
+	{ "runs", 6, K_RUNS, 0, "runs that completed, of those tried; figures are medians" },
+	{ "total ms", 9, K_COUNT, V_TOTAL_MS, "total time of the migration" },
+	{ "of none", 9, K_TIME_RATIO, 0, "total time as a part of that in mode none" },
+	{ "downtime", 9, K_COUNT, V_DOWNTIME_MS, "milliseconds the guest stood still" },
+	{ "MiB", 9, K_MIB, V_BYTES, "data sent" },
+	{ "of none", 9, K_BYTES_RATIO, 0, "data sent as a part of that in mode none" },
+	{ "CPU src", 8, K_COUNT, V_SRC_CPU, "milliseconds of CPU time of the source, guest included" },
+	{ "CPU dst", 8, K_COUNT, V_DST_CPU, "milliseconds of CPU time of the destination" },
+	{ NULL },
 };
 
-#define TABLES 2
+static const struct figure pages[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "sent", 11, K_COUNT, V_SENT, "pages sent with their content" },
+	{ "zero", 11, K_COUNT, V_ZERO, "pages read, found to be zero and sent as such" },
+	{ "RSS src MiB", 20, K_KIB_PAIR, V_SRC_BEFORE, "memory of the source before and after" },
+	{ "RSS dst MiB", 20, K_KIB_PAIR, V_DST_BEFORE, "memory of the destination before and after" },
+	{ NULL },
+};
+
+/* Rows, of the modes with fph-source. */
+static const struct figure left_out[] = {
+	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
+	{ "zero-mapped", 0, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
+	{ "sent after all", 0, K_COUNT, V_RESENT, "pages left out first, then dirtied" },
+	{ "scan ms", 0, K_NS_IN_MS, V_SCAN_NS, "time the host took to find its pages" },
+	{ NULL },
+};
 
 static char *percent(double ratio)
 {
@@ -44,30 +59,47 @@ static char *percent(double ratio)
 	return g_strdup_printf("%.1f%%", ratio * 100);
 }
 
-static char *cell(const struct column *c, const struct summary *s)
+static bool has(const struct summary *s, const struct figure *f)
 {
-	if (c->kind == K_MODE)
+	switch (f->kind) {
+	case K_COUNT:
+	case K_MIB:
+	case K_KIB_PAIR:
+	case K_NS_IN_MS:
+		return !isnan(s->v[f->value]);
+	case K_TIME_RATIO:
+	case K_BYTES_RATIO:
+		return s->n;
+	default:
+		return true;
+	}
+}
+
+static char *cell(const struct figure *f, const struct summary *s)
+{
+	if (!has(s, f))
+		return g_strdup(f->kind == K_COUNT && f->value == V_TOTAL_MS ? "failed" : "-");
+	switch (f->kind) {
+	case K_MODE:
 		return g_strdup(s->mode);
-	if (c->kind == K_RUNS)
+	case K_RUNS:
 		return g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT,
 				       s->n, s->n + s->failed);
-	if (!s->n)
-		return g_strdup(c->kind == K_COUNT && c->value == V_TOTAL_MS ? "failed" : "-");
-	switch (c->kind) {
 	case K_COUNT:
-		return g_strdup_printf("%.0f", s->v[c->value]);
+		return g_strdup_printf("%.0f", s->v[f->value]);
 	case K_MIB:
-		return g_strdup_printf("%.1f", s->v[c->value] / 1048576);
+		return g_strdup_printf("%.1f", s->v[f->value] / 1048576);
 	case K_KIB_PAIR:
-		return g_strdup_printf("%.0f -> %.0f", s->v[c->value] / 1024,
-				       s->v[c->value + 1] / 1024);
+		return g_strdup_printf("%.0f -> %.0f", s->v[f->value] / 1024,
+				       s->v[f->value + 1] / 1024);
+	case K_NS_IN_MS:
+		return g_strdup_printf("%.2f", s->v[f->value] / 1e6);
 	case K_TIME_RATIO:
 		return percent(s->time_ratio);
 	case K_BYTES_RATIO:
 		return percent(s->bytes_ratio);
-	default:
-		g_assert_not_reached();
 	}
+	g_assert_not_reached();
 }
 
 static void end_line(GString *out)
@@ -77,29 +109,60 @@ static void end_line(GString *out)
 	g_string_append_c(out, '\n');
 }
 
-static void add_table(GString *out, int table, GPtrArray *all, const char *scenario)
+/* A row for each mode. */
+static void add_columns(GString *out, const struct figure *figures, GPtrArray *modes)
 {
-	size_t k;
+	const struct figure *f;
 	guint i;
 
-	for (k = 0; k < G_N_ELEMENTS(columns); k++)
-		if (columns[k].table == table)
-			g_string_append_printf(out, "%*s", columns[k].width, columns[k].head);
+	g_string_append_c(out, '\n');
+	for (f = figures; f->head; f++)
+		g_string_append_printf(out, "%*s", f->width, f->head);
 	end_line(out);
-	for (i = 0; i < all->len; i++) {
-		const struct summary *s = all->pdata[i];
+	for (i = 0; i < modes->len; i++) {
+		for (f = figures; f->head; f++) {
+			g_autofree char *text = cell(f, modes->pdata[i]);
 
-		if (strcmp(s->scenario, scenario) != 0)
-			continue;
-		for (k = 0; k < G_N_ELEMENTS(columns); k++) {
-			g_autofree char *text = NULL;
-
-			if (columns[k].table != table)
-				continue;
-			text = cell(&columns[k], s);
-			g_string_append_printf(out, "%*s", columns[k].width, text);
+			g_string_append_printf(out, "%*s", f->width, text);
 		}
 		end_line(out);
+	}
+}
+
+static bool any_has(GPtrArray *modes, guint from, guint to, const struct figure *f)
+{
+	for (; from < to; from++)
+		if (has(modes->pdata[from], f))
+			return true;
+	return false;
+}
+
+/* A row for each figure that one of the modes has; a second table for modes that do not fit. */
+static void add_rows(GString *out, const char *title, const struct figure *figures,
+		     GPtrArray *modes)
+{
+	const guint fit = (WIDTH - LABEL_WIDTH) / MODE_WIDTH;
+	const struct figure *f;
+	guint i, from, to;
+
+	for (from = 0; from < modes->len; from = to) {
+		to = MIN(from + fit, modes->len);
+		g_string_append_printf(out, "\n%*s", -LABEL_WIDTH, title);
+		for (i = from; i < to; i++)
+			g_string_append_printf(out, "%*s", MODE_WIDTH,
+					       ((struct summary *)modes->pdata[i])->mode);
+		end_line(out);
+		for (f = figures; f->head; f++) {
+			if (!any_has(modes, from, to, f))
+				continue;
+			g_string_append_printf(out, "%*s", -LABEL_WIDTH, f->head);
+			for (i = from; i < to; i++) {
+				g_autofree char *text = cell(f, modes->pdata[i]);
+
+				g_string_append_printf(out, "%*s", MODE_WIDTH, text);
+			}
+			end_line(out);
+		}
 	}
 }
 
@@ -157,14 +220,24 @@ static char *size_words(guint64 bytes)
 static void add_scenario(GString *out, const struct summary *s, GPtrArray *all)
 {
 	g_autofree char *size = size_words(s->first->memory);
-	int t;
+	g_autoptr(GPtrArray) modes = g_ptr_array_new();
+	g_autoptr(GPtrArray) with_fph = g_ptr_array_new();
+	guint i;
 
+	for (i = 0; i < all->len; i++) {
+		struct summary *other = all->pdata[i];
+
+		if (strcmp(other->scenario, s->scenario) != 0)
+			continue;
+		g_ptr_array_add(modes, other);
+		if (other->text[T_FPH_STATE])
+			g_ptr_array_add(with_fph, other);
+	}
 	g_string_append_printf(out, "\n%s: %s of %s\n", s->scenario, size,
 			       s->first->ram ? s->first->ram : "memory");
-	for (t = 0; t < TABLES; t++) {
-		g_string_append_c(out, '\n');
-		add_table(out, t, all, s->scenario);
-	}
+	add_columns(out, times, modes);
+	add_columns(out, pages, modes);
+	add_rows(out, "left out", left_out, with_fph);
 }
 
 /* What a reader of the tables must know about single runs. */
@@ -182,10 +255,11 @@ static void add_notes(GString *out, const struct result *r)
 					       run->scenario, run->mode, run->repeat,
 					       known(run->error), run->log ? "; logs: " : "",
 					       run->log ? run->log : "");
-		else if (run->fph_state && strcmp(run->fph_state, "inactive") == 0)
+		else if (g_strcmp0(run->text[T_FPH_STATE], "inactive") == 0)
 			text = g_strdup_printf("%s %s, run %" G_GUINT64_FORMAT
 					       ": fph-source was inactive: %s", run->scenario,
-					       run->mode, run->repeat, known(run->fph_reason));
+					       run->mode, run->repeat,
+					       known(run->text[T_FPH_REASON]));
 		if (!text)
 			continue;
 		if (first)
@@ -217,14 +291,20 @@ char *table_text(const struct result *r)
 	return g_string_free(out, FALSE);
 }
 
+static void add_help(GString *out, const struct figure *f)
+{
+	for (; f->head; f++)
+		if (f->help)
+			g_string_append_printf(out, "  %-15s %s\n", f->head, f->help);
+}
+
 char *table_help(void)
 {
 	GString *out = g_string_new(NULL);
-	size_t k;
 
-	for (k = 0; k < G_N_ELEMENTS(columns); k++)
-		if (columns[k].help)
-			g_string_append_printf(out, "  %-12s %s\n", columns[k].head,
-					       columns[k].help);
+	add_help(out, times);
+	add_help(out, pages);
+	g_string_append(out, "\nRows; of modes with fph-source:\n");
+	add_help(out, left_out);
 	return g_string_free(out, FALSE);
 }

@@ -5,10 +5,10 @@
 
 #include "result.h"
 
-/** table_text() - everything about @r: machine, a pair of tables per scenario, failures. */
+/** table_text() - everything about @r: machine, tables per scenario, failures. */
 char *table_text(const struct result *r);
 
-/** table_help() - what the columns mean, one line each. */
+/** table_help() - what columns and rows mean, one line each. */
 char *table_help(void);
 
 #endif
