@@ -17,8 +17,12 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_ZERO] = { "pages.zero", "pages read, found to be zero, sent as such", false },
 	[V_UNMAPPED] = { "pages.unmapped", "pages left out: nothing was mapped there", false },
 	[V_ZERO_MAPPED] = { "pages.zero_mapped", "pages left out: the zero page was mapped", false },
+	[V_FREE] = { "pages.free", "pages left out: the guest said they are free", true },
 	[V_SKIPPED] = { "pages.skipped", "pages left out at the end", false },
 	[V_RESENT] = { "pages.resent", "pages left out first, then dirtied and due again", false },
+	[V_GUEST_ONLY] = { "pages.guest_only", "pages left out that only the guest knew of", true },
+	[V_HOST_ONLY] = { "pages.host_only", "pages left out that only the host knew of", true },
+	[V_BOTH] = { "pages.both", "pages left out that both knew of", true },
 	[V_SRC_BEFORE] = { "rss_kib.source.before", "resident memory of the source, idle", false },
 	[V_SRC_AFTER] = { "rss_kib.source.after", "right after completion", false },
 	[V_DST_BEFORE] = { "rss_kib.destination.before", "the same of the destination, waiting", false },
@@ -29,12 +33,29 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
 	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
 	[V_GIVEN_UP] = { "fph.given_up", "scans that stopped early", true },
+	[V_REQUESTS] = { "fph.hints.requests", "requests for the guest's free pages", true },
+	[V_ANSWERS] = { "fph.hints.answers", "complete answers", true },
+	[V_STALE] = { "fph.hints.stale", "frames that came too late", true },
+	[V_HINTED] = { "fph.hints.free", "pages the guest reported, in all answers", true },
+	[V_ARM_NS] = { "fph.hints.arm_ns", "clearing the dirty log before the first request", true },
+	[V_LATENCY_NS] = { "fph.hints.latency_ns", "from the first request to its answer", true },
+	[V_APPLY_NS] = { "fph.hints.apply_ns", "taking pages out of the dirty bitmap", true },
+	[V_WAIT_NS] = { "fph.hints.wait_ns", "sending was held back for the answer", true },
+	[V_WALK_NS] = { "fph.hints.walk_ns", "the guest's time for its first answer", true },
+	[V_LOCK_NS] = { "fph.hints.lock_ns", "longest lock of its page allocator", true },
+	[V_GUEST_PAGES] = { "fph.hints.guest_pages", "pages in that answer, it says", true },
+	[V_GUEST_ENTRIES] = { "fph.hints.guest_entries", "runs of free pages it found", true },
 	[V_WARM] = { "warm_kib", "memory touched and released right before", true },
 };
 
 const struct text_desc text_descs[T_COUNT] = {
 	[T_FPH_STATE] = { "fph.state", "state of fph-source" },
 	[T_FPH_REASON] = { "fph.inactive_reason", "why it left out nothing" },
+	[T_HINT_STATE] = { "fph.hints.state", "what came of the first request" },
+	[T_HINT_REASON] = { "fph.hints.reason", "why an answer is missing or partial" },
+	[T_TRANSPORT] = { "fph.hints.transport", "how the guest answered" },
+	[T_DEVICE] = { "fph.hints.device", "the device it answered through" },
+	[T_WALK] = { "fph.hints.walk", "how the guest looked for its free pages" },
 };
 
 static const struct {

@@ -282,6 +282,30 @@ static int check(struct plan *p, struct machine *m)
 
 /* One migration. */
 
+static void take_hints(struct run *r, const struct vm_hints *h)
+{
+	r->text[T_HINT_STATE] = g_strdup(h->state);
+	r->text[T_HINT_REASON] = g_strdup(h->reason);
+	r->text[T_TRANSPORT] = g_strdup(h->transport);
+	r->text[T_DEVICE] = g_strdup(h->device);
+	r->v[V_REQUESTS] = h->requests;
+	r->v[V_ANSWERS] = h->answers;
+	r->v[V_STALE] = h->stale;
+	r->v[V_HINTED] = h->free;
+	r->v[V_ARM_NS] = h->arm_ns;
+	/* There never was an answer, and that did not take 0 ns. */
+	r->v[V_LATENCY_NS] = h->latency_ns ? h->latency_ns : NO_VALUE;
+	r->v[V_APPLY_NS] = h->apply_ns;
+	r->v[V_WAIT_NS] = h->wait_ns;
+	if (!h->walk)
+		return;
+	r->text[T_WALK] = g_strdup(h->walk);
+	r->v[V_WALK_NS] = h->walk_ns;
+	r->v[V_LOCK_NS] = h->lock_ns;
+	r->v[V_GUEST_PAGES] = h->guest_pages;
+	r->v[V_GUEST_ENTRIES] = h->guest_entries;
+}
+
 static void take(struct run *r, const struct vm_migration *m)
 {
 	r->v[V_TOTAL_MS] = m->total_ms;
@@ -311,6 +335,13 @@ static void take(struct run *r, const struct vm_migration *m)
 	r->v[V_CHUNKS] = m->fph.chunks;
 	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;
 	r->v[V_GIVEN_UP] = m->fph.given_up;
+	if (!m->fph.hints.present)
+		return;
+	r->v[V_FREE] = m->fph.free;
+	r->v[V_GUEST_ONLY] = m->fph.guest_only;
+	r->v[V_HOST_ONLY] = m->fph.host_only;
+	r->v[V_BOTH] = m->fph.both;
+	take_hints(r, &m->fph.hints);
 }
 
 struct job {

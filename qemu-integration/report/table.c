@@ -9,7 +9,8 @@
 #define MODE_WIDTH	15
 
 enum kind {
-	K_MODE, K_RUNS, K_COUNT, K_MIB, K_KIB_PAIR, K_NS_IN_MS, K_TIME_RATIO, K_BYTES_RATIO
+	K_MODE, K_RUNS, K_COUNT, K_MIB, K_KIB_PAIR, K_NS_IN_MS, K_NS_IN_US, K_TIME_RATIO,
+	K_BYTES_RATIO, K_TEXT
 };
 
 /* A figure: a column of a table with a row for each mode, or a row of one with columns for them. */
@@ -17,7 +18,7 @@ struct figure {
 	const char *head;
 	int width;		/* of the column */
 	enum kind kind;
-	enum value value;	/* of a pair the first, the next is the second */
+	int what;		/* enum value, of a pair the first; enum text of K_TEXT */
 	const char *help;
 };
 
@@ -47,8 +48,23 @@ static const struct figure pages[] = {
 static const struct figure left_out[] = {
 	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
 	{ "zero-mapped", 0, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
+	{ "free", 0, K_COUNT, V_FREE, "pages left out: the guest says that they are free" },
+	{ "known to guest only", 0, K_COUNT, V_GUEST_ONLY, "pages left out, unknown to the host" },
+	{ "known to host only", 0, K_COUNT, V_HOST_ONLY, "pages left out, unknown to the guest" },
+	{ "known to both", 0, K_COUNT, V_BOTH, "pages left out that both knew of" },
 	{ "sent after all", 0, K_COUNT, V_RESENT, "pages left out first, then dirtied" },
 	{ "scan ms", 0, K_NS_IN_MS, V_SCAN_NS, "time the host took to find its pages" },
+	{ "guest answers by", 0, K_TEXT, T_TRANSPORT, "the device through which it does" },
+	{ "requests", 0, K_COUNT, V_REQUESTS, "how often it was asked" },
+	{ "answers", 0, K_COUNT, V_ANSWERS, "how often its answer was complete" },
+	{ "first answer ms", 0, K_NS_IN_MS, V_LATENCY_NS, "time until the first was complete" },
+	{ "held back ms", 0, K_NS_IN_MS, V_WAIT_NS, "time that sending waited for it" },
+	{ "clear log ms", 0, K_NS_IN_MS, V_ARM_NS, "time to prepare for the first request" },
+	{ "apply ms", 0, K_NS_IN_MS, V_APPLY_NS, "time to take out pages, of all answers" },
+	{ "walk in guest", 0, K_TEXT, T_WALK, "how its driver looked for free pages" },
+	{ "walk ms", 0, K_NS_IN_MS, V_WALK_NS, "time the guest took for its first answer" },
+	{ "longest lock us", 0, K_NS_IN_US, V_LOCK_NS, "longest time its page allocator was locked" },
+	{ "free runs found", 0, K_COUNT, V_GUEST_ENTRIES, "runs of free pages in that answer" },
 	{ NULL },
 };
 
@@ -66,10 +82,13 @@ static bool has(const struct summary *s, const struct figure *f)
 	case K_MIB:
 	case K_KIB_PAIR:
 	case K_NS_IN_MS:
-		return !isnan(s->v[f->value]);
+	case K_NS_IN_US:
+		return !isnan(s->v[f->what]);
 	case K_TIME_RATIO:
 	case K_BYTES_RATIO:
 		return s->n;
+	case K_TEXT:
+		return s->text[f->what];
 	default:
 		return true;
 	}
@@ -78,7 +97,7 @@ static bool has(const struct summary *s, const struct figure *f)
 static char *cell(const struct figure *f, const struct summary *s)
 {
 	if (!has(s, f))
-		return g_strdup(f->kind == K_COUNT && f->value == V_TOTAL_MS ? "failed" : "-");
+		return g_strdup(f->kind == K_COUNT && f->what == V_TOTAL_MS ? "failed" : "-");
 	switch (f->kind) {
 	case K_MODE:
 		return g_strdup(s->mode);
@@ -86,18 +105,22 @@ static char *cell(const struct figure *f, const struct summary *s)
 		return g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT,
 				       s->n, s->n + s->failed);
 	case K_COUNT:
-		return g_strdup_printf("%.0f", s->v[f->value]);
+		return g_strdup_printf("%.0f", s->v[f->what]);
 	case K_MIB:
-		return g_strdup_printf("%.1f", s->v[f->value] / 1048576);
+		return g_strdup_printf("%.1f", s->v[f->what] / 1048576);
 	case K_KIB_PAIR:
-		return g_strdup_printf("%.0f -> %.0f", s->v[f->value] / 1024,
-				       s->v[f->value + 1] / 1024);
+		return g_strdup_printf("%.0f -> %.0f", s->v[f->what] / 1024,
+				       s->v[f->what + 1] / 1024);
 	case K_NS_IN_MS:
-		return g_strdup_printf("%.2f", s->v[f->value] / 1e6);
+		return g_strdup_printf("%.2f", s->v[f->what] / 1e6);
+	case K_NS_IN_US:
+		return g_strdup_printf("%.1f", s->v[f->what] / 1e3);
 	case K_TIME_RATIO:
 		return percent(s->time_ratio);
 	case K_BYTES_RATIO:
 		return percent(s->bytes_ratio);
+	case K_TEXT:
+		return g_strdup(s->text[f->what]);
 	}
 	g_assert_not_reached();
 }
@@ -240,7 +263,23 @@ static void add_scenario(GString *out, const struct summary *s, GPtrArray *all)
 	add_rows(out, "left out", left_out, with_fph);
 }
 
-/* What a reader of the tables must know about single runs. */
+/* What a reader of the tables must know about @run, or NULL. */
+static char *note(const struct run *run)
+{
+	const char *hints = run->text[T_HINT_STATE], *why = run->text[T_HINT_REASON];
+
+	if (!run->ok)
+		return g_strdup_printf(" failed: %s%s%s", known(run->error),
+				       run->log ? "; logs: " : "", run->log ? run->log : "");
+	if (g_strcmp0(run->text[T_FPH_STATE], "inactive") == 0)
+		return g_strdup_printf(": fph-source was inactive: %s",
+				       known(run->text[T_FPH_REASON]));
+	if (hints && strcmp(hints, "answered") != 0)
+		return g_strdup_printf(": hints of the guest: %s%s%s", hints, why ? ": " : "",
+				       why ? why : "");
+	return NULL;
+}
+
 static void add_notes(GString *out, const struct result *r)
 {
 	bool first = true;
@@ -248,20 +287,13 @@ static void add_notes(GString *out, const struct result *r)
 
 	for (i = 0; i < r->runs->len; i++) {
 		const struct run *run = r->runs->pdata[i];
+		g_autofree char *what = note(run);
 		g_autofree char *text = NULL;
 
-		if (!run->ok)
-			text = g_strdup_printf("%s %s, run %" G_GUINT64_FORMAT " failed: %s%s%s",
-					       run->scenario, run->mode, run->repeat,
-					       known(run->error), run->log ? "; logs: " : "",
-					       run->log ? run->log : "");
-		else if (g_strcmp0(run->text[T_FPH_STATE], "inactive") == 0)
-			text = g_strdup_printf("%s %s, run %" G_GUINT64_FORMAT
-					       ": fph-source was inactive: %s", run->scenario,
-					       run->mode, run->repeat,
-					       known(run->text[T_FPH_REASON]));
-		if (!text)
+		if (!what)
 			continue;
+		text = g_strdup_printf("%s %s, run %" G_GUINT64_FORMAT "%s", run->scenario,
+				       run->mode, run->repeat, what);
 		if (first)
 			g_string_append_c(out, '\n');
 		first = false;
@@ -295,7 +327,7 @@ static void add_help(GString *out, const struct figure *f)
 {
 	for (; f->head; f++)
 		if (f->help)
-			g_string_append_printf(out, "  %-15s %s\n", f->head, f->help);
+			g_string_append_printf(out, "  %-20s %s\n", f->head, f->help);
 }
 
 char *table_help(void)
