@@ -9,7 +9,7 @@
 
 struct fph_hint {
 	uint32_t last_id;
-	bool open;		/* the report @last_id is wanted, and not complete */
+	bool open;		/* the report @last_id is wanted */
 	bool complete;		/* its last frame has come */
 	uint32_t next_seq;
 	uint64_t pages_left;
@@ -79,29 +79,29 @@ uint32_t fph_hint_last_id(const struct fph_hint *h)
 	return h->last_id;
 }
 
+static int emit_end(struct emitter *e)
+{
+	if (!e->pages)
+		return 0;
+	e->ranges++;
+	return e->sink(e->opaque, e->start << VIRTIO_FPH_PFN_SHIFT,
+		       e->pages << VIRTIO_FPH_PFN_SHIFT, FPH_FREE);
+}
+
 static int emit(struct emitter *e, uint64_t pfn, uint64_t pages)
 {
 	int ret;
 
-	if (pages && e->pages && pfn == e->start + e->pages) {
+	if (pfn == e->start + e->pages) {
 		e->pages += pages;
 		return 0;
 	}
-	if (e->pages) {
-		e->ranges++;
-		ret = e->sink(e->opaque, e->start << VIRTIO_FPH_PFN_SHIFT,
-			      e->pages << VIRTIO_FPH_PFN_SHIFT, FPH_FREE);
-		if (ret)
-			return ret;
-	}
+	ret = emit_end(e);
+	if (ret)
+		return ret;
 	e->start = pfn;
 	e->pages = pages;
 	return 0;
-}
-
-static int emit_end(struct emitter *e)
-{
-	return emit(e, 0, 0);
 }
 
 /* Return: NULL, or what is wrong; *pages receives how many pages are free */
@@ -149,8 +149,8 @@ static const char *check_bitmap(const struct frame *f, uint64_t *pages)
 		return "length does not fit the number of bits";
 	if (f->base % 64)
 		return "bitmap starts at an odd page";
-	/* so that shifting to bytes cannot overflow */
-	if (f->base + f->count > UINT64_MAX >> VIRTIO_FPH_PFN_SHIFT || f->base + f->count < f->base)
+	/* so that the range's end in bytes is a number; runs have 48 bits and cannot get there */
+	if (f->base > (UINT64_MAX >> VIRTIO_FPH_PFN_SHIFT) - f->count)
 		return "bitmap ends beyond all addresses";
 	for (size_t i = 0; i < f->payload_len; i += sizeof(uint64_t))
 		sum += __builtin_popcountll(get_le64(f->payload + i));
@@ -209,7 +209,7 @@ static const char *check_frame(const struct frame *f, uint64_t *pages)
 	if (f->flags & ~(VIRTIO_FPH_F_LAST | VIRTIO_FPH_F_ABORTED))
 		return "unknown flag";
 	if (f->encoding != VIRTIO_FPH_ENC_STATS && f->flags)
-		return "the last frame has no figures";
+		return "flag on a frame without figures";
 	switch (f->encoding) {
 	case VIRTIO_FPH_ENC_RUNS:
 		return check_runs(f, pages);
@@ -231,19 +231,27 @@ static void fill(struct fph_hint_frame *ret, const struct fph_hint_frame *all)
 	ret->sz = sz;
 }
 
+static int malformed(struct fph_hint *h, const char **why, const char *what)
+{
+	h->open = false;
+	*why = what;
+	return -EBADMSG;
+}
+
 int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn sink,
 		  void *opaque, struct fph_hint_frame *ret, const char **why)
 {
 	struct emitter e = { .sink = sink, .opaque = opaque };
 	struct fph_hint_frame info = { 0 };
 	struct virtio_fph_report header;
+	const char *what;
 	struct frame f;
 	uint32_t id;
 	int err = 0;
 
-	*why = "frame is shorter than its header";
+	*why = NULL;
 	if (len < sizeof(header))
-		goto bad;
+		return malformed(h, why, "frame is shorter than its header");
 	memcpy(&header, data, sizeof(header));
 	f = (struct frame){
 		.encoding = le16toh(header.encoding),
@@ -255,25 +263,21 @@ int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn 
 	};
 	id = le32toh(header.id);
 
-	/* Ids wrap: those of the last 2^31 commands were given out */
-	*why = "id of no command";
+	/* Ids wrap: the last 2^31 of them count as given out */
 	if (!id || !h->last_id || (int32_t)(h->last_id - id) < 0)
-		goto bad;
-	*why = "frame behind the last one";
+		return malformed(h, why, "id of no command");
 	if (id == h->last_id && h->complete)
-		goto bad;
+		return malformed(h, why, "frame behind the last one");
 	if (id != h->last_id || !h->open)
 		return -ESTALE;
 
-	*why = "sequence number out of turn";
 	if (le32toh(header.seq) != h->next_seq)
-		goto bad;
-	*why = check_frame(&f, &info.pages);
-	if (*why)
-		goto bad;
-	*why = "more free pages than pages";
+		return malformed(h, why, "sequence number out of turn");
+	what = check_frame(&f, &info.pages);
+	if (what)
+		return malformed(h, why, what);
 	if (info.pages > h->pages_left)
-		goto bad;
+		return malformed(h, why, "more free pages than pages");
 
 	if (f.encoding == VIRTIO_FPH_ENC_RUNS)
 		err = emit_runs(&f, &e);
@@ -287,13 +291,9 @@ int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn 
 	}
 	h->next_seq++;
 	h->pages_left -= info.pages;
-	h->open = !info.last;
 	h->complete = info.last;
 	info.id = id;
 	info.ranges = e.ranges;
 	fill(ret, &info);
 	return 0;
-bad:
-	h->open = false;
-	return -EBADMSG;
 }

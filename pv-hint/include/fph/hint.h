@@ -54,8 +54,8 @@ struct fph_hint_frame {
 /**
  * fph_hint_new() - start without any command
  * @ret:     the new object, to be freed with fph_hint_free()
- * @last_id: id of the last command that this guest was given, 0 for none; the
- *           next one is greater
+ * @last_id: id of the last command that this guest was given, 0 for none; its
+ *           report is late, the next id follows it
  *
  * Return: 0 or -ENOMEM. Since 0.1.
  */
@@ -72,9 +72,10 @@ FPH_API void fph_hint_free(struct fph_hint *h);
 /**
  * fph_hint_request() - begin a new report; any former one is obsolete
  * @h:         the object
- * @max_pages: pages the guest has; a report of more is malformed
+ * @max_pages: pages the guest has; a report of more, over all of its frames, is
+ *             malformed
  *
- * Return: the command id, never 0. Ids ascend and wrap. Since 0.1.
+ * Return: the command id, never 0. Ids ascend and wrap to 1. Since 0.1.
  */
 FPH_API uint32_t fph_hint_request(struct fph_hint *h, uint64_t max_pages);
 
@@ -82,7 +83,8 @@ FPH_API uint32_t fph_hint_request(struct fph_hint *h, uint64_t max_pages);
  * fph_hint_stop() - nobody waits for the report any more
  * @h: the object
  *
- * Frames that still come are late, see fph_hint_feed(). Since 0.1.
+ * Frames that still come are late, see fph_hint_feed(). Changes nothing if the
+ * report has ended. Since 0.1.
  */
 FPH_API void fph_hint_stop(struct fph_hint *h);
 
@@ -100,17 +102,20 @@ FPH_API uint32_t fph_hint_last_id(const struct fph_hint *h);
  * @frame:  the frame, header and payload; of any alignment, and not changed by
  *          anybody meanwhile (a copy, not the guest's memory)
  * @len:    bytes
- * @sink:   receives the ranges: guest-physical bytes, FPH_FREE, ascending
+ * @sink:   receives the ranges: guest-physical bytes, whole pages of 4 KiB,
+ *          FPH_FREE, ascending; not called unless the whole frame is well-formed
  * @opaque: passed to @sink
  * @ret:    filled up to @ret->sz when the result is 0
- * @why:    static string for people, written when the result is -EBADMSG
+ * @why:    receives what is malformed, a static string for people; else NULL
  *
  * Return: 0; -ESTALE for a late frame, which answers an older command or one
- * that was stopped, and is to be ignored; -EBADMSG for one that no working
- * driver sends (length, encoding, order, overflow, an id that was never given
- * out, a sequence number out of turn, more pages than there are, anything
- * after the last frame), whereupon the device should be stopped; the sink's
- * error. Unless the result is 0 the report counts as ended. Since 0.1.
+ * that was stopped or has failed, and is to be ignored: it changes nothing;
+ * -EBADMSG for one that no working driver sends (length, encoding, order,
+ * overflow, a sequence number out of turn, more pages than there are, anything
+ * after the last frame, an id that was never given out), whereupon the device
+ * should be stopped; the sink's error, after which part of the frame was
+ * emitted. The last two end the report: what still comes of it is late. Ids
+ * wrap, so the 2^31 up to the last one pass for given out. Since 0.1.
  */
 FPH_API int fph_hint_feed(struct fph_hint *h, const void *frame, size_t len,
 			  fph_sink_fn sink, void *opaque,
