@@ -119,10 +119,10 @@ char *qemu_version(const char *path, GError **error)
 	return g_strndup(out + strlen(before), strcspn(out + strlen(before), " \n"));
 }
 
-bool qemu_has_fph(const char *path)
+bool qemu_has(const char *path, const char *option, const char *what)
 {
-	static const char *const args[] = { "-object", "help", NULL };
+	const char *const args[] = { option, "help", NULL };
 	g_autofree char *out = output_of(path, args, NULL);
 
-	return out && strstr(out, "fph-source");
+	return out && strstr(out, what);
 }

@@ -28,7 +28,7 @@ guint64 machine_warm(guint64 bytes);
 /** qemu_version() - "10.0.13"; NULL with @error set if @path is no QEMU that runs. */
 char *qemu_version(const char *path, GError **error);
 
-/** qemu_has_fph() - whether @path knows fph-source. */
-bool qemu_has_fph(const char *path);
+/** qemu_has() - whether "@path @option help" names @what: "-device", "virtio-balloon-pci". */
+bool qemu_has(const char *path, const char *option, const char *what);
 
 #endif

@@ -111,10 +111,6 @@ static int parse_modes(struct plan *p, const char *list)
 
 		if (!m)
 			return usage_error("run", "%s", error->message);
-		if (m->missing) {
-			fail("mode '%s' is not there yet: %s", m->name, m->missing);
-			return X_UNSUPPORTED;
-		}
 		if (!g_ptr_array_find(p->modes, m, NULL))
 			g_ptr_array_add(p->modes, (gpointer)m);
 	}
@@ -273,7 +269,7 @@ static int check(struct plan *p, struct machine *m)
 		m->destination_qemu = qemu_version(p->destination_qemu, &error);
 	if (error)
 		return fail("%s", error->message);
-	if (wants_fph(p) && !qemu_has_fph(p->qemu)) {
+	if (wants_fph(p) && !qemu_has(p->qemu, "-object", "fph-source")) {
 		fail("%s has no fph-source; " BUILT_BY_QEMU, p->qemu);
 		return X_UNSUPPORTED;
 	}
@@ -360,7 +356,7 @@ static bool enough_memory(const struct job *j, GError **error)
 {
 	guint64 have = machine_available_kib(), need = j->scenario->memory >> 10;
 
-	if (!j->scenario->shared || j->mode->fph_mode || !have || have >= 2 * need)
+	if (!j->scenario->shared || j->mode->host_knows || !have || have >= 2 * need)
 		return true;
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
 		    "needs %.1f GiB of memory, as both sides fill theirs; %.1f GiB are available",
@@ -377,31 +373,58 @@ static guint64 expected_growth(const struct scenario *s)
 	return s->shared ? 2 * s->memory : MIN(s->memory, GIB);
 }
 
-static bool measure(struct job *j, GError **error)
+static bool has_device(const char *qemu, const struct device *d, GError **error)
 {
-	const struct plan *p = j->plan;
-	int timeout_ms = p->timeout_s * 1000;
-	struct vm_config source = {
-		.name = "source", .qemu = p->qemu, .memory = j->scenario->memory,
-		.ram = j->scenario->ram, .kernel = p->kernel, .initrd = p->initrd,
-		.fph_mode = j->mode->fph_mode, .logs = j->logs,
-	};
-	struct vm_config destination = {
-		.name = "destination", .qemu = p->destination_qemu, .memory = j->scenario->memory,
-		.ram = j->scenario->ram, .kernel = p->kernel, .initrd = p->initrd,
-		.incoming = true, .logs = j->logs,
-	};
-	struct vm_migrate_opts opts = { .timeout_ms = timeout_ms };
-	g_autofree char *pong = NULL;
+	if (!d || qemu_has(qemu, "-device", d->name))
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+		    "%s has no device %s; " BUILT_BY_QEMU, qemu, d->name);
+	return false;
+}
 
-	if (!enough_memory(j, error))
-		return false;
+/* Until it waits for somebody to migrate it. */
+static bool boot(struct job *j, const struct vm_config *cfg, int timeout_ms, GError **error)
+{
+	g_autofree char *complaint = NULL;
+
 	progress_step("%s: boot", j->label);
-	j->src = vm_start(&source, error);
+	j->src = vm_start(cfg, error);
 	if (!j->src || !vm_guest_wait_ready(j->src, timeout_ms, error))
 		return false;
 	progress_step("%s: settle", j->label);
 	if (!vm_guest_settle(j->src, SETTLE_MS, error))
+		return false;
+	complaint = vm_guest_complaint(j->src);
+	if (complaint)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+			    "the guest says: %s; " BUILT_BY_GUEST, complaint);
+	return !complaint;
+}
+
+static bool measure(struct job *j, GError **error)
+{
+	const struct plan *p = j->plan;
+	const struct device *device = j->mode->device;
+	g_autofree char *append = device ? g_strdup_printf(VM_APPEND " fph.modules=%s",
+							   device->module) : NULL;
+	int timeout_ms = p->timeout_s * 1000;
+	struct vm_config source = {
+		.name = "source", .qemu = p->qemu, .memory = j->scenario->memory,
+		.ram = j->scenario->ram, .kernel = p->kernel, .initrd = p->initrd,
+		.append = append, .extra = device ? device->args : NULL,
+		.fph_mode = j->mode->fph_mode, .logs = j->logs,
+	};
+	struct vm_config destination = source;
+	struct vm_migrate_opts opts = { .timeout_ms = timeout_ms };
+	g_autofree char *pong = NULL;
+
+	destination.name = "destination";
+	destination.qemu = p->destination_qemu;
+	destination.fph_mode = NULL;
+	destination.incoming = true;
+	if (!has_device(source.qemu, device, error) ||
+	    !has_device(destination.qemu, device, error) ||
+	    !enough_memory(j, error) || !boot(j, &source, timeout_ms, error))
 		return false;
 	j->dst = vm_start(&destination, error);
 	if (!j->dst)
@@ -450,7 +473,9 @@ static bool do_job(struct job *j)
 		r->error = g_strdup(error->message);
 		if (!io_signal()) {
 			progress_note("%s: failed: %s", j->label, r->error);
-			r->log = g_steal_pointer(&j->logs);
+			/* What failed before QEMU started has no logs. */
+			if (j->logs && rmdir(j->logs) < 0)
+				r->log = g_steal_pointer(&j->logs);
 		}
 	}
 	if (j->logs)

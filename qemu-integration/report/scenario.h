@@ -15,10 +15,18 @@ struct scenario {
 	guint64 memory;
 };
 
+/* A device through which a guest can say which of its pages are free. */
+struct device {
+	const char *name;	/* as in -device */
+	const char *module;	/* of the guest's kernel, that drives it */
+	const char *const *args;	/* of both QEMUs, NULL-terminated */
+};
+
 struct mode {
 	const char *name;
 	const char *fph_mode;	/* for vm_config; NULL: no fph-source */
-	const char *missing;	/* why it cannot be measured, or NULL */
+	const struct device *device;	/* NULL: none */
+	bool host_knows;	/* the source does not read what it never gave memory for */
 	const char *help;
 };
 

@@ -611,6 +611,22 @@ char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error, const char
 	}
 }
 
+char *vm_guest_complaint(struct vm *vm)
+{
+	static const char before[] = "fph-guest: ";
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+	char **l;
+
+	if (!g_file_get_contents(vm->serial_log, &text, NULL, NULL))
+		return NULL;
+	lines = g_strsplit_set(text, "\r\n", -1);
+	for (l = lines; *l; l++)
+		if (g_str_has_prefix(*l, before))
+			return g_utf8_make_valid(*l + strlen(before), -1);
+	return NULL;
+}
+
 bool vm_guest_settle(struct vm *vm, int timeout_ms, GError **error)
 {
 	gint64 deadline = io_deadline(timeout_ms);

@@ -133,6 +133,13 @@ char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error,
 		       const char *fmt, ...) G_GNUC_PRINTF(4, 5);
 
 /**
+ * vm_guest_complaint() - what the guest's init could not do, such as loading a module
+ * It says so on its console, some time around when the guest is ready.
+ * Return: its words, or NULL for none.
+ */
+char *vm_guest_complaint(struct vm *vm);
+
+/**
  * vm_guest_settle() - wait until the guest is idle
  *
  * That is, until QEMU used less than a tenth of one CPU for a second, but not

@@ -73,7 +73,7 @@ for pair in 'repeat 0' 'repeat x' 'repeat 1001' 'timeout 0' 'timeout soon' \
 	silent out
 done
 
-# Names that do not exist, or not yet.
+# Names that do not exist.
 for name in idle-8 busy-8g idle idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
 	try 2 run --scenario "$name"
 	silent out
@@ -81,12 +81,8 @@ done
 try 2 run --scenario pony-8g
 says err "'pony-8g'" idle-8g memfd-8g
 try 2 run --modes pony
-says err "'pony'" none pagemap
+says err "'pony'" none, balloon, pagemap, pv, pv-balloon, both, both-balloon
 try 2 run --modes ''
-for mode in pv both none,pv; do
-	try 3 run --modes $mode
-	says err 'not there yet' 'guest side is missing'
-done
 
 # What is missing names the command that makes it.
 export FPH_CACHE="$tmp/cache"
@@ -99,6 +95,7 @@ cat >"$tmp/cache/bin/qemu-system-x86_64" <<'END'
 case "$*" in
 --version) echo 'QEMU emulator version 10.0.99 (fake)' ;;
 '-object help') echo "  ${FAKE_OBJECT:-fph-source}" ;;
+'-device help') echo "name \"${FAKE_DEVICE:-}\", bus PCI" ;;
 *) echo 'qemu: no ponies left' >&2; exit 9 ;;
 esac
 END
@@ -133,6 +130,23 @@ cmp -s "$tmp/out" "$tmp/r.txt" || problem 'compare and --text differ'
 try 1 run --scenario idle-1g --modes none --json -
 says out '"schema" : 1'
 says err '0/1'
+
+# So does a device that one of the QEMUs does not have.
+try 1 run --scenario idle-1g --modes none,balloon,pv --json "$tmp/r.json"
+says err '2/3 idle-1g balloon: failed: ' "$tmp/cache/bin/qemu-system-x86_64 has no device virtio-balloon-pci" \
+	'3/3 idle-1g pv: failed: ' 'has no device virtio-fph-pci; ./demo or qemu-integration/build-qemu'
+[ "$(grep -c '"log"' "$tmp/r.json")" -eq 1 ] || problem 'a folder without logs is named'
+cat >"$tmp/older" <<'END'
+#!/bin/sh
+case "$*" in
+--version) echo 'QEMU emulator version 7.0.0 (fake)' ;;
+esac
+END
+chmod +x "$tmp/older"
+FAKE_DEVICE=virtio-fph-pci try 1 run --scenario idle-1g --modes both --destination-qemu "$tmp/older"
+says err "$tmp/older has no device virtio-fph-pci"
+FAKE_DEVICE=virtio-fph-pci try 1 run --scenario idle-1g --modes both
+says err 'no ponies left'
 
 # Ended by a signal: no QEMU, no files, no results, and that signal as status.
 cat >"$tmp/hangs" <<'END'
