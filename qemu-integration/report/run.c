@@ -354,13 +354,15 @@ struct job {
 /* A machine that runs out of memory ends processes that are not ours. */
 static bool enough_memory(const struct job *j, GError **error)
 {
-	guint64 have = machine_available_kib(), need = j->scenario->memory >> 10;
+	guint64 have = machine_available_kib(), need = j->scenario->fill >> 10;
 
-	if (!j->scenario->shared || j->mode->host_knows || !have || have >= 2 * need)
+	if (j->scenario->shared && !j->mode->host_knows)
+		need = j->scenario->memory >> 10;
+	if (!have || have >= 2 * need)
 		return true;
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
-		    "needs %.1f GiB of memory, as both sides fill theirs; %.1f GiB are available",
-		    2 * need / 1048576.0, have / 1048576.0);
+		    "needs %.1f GiB of memory, as both sides may fill theirs; "
+		    "%.1f GiB are available", 2 * need / 1048576.0, have / 1048576.0);
 	return false;
 }
 
@@ -370,7 +372,7 @@ static bool enough_memory(const struct job *j, GError **error)
  */
 static guint64 expected_growth(const struct scenario *s)
 {
-	return s->shared ? 2 * s->memory : MIN(s->memory, GIB);
+	return s->shared ? 2 * s->memory : MIN(s->memory, s->fill + GIB);
 }
 
 static bool has_device(const char *qemu, const struct device *d, GError **error)
@@ -401,6 +403,35 @@ static bool boot(struct job *j, const struct vm_config *cfg, int timeout_ms, GEr
 	return !complaint;
 }
 
+/* Leave content behind in memory that the guest has no use for. */
+static bool fill_and_free(struct job *j, int timeout_ms, GError **error)
+{
+	guint64 fill = j->scenario->fill, fill_kib = fill >> 10;
+	struct vm_usage before, after;
+	g_autofree char *filled = NULL;
+	g_autofree char *freed = NULL;
+
+	progress_step("%s: fill", j->label);
+	if (!vm_usage(j->src, &before, error))
+		return false;
+	filled = vm_guest_command(j->src, timeout_ms, error, "fill %" G_GUINT64_FORMAT, fill);
+	if (!filled || !vm_usage(j->src, &after, error))
+		return false;
+	/* Some of what the guest gets was used at boot. */
+	if (after.rss_kib < fill_kib || after.rss_kib < before.rss_kib + fill_kib / 2) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest filled %" G_GUINT64_FORMAT " MiB, but resident memory of "
+			    "the source went from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
+			    " MiB", fill >> 20, before.rss_kib >> 10, after.rss_kib >> 10);
+		return false;
+	}
+	freed = vm_guest_command(j->src, timeout_ms, error, "free");
+	if (!freed)
+		return false;
+	progress_step("%s: settle", j->label);
+	return vm_guest_settle(j->src, SETTLE_MS, error);
+}
+
 static bool measure(struct job *j, GError **error)
 {
 	const struct plan *p = j->plan;
@@ -425,6 +456,8 @@ static bool measure(struct job *j, GError **error)
 	if (!has_device(source.qemu, device, error) ||
 	    !has_device(destination.qemu, device, error) ||
 	    !enough_memory(j, error) || !boot(j, &source, timeout_ms, error))
+		return false;
+	if (j->scenario->fill && !fill_and_free(j, timeout_ms, error))
 		return false;
 	j->dst = vm_start(&destination, error);
 	if (!j->dst)

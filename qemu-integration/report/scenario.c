@@ -13,11 +13,14 @@ static const struct {
 	const char *ram;
 	const char *ram_words;
 	bool shared;
+	bool freed;		/* most of it was in use once */
 	const char *help;
 } kinds[] = {
-	{ "idle", VM_RAM_ANON, "anonymous memory", false,
+	{ "idle", VM_RAM_ANON, "anonymous memory", false, false,
 	  "booted and idle, anonymous memory" },
-	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true,
+	{ "freed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to and freed", false, true,
+	  "the same after it wrote to 5/8 of its memory and freed that" },
+	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, false,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
 
@@ -104,7 +107,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 			break;
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown scenario '%s'; there are idle-8g and memfd-8g, "
+			    "unknown scenario '%s'; there are idle-8g, freed-8g and memfd-8g, "
 			    "and any other size, as in idle-512m", name);
 		return NULL;
 	}
@@ -122,6 +125,8 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->ram_words = kinds[i].ram_words;
 	s->shared = kinds[i].shared;
 	s->memory = own;
+	/* In whole huge pages of the guest. */
+	s->fill = kinds[i].freed ? own / 8 * 5 >> 21 << 21 : 0;
 	return s;
 }
 

@@ -13,6 +13,7 @@ struct scenario {
 	const char *ram_words;
 	bool shared;		/* QEMU reads a hole of it and thereby fills it */
 	guint64 memory;
+	guint64 fill;		/* bytes the guest writes to and frees before the migration */
 };
 
 /* A device through which a guest can say which of its pages are free. */

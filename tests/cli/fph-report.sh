@@ -74,12 +74,12 @@ for pair in 'repeat 0' 'repeat x' 'repeat 1001' 'timeout 0' 'timeout soon' \
 done
 
 # Names that do not exist.
-for name in idle-8 busy-8g idle idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
+for name in idle-8 busy-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
 	try 2 run --scenario "$name"
 	silent out
 done
 try 2 run --scenario pony-8g
-says err "'pony-8g'" idle-8g memfd-8g
+says err "'pony-8g'" idle-8g freed-8g memfd-8g
 try 2 run --modes pony
 says err "'pony'" none, balloon, pagemap, pv, pv-balloon, both, both-balloon
 try 2 run --modes ''
@@ -117,9 +117,9 @@ try 1 run --json "$tmp"
 says err 'is a directory'
 
 # A QEMU that dies makes a row; the others go on, and the files are whole.
-try 1 run --scenario idle-1g,memfd-1g --json "$tmp/r.json" --text "$tmp/r.txt"
+try 1 run --scenario idle-1g,freed-1g --json "$tmp/r.json" --text "$tmp/r.txt"
 says out failed ponies "$tmp/r.json" "$tmp/r.txt"
-says err '4/4 memfd-1g pagemap: failed: source: QEMU ended with status 9: qemu: no ponies left'
+says err '4/4 freed-1g pagemap: failed: source: QEMU ended with status 9: qemu: no ponies left'
 [ "$(grep -c '"status" : "failed"' "$tmp/r.json")" -eq 4 ] || problem 'not 4 failed runs'
 log=$(sed -n 's/.*"log" : "\(.*\)".*/\1/p' "$tmp/r.json" | head -n 1)
 grep -q 'no ponies left' "$log/source-stderr.log" || problem "no log in '$log'"
