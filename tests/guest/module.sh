@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# Builds the guest's driver, pv-hint/guest, against headers from kernel packages
+# that are not installed. Source it after scripts/common.sh.
+
+# download_packages DIR VERSION PACKAGE...: all of the packages in that version,
+# or false; apt's words are added to DIR/apt.log
+download_packages()
+{
+	local dir=$1 version=$2
+	shift 2
+	mkdir -p "$dir"
+	# apt drops its rights for downloads, so let its user write here.
+	if [ "$(id -u)" = 0 ] && id _apt > /dev/null 2>&1; then
+		chown _apt "$dir"
+	fi
+	(cd "$dir" && apt-get -q -o Acquire::Retries=2 download "${@/%/=$version}") >> "$dir/apt.log" 2>&1
+}
+
+# header_packages RELEASE VERSION: the packages that hold what a module for that
+# kernel is built with; false if apt does not know them
+header_packages()
+{
+	local headers=linux-headers-$1 common kbuild
+	common=$(apt-cache show "$headers=$2" 2> /dev/null) || return 1
+	kbuild=$(grep -o 'linux-kbuild-[^ ,]*' <<< "$common" | head -n 1)
+	common=$(grep -o 'linux-headers-[^ ,]*-common\>' <<< "$common" | head -n 1)
+	[ -n "$common" ] && [ -n "$kbuild" ] || return 1
+	printf '%s\n' "$headers" "$common" "$kbuild"
+}
+
+# unpack_headers RELEASE TO DEB...: a tree that works wherever TO is; TO/kdir is
+# what modules are built against
+unpack_headers()
+{
+	local dir=usr/src/linux-headers-$1 to=$2 deb
+	shift 2
+	mkdir -p "$to"
+	for deb in "$@"; do
+		# Newer packages hold a kernel for BTF, which takes one more tool.
+		dpkg-deb --fsys-tarfile "$deb" |
+			tar -x -C "$to" --exclude=./lib --exclude=./usr/share --exclude='*/vmlinux' || return 1
+	done
+	sed -i 's|/usr/src/|../|' "$to/$dir/Makefile" || return 1
+	ln -s "$dir" "$to/kdir"
+}
+
+# module_sources: the files that the module is made of
+module_sources()
+{
+	printf '%s\n' "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$FPH_TOP"/pv-hint/include/fph/virtio-fph.h
+}
+
+# build_module KDIR DIR: build DIR/virtio_fph.ko; a warning is an error. The
+# sources are copied, so that the tree stays as it is and builds do not meet.
+# What make says is in DIR/make.log.
+build_module()
+{
+	local kdir=$1 dir=$2
+	mkdir -p "$dir/src/include/fph"
+	cp "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$dir/src/"
+	cp "$FPH_TOP/pv-hint/include/fph/virtio-fph.h" "$dir/src/include/fph/"
+	# Nothing that a make around this one, or the user, set for something else
+	env -i PATH="$PATH" LC_ALL=C make -C "$dir/src" -j"$(nproc)" KDIR="$kdir" W=1 KCFLAGS=-Werror \
+		> "$dir/make.log" 2>&1 || return 1
+	# modpost has words, but no failure, for some mistakes.
+	! grep '^WARNING' "$dir/make.log" >&2 || return 1
+	strip --strip-debug -o "$dir/virtio_fph.ko" "$dir/src/virtio_fph.ko"
+}
