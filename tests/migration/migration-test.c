@@ -4,272 +4,16 @@
  * without. After each the source is paused and the destination has not run
  * yet, so every byte of every RAM block must be equal.
  *
- * One case per process: migration-test NAME. Environment: FPH_TEST_QEMU and
- * FPH_TEST_FIRSTTOUCH, set by meson.
+ * One case per process: migration-test NAME.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/kvm.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fph-test.h"
-#include "firsttouch.h"
-#include "fph/scan.h"
-#include "io.h"
-#include "vm.h"
-
-#define MIB		(UINT64_C(1) << 20)
-#define PAGE		UINT64_C(4096)
-
-#define BOOT_MS		90000
-#define GUEST_MS	60000
-#define MIGRATE_MS	90000
-
-#define GUEST_APPEND	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
-			"cryptomgr.notests tsc=reliable init_on_alloc=0"
-
-static char *qemu;
-static char *kernel;
-static char *initrd;
-static const char *firsttouch;
-
-/* The call, which takes E for its GError **, must succeed */
-#define ok(call) do {							\
-	GError *call_error = NULL;					\
-	bool ok_ = (call);						\
-	if (call_error)							\
-		fail_msg("%s: %s", #call, call_error->message);		\
-	check(ok_);							\
-} while (0)
-
-#define E (&call_error)
-
-static const struct vm_config linux_guest = {
-	.name = "source",
-	.memory = 512 * MIB,
-	.append = GUEST_APPEND,
-	.fph_mode = "pagemap",
-};
-
-/* No operating system: starts at once, writes to RAM from then on */
-static const struct vm_config tiny_guest = {
-	.name = "source",
-	.memory = 128 * MIB,
-	.fph_mode = "pagemap",
-};
-
-/* Files that must not stay, however the test ends */
-static GPtrArray *temp_files;
-
-static void remove_temp_files(void)
-{
-	for (guint i = 0; temp_files && i < temp_files->len; i++)
-		unlink(temp_files->pdata[i]);
-}
-
-/* A new file of that content; the path belongs to temp_files */
-static const char *temp_file(const char *content, gssize len)
-{
-	GError *error = NULL;
-	char *path;
-
-	close(g_file_open_tmp("fph-test-XXXXXX", &path, &error));
-	if (error)
-		fail_msg("temporary file: %s", error->message);
-	if (!temp_files) {
-		temp_files = g_ptr_array_new_with_free_func(g_free);
-		atexit(remove_temp_files);
-	}
-	g_ptr_array_add(temp_files, path);
-	ok(g_file_set_contents(path, content, len, E));
-	return path;
-}
-
-static struct vm *start(struct vm_config cfg)
-{
-	GError *error = NULL;
-	struct vm *vm;
-
-	if (!cfg.qemu)
-		cfg.qemu = qemu;
-	if (cfg.append) {
-		cfg.kernel = kernel;
-		cfg.initrd = initrd;
-	} else if (!cfg.bios) {
-		cfg.bios = firsttouch;
-	}
-	vm = vm_start(&cfg, &error);
-	if (!vm)
-		fail_msg("cannot start the %s: %s", cfg.name, error->message);
-	return vm;
-}
-
-/* The other side: the same machine, without fph, and it does not run yet */
-static struct vm *start_destination(struct vm_config cfg)
-{
-	cfg.name = "destination";
-	cfg.fph_mode = NULL;
-	cfg.incoming = true;
-	cfg.paused = true;
-	return start(cfg);
-}
-
-static void boot(struct vm *vm)
-{
-	ok(vm_guest_wait_ready(vm, BOOT_MS, E));
-}
-
-/* A command to the guest's agent; its answer must be the one expected */
-static void guest(struct vm *vm, const char *command, const char *expect)
-{
-	GError *error = NULL;
-	g_autofree char *answer = vm_guest_command(vm, GUEST_MS, &error, "%s", command);
-
-	if (!answer)
-		fail_msg("guest: %s: %s", command, error->message);
-	if (!g_str_has_prefix(answer, expect))
-		fail_msg("guest: %s: \"%s\" instead of \"%s\"", command, answer, expect);
-}
-
-/* All pages the guest ever wrote are as it wrote them */
-static void guest_check(struct vm *vm)
-{
-	GError *error = NULL;
-	g_autofree char *answer = vm_guest_command(vm, GUEST_MS, &error, "check");
-	unsigned long pages, bad;
-
-	if (!answer)
-		fail_msg("guest: check: %s", error->message);
-	check_int(sscanf(answer, "ok check pages=%lu bad=%lu", &pages, &bad), 2);
-	print_message("guest: %s\n", answer);
-	check(pages > 0);
-	check_int(bad, 0);
-}
-
-/* Pages that differ, and may differ: those the guest gave up, and no others */
-struct differences {
-	JsonArray *skipped;	/* x-query-fph-pages, or NULL */
-	uint64_t free;		/* differ, but the guest said that they are free */
-	uint64_t bad;
-};
-
-/* Is the page left out now because the guest said that it is free? */
-static bool is_free(JsonArray *ranges, const char *block, uint64_t page)
-{
-	for (guint i = 0; ranges && i < json_array_get_length(ranges); i++) {
-		JsonObject *r = json_array_get_object_element(ranges, i);
-		uint64_t first = json_object_get_int_member(r, "first");
-
-		if (page >= first && page - first < (uint64_t)json_object_get_int_member(r, "count") &&
-		    !strcmp(json_object_get_string_member(r, "block"), block))
-			return json_object_get_boolean_member(r, "guest") &&
-			       !json_object_get_boolean_member(r, "host");
-	}
-	return false;
-}
-
-static void see_difference(void *opaque, const struct vm_block *block, guint64 offset,
-			   const guint8 *a, const guint8 *b)
-{
-	struct differences *d = opaque;
-	size_t i = 0;
-
-	if (is_free(d->skipped, block->name, offset / PAGE)) {
-		d->free++;
-		return;
-	}
-	if (++d->bad > 10)
-		return;
-	while (a[i] == b[i])
-		i++;
-	print_message("%s differs at %#" PRIx64 ": source %02x, destination %02x\n",
-		      block->name, offset + i, a[i], b[i]);
-}
-
-static void compare_ram(struct vm *src, struct vm *dst, struct differences *d)
-{
-	GError *error = NULL;
-
-	if (vm_ram_compare(src, dst, see_difference, d, NULL, &error) < 0)
-		fail_msg("comparing RAM: %s", error->message);
-	print_message("RAM compared: %" PRIu64 " pages differ, and %" PRIu64
-		      " that are free in the guest\n", d->bad, d->free);
-	check_int(d->bad, 0);
-}
-
-static void check_ram_equal(struct vm *src, struct vm *dst)
-{
-	struct differences d = { 0 };
-
-	compare_ram(src, dst, &d);
-}
-
-/* But for pages that the guest said are free, and has not written since */
-static void check_ram_equal_or_free(struct vm *src, struct vm *dst)
-{
-	GError *error = NULL;
-	g_autoptr(JsonNode) pages = vm_command(src, &error, "x-query-fph-pages", NULL);
-	struct differences d = { 0 };
-
-	if (!pages)
-		fail_msg("x-query-fph-pages: %s", error->message);
-	d.skipped = json_node_get_array(pages);
-	compare_ram(src, dst, &d);
-	/* or the guest's word was put to no test */
-	check(d.free > 0);
-}
-
-static void print_migration(const struct vm_migration *m)
-{
-	print_message("%s in %" PRIu64 " ms: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64
-		      " skipped (%" PRIu64 " unmapped, %" PRIu64 " zero-mapped), %" PRIu64
-		      " resent, %" PRIu64 " syncs%s%s\n",
-		      m->status, m->total_ms, m->normal, m->duplicate, m->fph.skipped,
-		      m->fph.unmapped, m->fph.zero_mapped, m->fph.resent, m->fph.epoch,
-		      m->fph.reason ? ", inactive: " : "", m->fph.reason ? m->fph.reason : "");
-}
-
-static void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
-		    struct vm_migration *m)
-{
-	struct vm_migrate_opts limited = { 0 };
-
-	if (opts)
-		limited = *opts;
-	limited.timeout_ms = MIGRATE_MS;
-	ok(vm_migrate(src, dst, &limited, m, E));
-	print_migration(m);
-	check_str(m->status, "completed");
-}
-
-static void capability(struct vm *src, struct vm *dst, const char *name)
-{
-	ok(vm_run(src, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
-	ok(vm_run(dst, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
-}
-
-/* A member of the object's query-fph answer */
-static JsonObject *fph_object(const struct vm_fph *fph)
-{
-	return json_array_get_object_element(json_node_get_array(fph->raw), 0);
-}
-
-/* Pages of all blocks that fph-source knows, that is, that are migrated */
-static uint64_t migrated_pages(const struct vm_fph *fph)
-{
-	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
-	uint64_t bytes = 0;
-
-	for (guint i = 0; i < json_array_get_length(blocks); i++)
-		bytes += json_object_get_int_member(json_array_get_object_element(blocks, i), "size");
-	return bytes / PAGE;
-}
+#include "harness.h"
 
 /*
  * A guest that keeps writing to pages it has not touched before, that is, to
@@ -283,7 +27,6 @@ struct live {
 	const char *parameters;
 	const char *const *extra;
 	const char *append;
-	const char *mode;	/* NULL: pagemap */
 };
 
 /* Its thread takes pages out of the bitmap beside ours */
@@ -322,13 +65,7 @@ static const struct live live[] = {
 	  { .max_bandwidth = 100 * MIB }, NULL, small_chunks, NULL },
 	{ "live-free-page-hint", VM_RAM_ANON, NULL,
 	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
-	  GUEST_APPEND " fph.modules=virtio_balloon", NULL },
-	{ "live-balloon-pv", VM_RAM_ANON, NULL,
-	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
-	  GUEST_APPEND " fph.modules=virtio_balloon", "pv" },
-	{ "live-balloon-both", VM_RAM_MEMFD, NULL,
-	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
-	  GUEST_APPEND " fph.modules=virtio_balloon", "both" },
+	  GUEST_APPEND " fph.modules=virtio_balloon" },
 };
 
 static void test_live(void **state)
@@ -342,8 +79,6 @@ static void test_live(void **state)
 	cfg.extra = l->extra;
 	if (l->append)
 		cfg.append = l->append;
-	if (l->mode)
-		cfg.fph_mode = l->mode;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
@@ -362,9 +97,7 @@ static void test_live(void **state)
 	check_int(m.fph.chunks_not_scanned, 0);
 
 	/* What is free in the guest may differ if the balloon said that it is */
-	if (l->mode)
-		check_ram_equal_or_free(src, dst);
-	else if (l->extra != free_page_hints)
+	if (l->extra != free_page_hints)
 		check_ram_equal(src, dst);
 	ok(vm_cont(dst, E));
 	guest_check(dst);
@@ -398,59 +131,6 @@ static const struct kvm_row kvm_rows[] = {
 	{ "kvm-first-touch-small-chunks", "kvm", VM_RAM_ANON,
 	  { "-global", "migration.x-clear-bitmap-shift=12", NULL } },
 };
-
-static void need_kvm(void)
-{
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	int vm;
-
-	if (kvm < 0)
-		fph_test_skip_all("/dev/kvm cannot be opened: %s", strerror(errno));
-	vm = ioctl(kvm, KVM_CREATE_VM, 0);
-	if (vm < 0)
-		fph_test_skip_all("KVM cannot make a VM: %s", strerror(errno));
-	if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) <= 0)
-		fph_test_skip_all("this KVM has no manual dirty log protection");
-	close(vm);
-	close(kvm);
-}
-
-/* The firmware image with other settings */
-static const char *patch_firsttouch(uint32_t delay, uint32_t rounds)
-{
-	g_autofree char *image = NULL;
-	gsize size;
-
-	ok(g_file_get_contents(firsttouch, &image, &size, E));
-	check(size > FT_SET_ROUNDS + sizeof(rounds));
-	memcpy(image + FT_SET_DELAY, &delay, sizeof(delay));
-	memcpy(image + FT_SET_ROUNDS, &rounds, sizeof(rounds));
-	return temp_file(image, size);
-}
-
-static uint32_t ft_state(struct vm *vm, unsigned int offset)
-{
-	GError *error = NULL;
-	g_autofree char *command = g_strdup_printf("xp /1wx %#x", FT_STATE_ADDR + offset);
-	g_autofree char *answer = vm_hmp(vm, &error, command);
-	char *value;
-
-	if (!answer)
-		fail_msg("%s: %s", command, error->message);
-	value = strstr(answer, ": 0x");
-	check(value != NULL);
-	return strtoul(value + 2, NULL, 16);
-}
-
-static void ft_wait_for(struct vm *vm, uint32_t count)
-{
-	for (int i = 0; i < 6000; i++) {
-		if (ft_state(vm, FT_ST_MAGIC) == FT_MAGIC && ft_state(vm, FT_ST_COUNT) >= count)
-			return;
-		g_usleep(10000);
-	}
-	fail_msg("the guest made no progress in 60 seconds");
-}
 
 static void test_kvm(void **state)
 {
@@ -769,19 +449,6 @@ static void test_no_proc(void **state)
 	vm_free(dst);
 }
 
-/* QEMU must refuse, and say why */
-static void refused(struct vm *vm, const char *why, const char *command, const char *arguments)
-{
-	GError *error = NULL;
-	bool done = vm_run(vm, &error, command, "%s", arguments);
-
-	if (done)
-		fail_msg("%s %s was not refused", command, arguments);
-	if (!strstr(error->message, why))
-		fail_msg("%s: \"%s\" does not say \"%s\"", command, error->message, why);
-	g_error_free(error);
-}
-
 static void test_object(void **state)
 {
 	static const char add[] =
@@ -973,19 +640,6 @@ static void test_quit(void **state)
 	}
 }
 
-/* What cannot be tested where nothing can be left out */
-static void need_scanner(void)
-{
-	struct fph_scanner *s;
-	const char *why;
-
-	if (fph_scanner_open(&s) < 0)
-		fph_test_skip_all("out of memory");
-	if (fph_scanner_error(s, &why) < 0)
-		fph_test_skip_all("%s", why);
-	fph_scanner_close(s);
-}
-
 static const struct {
 	const char *name;
 	fph_test_fn fn;
@@ -999,38 +653,16 @@ static const struct {
 	{ "no-proc", test_no_proc },
 };
 
-static bool has_case(const struct fph_tests *t, const char *name)
+static bool asks_host(const char *name)
 {
-	for (size_t i = 0; i < t->n; i++)
-		if (!strcmp(t->v[i].name, name))
-			return true;
-	return false;
-}
-
-/* The build file names the cases too: each of them, and no other */
-static int check_names(const struct fph_tests *t, char **names, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (!has_case(t, names[i])) {
-			fprintf(stderr, "no case '%s'\n", names[i]);
-			return EXIT_FAILURE;
-		}
-	}
-	if (n != t->n) {
-		fprintf(stderr, "%zu cases are named, there are %zu\n", n, t->n);
-		return EXIT_FAILURE;
-	}
-	return EXIT_SUCCESS;
+	return strcmp(name, "savevm") && strcmp(name, "no-proc") &&
+	       strcmp(name, "account-no-object");
 }
 
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
-	if (argc < 2) {
-		fputs("usage: migration-test NAME | --names NAME...\n", stderr);
-		return 2;
-	}
 	fph_test_add_rows(&t, live, test_live);
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
 	fph_test_add_rows(&t, account_rows, test_account);
@@ -1038,35 +670,5 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
 
-	if (!strcmp(argv[1], "--names"))
-		return check_names(&t, argv + 2, argc - 2);
-	if (!has_case(&t, argv[1])) {
-		fprintf(stderr, "no case '%s'\n", argv[1]);
-		return 2;
-	}
-
-	qemu = g_strdup(g_getenv("FPH_TEST_QEMU"));
-	if (!qemu || !*qemu) {
-		g_free(qemu);
-		qemu = vm_default_qemu();
-	}
-	firsttouch = g_getenv("FPH_TEST_FIRSTTOUCH");
-	kernel = vm_default_kernel();
-	initrd = vm_default_initrd();
-	if (access(qemu, X_OK) < 0)
-		fph_test_skip_all("no QEMU at %s; qemu-integration/build-qemu makes it", qemu);
-	if (access(kernel, R_OK) < 0 || access(initrd, R_OK) < 0)
-		fph_test_skip_all("no guest at %s; tests/guest/build-guest makes it", kernel);
-	if (!firsttouch)
-		fph_test_skip_all("FPH_TEST_FIRSTTOUCH is not set");
-	if (g_str_has_prefix(argv[1], "kvm-"))
-		need_kvm();
-	if (strcmp(argv[1], "savevm") && strcmp(argv[1], "no-proc") &&
-	    strcmp(argv[1], "account-no-object"))
-		need_scanner();
-	/* A time-out ends the test through exit(), which cleans up */
-	io_catch_signals();
-
-	cmocka_set_test_filter(argv[1]);
-	return fph_test_run(&t, "migration");
+	return harness_main(argc, argv, &t, asks_host);
 }

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the migration tests share: guests to migrate, and ways to tell whether
+ * they got through whole. A failure ends the test in words.
+ *
+ * Environment: FPH_TEST_QEMU and FPH_TEST_FIRSTTOUCH, set by meson.
+ */
+#ifndef FPH_TEST_HARNESS_H
+#define FPH_TEST_HARNESS_H
+
+#include "fph-test.h"
+#include "firsttouch.h"
+#include "vm.h"
+
+#define MIB		(UINT64_C(1) << 20)
+#define PAGE		UINT64_C(4096)
+
+#define MIGRATE_MS	90000
+
+#define GUEST_APPEND	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
+			"cryptomgr.notests tsc=reliable init_on_alloc=0"
+
+/* The call, which takes E for its GError **, must succeed */
+#define ok(call) do {							\
+	GError *call_error = NULL;					\
+	bool ok_ = (call);						\
+	if (call_error)							\
+		fail_msg("%s: %s", #call, call_error->message);		\
+	check(ok_);							\
+} while (0)
+
+#define E (&call_error)
+
+extern const char *qemu;
+extern const char *firsttouch;
+
+/* 512 MiB, Debian's kernel and the agent */
+extern const struct vm_config linux_guest;
+/* 128 MiB, no operating system: starts at once, writes to RAM from then on */
+extern const struct vm_config tiny_guest;
+
+/* A new file of that content, removed at the end; the path stays valid */
+const char *temp_file(const char *content, gssize len);
+
+struct vm *start(struct vm_config cfg);
+/* The other side: the same machine, without fph, and it does not run yet */
+struct vm *start_destination(struct vm_config cfg);
+
+void boot(struct vm *vm);
+/* A command to the guest's agent; its answer must begin as expected */
+void guest(struct vm *vm, const char *command, const char *expect);
+/* All pages the guest ever wrote are as it wrote them */
+void guest_check(struct vm *vm);
+
+void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+	     struct vm_migration *m);
+void print_migration(const struct vm_migration *m);
+/* On both sides */
+void capability(struct vm *src, struct vm *dst, const char *name);
+/* QEMU must refuse, and say why */
+void refused(struct vm *vm, const char *why, const char *command, const char *arguments);
+
+/* Source and destination are paused: every byte of every RAM block is equal */
+void check_ram_equal(struct vm *src, struct vm *dst);
+/* The same, but for pages that the guest said are free and has not written since */
+void check_ram_equal_or_free(struct vm *src, struct vm *dst);
+
+/* A member of the object's query-fph answer */
+JsonObject *fph_object(const struct vm_fph *fph);
+/* Pages of all blocks that fph-source knows, that is, that are migrated */
+uint64_t migrated_pages(const struct vm_fph *fph);
+
+/* The firmware image with other settings */
+const char *patch_firsttouch(uint32_t delay, uint32_t rounds);
+uint32_t ft_state(struct vm *vm, unsigned int offset);
+void ft_wait_for(struct vm *vm, uint32_t count);
+
+/* These skip the test, in words */
+void need_kvm(void);
+void need_scanner(void);
+
+/*
+ * main() of a test program: runs the one case that is named; "--names NAME..."
+ * fails unless these are all cases. @host: the case asks the host for pages.
+ */
+int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const char *name));
+
+#endif
