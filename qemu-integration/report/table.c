@@ -46,9 +46,10 @@ static const struct figure pages[] = {
 
 /* Rows, of the modes with fph-source. */
 static const struct figure left_out[] = {
+	{ "in all", 0, K_COUNT, V_SKIPPED, "pages left out at the end; some for several reasons" },
 	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
 	{ "zero-mapped", 0, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
-	{ "free", 0, K_COUNT, V_FREE, "pages left out: the guest says that they are free" },
+	{ "free", 0, K_COUNT, V_FREE, "pages left out: the guest says they are free" },
 	{ "known to guest only", 0, K_COUNT, V_GUEST_ONLY, "pages left out, unknown to the host" },
 	{ "known to host only", 0, K_COUNT, V_HOST_ONLY, "pages left out, unknown to the guest" },
 	{ "known to both", 0, K_COUNT, V_BOTH, "pages left out that both knew of" },
@@ -59,7 +60,7 @@ static const struct figure left_out[] = {
 	{ "answers", 0, K_COUNT, V_ANSWERS, "how often its answer was complete" },
 	{ "first answer ms", 0, K_NS_IN_MS, V_LATENCY_NS, "time until the first was complete" },
 	{ "held back ms", 0, K_NS_IN_MS, V_WAIT_NS, "time that sending waited for it" },
-	{ "clear log ms", 0, K_NS_IN_MS, V_ARM_NS, "time to prepare for the first request" },
+	{ "clear log us", 0, K_NS_IN_US, V_ARM_NS, "time to clear the dirty log before it" },
 	{ "apply ms", 0, K_NS_IN_MS, V_APPLY_NS, "time to take out pages, of all answers" },
 	{ "walk in guest", 0, K_TEXT, T_WALK, "how its driver looked for free pages" },
 	{ "walk ms", 0, K_NS_IN_MS, V_WALK_NS, "time the guest took for its first answer" },
