@@ -654,6 +654,50 @@ static void unaligned_frames(void **state)
 	fph_hint_free(h);
 }
 
+/* The report that docs/virtio-fph.md has as its example, byte by byte */
+static void example_of_the_specification(void **state)
+{
+	static const unsigned char runs[] = {
+		7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		0xff, 0x01, 0x00, 0x01, 0, 0, 0, 0,
+		0x00, 0x00, 0x45, 0x23, 0x01, 0, 0, 0,
+	};
+	static const unsigned char bitmap[] = {
+		7, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0x40, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0,
+		0x0d, 0, 0, 0, 0, 0, 0, 0x80,
+	};
+	static const unsigned char last[] = {
+		7, 0, 0, 0, 2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		0x40, 0x42, 0x0f, 0, 0, 0, 0, 0,
+		0x50, 0xc3, 0, 0, 0, 0, 0, 0,
+		0x05, 0x02, 0, 0, 0, 0, 0, 0,
+		0x05, 0, 0, 0, 0, 0, 0, 0,
+		0, 0, 0, 0, 0, 0, 0, 0,
+	};
+	static const struct range ranges[] = {
+		{ 0x100, 512 }, { 0x12345, 1 }, { 0x400, 1 }, { 0x402, 2 }, { 0x43f, 1 },
+	};
+	struct fph_hint_frame info = { .sz = sizeof(info) };
+	struct fph_hint *h = hint_new(6);
+	struct catch c = { 0 };
+	const char *why;
+
+	check_int(fph_hint_request(h, 517), 7);
+	check_int(fph_hint_feed(h, runs, sizeof(runs), catch_sink, &c, &info, &why), 0);
+	check_int(fph_hint_feed(h, bitmap, sizeof(bitmap), catch_sink, &c, &info, &why), 0);
+	check_int(c.n, ARRAY_SIZE(ranges));
+	check_mem(c.v, ranges, sizeof(ranges));
+	check_int(fph_hint_feed(h, last, sizeof(last), catch_sink, &c, &info, &why), 0);
+	check(info.last && !info.aborted);
+	check_int(info.walk_ns, 1000000);
+	check_int(info.lock_ns, 50000);
+	check_int(info.guest_pages, 517);
+	check_int(info.guest_entries, 5);
+	check_int(info.walk, VIRTIO_FPH_WALK_PFN);
+	catch_free(&c);
+	fph_hint_free(h);
+}
+
 struct sink_row {
 	const char *name;
 	uint16_t encoding;
@@ -845,6 +889,7 @@ int main(void)
 	fph_test_add(&t, "late and malformed", late_and_malformed, NULL);
 	fph_test_add(&t, "figures are passed on", figures_are_passed_on, NULL);
 	fph_test_add(&t, "unaligned frames", unaligned_frames, NULL);
+	fph_test_add(&t, "example of the specification", example_of_the_specification, NULL);
 	fph_test_add_rows(&t, sink_rows, check_sink);
 	fph_test_add(&t, "sink with an errno of ours", sink_with_our_errno, NULL);
 	fph_test_add(&t, "frame of other sizes", frame_of_other_sizes, NULL);
