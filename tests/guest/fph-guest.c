@@ -9,6 +9,7 @@
  * with the record; a lost page of the record itself shows up in a count that
  * lives in a third place.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <sys/types.h>
 #include <termios.h>
 #include <time.h>
@@ -35,6 +37,9 @@
 #define BATCH_NS	INT64_C(10000000)
 #define REPLY_NS	INT64_C(5000000000)
 #define HEADROOM	(UINT64_C(48) << 20)
+#define PRESSURE_STEP	(UINT64_C(4) << 20)
+#define PRESSURE_S	60u
+#define VIRTIO_FPH	"/sys/bus/virtio/drivers/virtio_fph"
 
 enum { H_MAGIC, H_INDEX, H_SEQ, H_SUM, H_WORDS };
 
@@ -53,7 +58,7 @@ struct region {
 	bool churn;		/* comes and goes */
 };
 
-enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_KINDS };
+enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_ZERO, W_KINDS };
 
 struct writer {
 	pthread_t thread;
@@ -82,6 +87,11 @@ static atomic_uint_fast64_t writes;
 static atomic_uint_fast64_t churn_rounds;
 static atomic_uint_fast64_t churn_bad;
 static atomic_bool churn_starved;
+static atomic_uint_fast64_t zero_rounds;
+static atomic_uint_fast64_t zero_bad;
+static atomic_uint_fast64_t zero_used;		/* pages it has now */
+static bool rebooting;
+static const char *self;			/* how to run this program */
 
 static void command_begin(void)
 {
@@ -280,7 +290,7 @@ static void check_all(uint64_t *pages, uint64_t *bad)
 	const struct region *r;
 
 	*pages = 0;
-	*bad = atomic_load(&churn_bad);
+	*bad = atomic_load(&churn_bad) + atomic_load(&zero_bad);
 	for (r = regions; r; r = r->next) {
 		uint64_t seen = 0;
 
@@ -409,6 +419,58 @@ static void *churn_main(void *arg)
 	return NULL;
 }
 
+static bool page_is_zero(const uint64_t *p)
+{
+	uint64_t diff = 0;
+	unsigned int i;
+
+	for (i = 0; i < PAGE_WORDS; i++)
+		diff |= p[i];
+	return !diff;
+}
+
+/*
+ * A kernel with init_on_free does not clear a page that it takes for a process:
+ * free pages are zero. Small pages, since large ones are cleared all the same.
+ * They are filled with what a page must not show when it comes back.
+ */
+static void *zero_main(void *arg)
+{
+	struct writer *w = arg;
+	struct timespec nap = { .tv_nsec = BATCH_NS };
+	uint64_t count = (w->bytes + PAGE_BYTES - 1) / PAGE_BYTES;
+	uint64_t seq = 0, i, n;
+	uint64_t *pages, *p;
+
+	while (!atomic_load(&stopping)) {
+		pages = map(count * PAGE_BYTES);
+		if (!pages) {
+			nanosleep(&nap, NULL);
+			continue;
+		}
+		madvise(pages, count * PAGE_BYTES, MADV_NOHUGEPAGE);
+		seq++;
+		for (i = 0; i < count && !atomic_load(&stopping); i = n) {
+			batch_begin();
+			for (n = i; n < count && n < i + CHURN_BATCH; n++) {
+				p = pages + n * PAGE_WORDS;
+				/* To read it would only map the kernel's zero page. */
+				*(volatile uint64_t *)p = 0;
+				if (!page_is_zero(p))
+					atomic_fetch_add(&zero_bad, 1);
+				page_write(p, n, seq, true);
+			}
+			atomic_store(&zero_used, n);
+			batch_end();
+		}
+		munmap(pages, count * PAGE_BYTES);
+		atomic_store(&zero_used, 0);
+		if (!atomic_load(&stopping))
+			atomic_fetch_add(&zero_rounds, 1);
+	}
+	return NULL;
+}
+
 static void writers_stop(void)
 {
 	unsigned int i;
@@ -423,6 +485,13 @@ static void writers_stop(void)
 	atomic_store(&stopping, false);
 }
 
+static void *(*const writer_main[W_KINDS])(void *) = {
+	[W_TOUCH] = paced_main,
+	[W_REWRITE] = paced_main,
+	[W_CHURN] = churn_main,
+	[W_ZERO] = zero_main,
+};
+
 static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, struct region *r)
 {
 	struct writer *w = &writers[kind];
@@ -433,7 +502,7 @@ static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, st
 	w->bytes = bytes;
 	w->region = r;
 	w->rnd = UINT64_C(0x2545f4914f6cdd1d) + kind;
-	err = pthread_create(&w->thread, NULL, kind == W_CHURN ? churn_main : paced_main, w);
+	err = pthread_create(&w->thread, NULL, writer_main[kind], w);
 	if (err)
 		return -err;
 	w->running = true;
@@ -442,7 +511,7 @@ static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, st
 
 /* Commands. */
 
-#define MAX_ARGS 4
+#define MAX_ARGS 6
 
 struct reply {
 	char text[256];
@@ -559,6 +628,8 @@ static bool fits(struct reply *re, uint64_t bytes)
 	}
 	command_end();
 	need += churn;
+	if (writers[W_ZERO].running)
+		need += writers[W_ZERO].bytes - atomic_load(&zero_used) * PAGE_BYTES;
 	if (need <= avail)
 		return true;
 	fail(re, "not enough memory: %llu MiB needed with the record and what is spoken for, %llu MiB available",
@@ -686,18 +757,197 @@ static void cmd_rewrite(struct reply *re, char **args)
 		ok(re, "rewrite");
 }
 
-static void cmd_churn(struct reply *re, char **args)
+static void start_churn(struct reply *re, char **args, enum writer_kind kind, const char *name)
 {
 	uint64_t bytes;
 	int err;
 
-	if (!idle(re, W_CHURN, "churn") || !arg_bytes(re, args[0], &bytes) || !fits(re, bytes))
+	if (!idle(re, kind, name) || !arg_bytes(re, args[0], &bytes) || !fits(re, bytes))
 		return;
-	err = writer_start(W_CHURN, 0, bytes, NULL);
+	err = writer_start(kind, 0, bytes, NULL);
 	if (err)
 		fail(re, "no thread: %s", strerror(-err));
 	else
-		ok(re, "churn");
+		ok(re, "%s", name);
+}
+
+static void cmd_churn(struct reply *re, char **args)
+{
+	start_churn(re, args, W_CHURN, "churn");
+}
+
+static void cmd_zerochurn(struct reply *re, char **args)
+{
+	start_churn(re, args, W_ZERO, "zerochurn");
+}
+
+/* Pages of which every second one is given back: what is free is single pages. */
+static void cmd_fragment(struct reply *re, char **args)
+{
+	struct region *r;
+	uint64_t bytes, i, freed = 0;
+
+	if (!arg_bytes(re, args[0], &bytes) || !fits(re, bytes))
+		return;
+	r = region_new(bytes, false);
+	if (!r) {
+		fail(re, "no memory");
+		return;
+	}
+	command_begin();
+	region_link(r);
+	command_end();
+	for (i = 0; i < r->count; i++)
+		region_write(r, i);
+	for (i = 1; i < r->count; i += 2) {
+		if (madvise(r->pages + i * PAGE_WORDS, PAGE_BYTES, MADV_DONTNEED))
+			continue;
+		r->seq[i] = 0;
+		r->written--;
+		freed++;
+	}
+	ok(re, "fragment pages=%llu freed=%llu", (unsigned long long)r->written,
+	   (unsigned long long)freed);
+}
+
+/*
+ * Runs a command of the shell and keeps the last line that it says. Return: what
+ * waitpid() gave, or -1.
+ */
+static int run_program(const char *command, char *line, size_t size)
+{
+	FILE *f = popen(command, "re");
+
+	line[0] = '\0';
+	if (!f)
+		return -1;
+	/* What is left of @line at the end of the file is the last line. */
+	while (fgets(line, (int)size, f))
+		;
+	line[strcspn(line, "\n")] = '\0';
+	return pclose(f);
+}
+
+static bool arg_word(struct reply *re, const char *s)
+{
+	const char *allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_=,.:";
+
+	if (!s[strspn(s, allowed)])
+		return true;
+	fail(re, "'%.40s' is not the name of a module, nor a parameter", s);
+	return false;
+}
+
+static void cmd_mod(struct reply *re, char **args)
+{
+	const char *program = "/bin/load-module";
+	char command[300], line[120];
+	int len, i, status;
+
+	if (!strcmp(args[0], "unload") && !args[2]) {
+		program = "/bin/busybox rmmod";
+	} else if (strcmp(args[0], "load")) {
+		fail(re, "usage: mod load NAME [PARAMETER=VALUE...], mod unload NAME");
+		return;
+	}
+	len = snprintf(command, sizeof(command), "%s", program);
+	for (i = 1; args[i]; i++) {
+		if (!arg_word(re, args[i]))
+			return;
+		len += snprintf(command + len, sizeof(command) - len, " %s", args[i]);
+	}
+	snprintf(command + len, sizeof(command) - len, " 2>&1");
+	status = run_program(command, line, sizeof(line));
+	if (status)
+		fail(re, "mod %.10s: %s", args[0], line[0] ? line : "failed");
+	else
+		ok(re, "mod");
+}
+
+/* What the last report of free pages cost, as the module tells it. */
+static void cmd_report(struct reply *re, char **args)
+{
+	static const char *const names[] = {
+		"reports", "aborted", "walk", "walk_ns", "lock_ns", "pages", "entries", "frames",
+	};
+	char path[300], value[40], text[240] = "";
+	const struct dirent *d = NULL;
+	size_t len = 0, i;
+	DIR *dir;
+	FILE *f;
+
+	dir = opendir(VIRTIO_FPH);
+	while (dir && (d = readdir(dir)) && strncmp(d->d_name, "virtio", 6))
+		;
+	for (i = 0; d && i < sizeof(names) / sizeof(names[0]); i++) {
+		snprintf(path, sizeof(path), VIRTIO_FPH "/%.64s/report/%s", d->d_name, names[i]);
+		f = fopen(path, "re");
+		if (!f)
+			break;
+		if (fscanf(f, "%39s", value) == 1)
+			len += snprintf(text + len, sizeof(text) - len, " %s=%s", names[i], value);
+		fclose(f);
+	}
+	if (dir)
+		closedir(dir);
+	if (len)
+		ok(re, "report%s", text);
+	else
+		fail(re, "no device that virtio_fph drives");
+}
+
+/*
+ * Memory gets short, which calls those who keep some in reserve. A process of its
+ * own does it, the first that the kernel ends when there is none left.
+ */
+static void cmd_pressure(struct reply *re, char **args)
+{
+	char command[300], line[40];
+	uint64_t bytes;
+	int status;
+
+	if (!arg_bytes(re, args[0], &bytes))
+		return;
+	snprintf(command, sizeof(command), "exec %s --pressure %llu", self, (unsigned long long)bytes);
+	status = run_program(command, line, sizeof(line));
+	if (status < 0 || !line[0])
+		fail(re, "cannot run %.40s", self);
+	else
+		ok(re, "pressure pages=%s killed=%d", line, status != 0);
+}
+
+static int pressure(const char *arg)
+{
+	uint64_t bytes = strtoull(arg, NULL, 10);
+	uint64_t i, used;
+	char *p;
+	FILE *f;
+
+	f = fopen("/proc/self/oom_score_adj", "we");
+	if (f) {
+		fputs("1000", f);
+		fclose(f);
+	}
+	alarm(PRESSURE_S);
+	/* Address space that is not spoken for, or a careful kernel refuses it. */
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return EXIT_FAILURE;
+	for (used = 0; used < bytes;) {
+		for (i = 0; i < PRESSURE_STEP && used < bytes; i += PAGE_BYTES, used += PAGE_BYTES)
+			p[used] = 1;
+		/* The last word counts, even if it was not the last deed. */
+		printf("%llu\n", (unsigned long long)used / PAGE_BYTES);
+		fflush(stdout);
+	}
+	return EXIT_SUCCESS;
+}
+
+static void cmd_reboot(struct reply *re, char **args)
+{
+	rebooting = true;
+	ok(re, "reboot");
 }
 
 static void cmd_stop(struct reply *re, char **args)
@@ -721,11 +971,11 @@ static void cmd_info(struct reply *re, char **args)
 	struct timespec t;
 
 	clock_gettime(CLOCK_BOOTTIME, &t);
-	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d",
+	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu",
 	   (unsigned long long)meminfo_kib("MemFree"),
 	   (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000,
 	   (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&churn_rounds),
-	   atomic_load(&churn_starved));
+	   atomic_load(&churn_starved), (unsigned long long)atomic_load(&zero_rounds));
 }
 
 static const struct command {
@@ -740,9 +990,15 @@ static const struct command {
 	{ "touch", " PAGES_PER_SECOND BYTES", 2, 2, cmd_touch },
 	{ "rewrite", " PAGES_PER_SECOND", 1, 1, cmd_rewrite },
 	{ "churn", " BYTES", 1, 1, cmd_churn },
+	{ "zerochurn", " BYTES", 1, 1, cmd_zerochurn },
+	{ "fragment", " BYTES", 1, 1, cmd_fragment },
+	{ "pressure", " BYTES", 1, 1, cmd_pressure },
 	{ "stop", "", 0, 0, cmd_stop },
 	{ "check", "", 0, 0, cmd_check },
 	{ "info", "", 0, 0, cmd_info },
+	{ "mod", " load NAME [PARAMETER=VALUE...] | mod unload NAME", 2, MAX_ARGS - 1, cmd_mod },
+	{ "report", "", 0, 0, cmd_report },
+	{ "reboot", "", 0, 0, cmd_reboot },
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -774,8 +1030,7 @@ static void run_line(char *line, char *out, size_t size)
 			c = &commands[i];
 	}
 	if (!c)
-		fail(&re, "unknown command '%.40s': ping, fill, free, touch, rewrite, churn, stop, check, info",
-		     args[0]);
+		fail(&re, "unknown command '%.40s': README.md of tests/guest has them", args[0]);
 	else if (n - 1 < c->min_args || n - 1 > c->max_args)
 		fail(&re, "usage: %s%s", c->name, c->usage);
 	else
@@ -865,6 +1120,10 @@ static void serve(int fd)
 		len = 0;
 		too_long = false;
 		put(fd, out);
+		if (rebooting) {
+			tcdrain(fd);
+			reboot(RB_AUTOBOOT);
+		}
 	}
 }
 
@@ -971,7 +1230,7 @@ static int self_test(void)
 	st_run("", "err");
 	st_run("pong", "err unknown command 'pong'");
 	st_run("ping x", "err usage: ping");
-	st_run("ping a b c d e", "err too many words");
+	st_run("ping a b c d e f", "err too many words");
 	st_run("fill", "err usage: fill BYTES");
 	st_run("fill 0", "err '0' is not a size");
 	st_run("fill -1", "err '-1' is not a size");
@@ -1008,13 +1267,27 @@ static int self_test(void)
 	for (v = 0; v < 50 && !atomic_load(&churn_rounds); v++)
 		nanosleep(&wait, NULL);
 	st(atomic_load(&churn_rounds) > 0, "churn goes round");
+	st_run("zerochurn 1M", "ok zerochurn");
+	for (v = 0; v < 50 && atomic_load(&zero_rounds) < 2; v++)
+		nanosleep(&wait, NULL);
+	st(atomic_load(&zero_rounds) > 1, "zerochurn goes round");
 	st_run("stop", "ok stop");
 	before = atomic_load(&writes);
 	nanosleep(&wait, NULL);
 	st(atomic_load(&writes) == before, "stopped writers do not");
 	st_run("check", "ok check pages=281 bad=0");
+	st_run("fragment 64K", "ok fragment pages=8 freed=8");
+	st_run("check", "ok check pages=289 bad=0");
+	st(page_is_zero(regions->pages + PAGE_WORDS), "a page given back");
+	regions->pages[PAGE_WORDS * 2 - 1] = 1;
+	st(!page_is_zero(regions->pages + PAGE_WORDS), "a page that is not zero");
+	st_run("pressure 8M", "ok pressure pages=2048 killed=0");
+	st_run("mod", "err usage: mod load NAME");
+	st_run("mod eat x", "err usage: mod load NAME");
+	st_run("mod load x;y", "err 'x;y' is not the name");
+	st_run("mod load fph_no_such_module", "err mod load: ");
 	st_run("info", "ok info memfree_kib=");
-	st_run("free", "ok free pages=281");
+	st_run("free", "ok free pages=289");
 	st_run("check", "ok check pages=0 bad=0");
 	printf("%u failed\n", st_failed);
 	return st_failed ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -1024,6 +1297,9 @@ int main(int argc, char **argv)
 {
 	int fd;
 
+	self = argv[0];
+	if (argc == 3 && !strcmp(argv[1], "--pressure"))
+		return pressure(argv[2]);
 	if (argc == 2 && !strcmp(argv[1], "--self-test"))
 		return self_test();
 	if (argc != 2 || argv[1][0] == '-') {
