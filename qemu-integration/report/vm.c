@@ -521,6 +521,11 @@ static int agent_line(struct vm *vm, gint64 deadline, char **ret, GError **error
 	return -1;
 }
 
+void vm_guest_restarts(struct vm *vm)
+{
+	vm->agent_ready = false;
+}
+
 bool vm_guest_wait_ready(struct vm *vm, int timeout_ms, GError **error)
 {
 	gint64 deadline = io_deadline(timeout_ms);
@@ -611,15 +616,22 @@ char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error, const char
 	}
 }
 
+char *vm_console(struct vm *vm)
+{
+	char *text;
+
+	if (!g_file_get_contents(vm->serial_log, &text, NULL, NULL))
+		return g_strdup("");
+	return text;
+}
+
 char *vm_guest_complaint(struct vm *vm)
 {
 	static const char before[] = "fph-guest: ";
-	g_autofree char *text = NULL;
+	g_autofree char *text = vm_console(vm);
 	g_auto(GStrv) lines = NULL;
 	char **l;
 
-	if (!g_file_get_contents(vm->serial_log, &text, NULL, NULL))
-		return NULL;
 	lines = g_strsplit_set(text, "\r\n", -1);
 	for (l = lines; *l; l++)
 		if (g_str_has_prefix(*l, before))

@@ -124,6 +124,9 @@ bool vm_alive(struct vm *vm, GError **error);
 /** vm_guest_wait_ready() - wait until the guest has booted and its agent listens. */
 bool vm_guest_wait_ready(struct vm *vm, int timeout_ms, GError **error);
 
+/** vm_guest_restarts() - the guest was told to boot anew: wait for that the next time. */
+void vm_guest_restarts(struct vm *vm);
+
 /**
  * vm_guest_command() - one command line to the agent
  * Return: its answer, a line that starts with "ok". An "err" answer is
@@ -131,6 +134,9 @@ bool vm_guest_wait_ready(struct vm *vm, int timeout_ms, GError **error);
  */
 char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error,
 		       const char *fmt, ...) G_GNUC_PRINTF(4, 5);
+
+/** vm_console() - what the guest wrote to its console so far. */
+char *vm_console(struct vm *vm);
 
 /**
  * vm_guest_complaint() - what the guest's init could not do, such as loading a module

@@ -62,8 +62,11 @@ void refused(struct vm *vm, const char *why, const char *command, const char *ar
 
 /* Source and destination are paused: every byte of every RAM block is equal */
 void check_ram_equal(struct vm *src, struct vm *dst);
-/* The same, but for pages that the guest said are free and has not written since */
-void check_ram_equal_or_free(struct vm *src, struct vm *dst);
+/*
+ * The same, but for pages that the guest said are free and has not written
+ * since. Return: how many of those differ; if none, its word was put to no test.
+ */
+uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst);
 
 /* A member of the object's query-fph answer */
 JsonObject *fph_object(const struct vm_fph *fph);

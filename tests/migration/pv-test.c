@@ -157,7 +157,7 @@ static void test_live(void **state)
 	if (!strncmp(l->mode, "both", 4))
 		check_int(m.fph.chunks_not_scanned, 0);
 
-	check_ram_equal_or_free(src, dst);
+	check(check_ram_equal_or_free(src, dst) > 0);
 	ok(vm_cont(dst, E));
 	guest_check(dst);
 	guest(dst, "stop", "ok stop");
@@ -169,6 +169,287 @@ static void test_live(void **state)
 	vm_free(dst);
 }
 
+/*
+ * Something happens to the guest in the middle of a migration. What it said
+ * before stays true, and what it writes afterwards is sent.
+ */
+struct midway {
+	const char *name;
+	const char *mode;
+	const char *const *devices;
+	const char *append;
+	const char *command;
+	const char *expect;
+};
+
+static const struct midway midway[] = {
+	{ "pv-unload", "pv", fph, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
+	{ "both-unload", "both", fph, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
+	{ "pv-reboot", "pv", fph, FPH_APPEND, "reboot", "ok reboot" },
+	{ "pv-balloon-reboot", "pv", balloon, BALLOON_APPEND, "reboot", "ok reboot" },
+	/* The balloon's driver gives hinted pages back when memory is short */
+	{ "pv-balloon-pressure", "pv", balloon, BALLOON_APPEND, "pressure 256M", "ok pressure" },
+	{ "pv-pressure", "pv", fph, FPH_APPEND, "pressure 256M", "ok pressure" },
+};
+
+static void wait_for_answer(struct vm *src, struct vm_migration *m)
+{
+	for (int i = 0; i < 3000; i++) {
+		ok(vm_migrate_poll(src, m, E));
+		if (m->fph.hints.state && strcmp(m->fph.hints.state, "idle") &&
+		    strcmp(m->fph.hints.state, "requested"))
+			return;
+		g_usleep(2000);
+	}
+	fail_msg("no answer of the guest");
+}
+
+static void test_midway(void **state)
+{
+	const struct midway *w = *state;
+	struct vm_migrate_opts opts = { .max_bandwidth = 10 * MIB, .timeout_ms = MIGRATE_MS };
+	bool reboot = !strcmp(w->command, "reboot");
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	uint64_t differ;
+
+	cfg.fph_mode = w->mode;
+	cfg.extra = w->devices;
+	cfg.append = w->append;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	ok(vm_run(src, E, "set-action", "{\"reboot\":\"reset\"}"));
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 2000 64M", "ok touch");
+
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	wait_for_answer(src, &m);
+	check_str(m.fph.hints.state, "answered");
+	guest(src, w->command, w->expect);
+	if (reboot) {
+		vm_guest_restarts(src);
+		boot(src);
+	}
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.status, "active");	/* or it was not midway */
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.fph.hints.state, "answered");
+	check(m.fph.free > 0);
+	check(m.fph.resent > 0);
+
+	/* A guest that has booted anew may have written to all that was free */
+	differ = check_ram_equal_or_free(src, dst);
+	check(differ > 0 || reboot);
+	ok(vm_cont(dst, E));
+	guest(dst, "ping", "ok ping");
+	if (!reboot)
+		guest_check(dst);
+	guest(dst, "fill 256M dense", "ok fill");
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* Guests to which it matters what free pages hold (R4) */
+struct content {
+	const char *name;
+	const char *mode;
+	const char *const *devices;
+	const char *append;
+	const char *state;
+	const char *why;		/* part of the reason */
+};
+
+static const struct content contents[] = {
+	{ "pv-init-on-free", "pv", fph, FPH_APPEND " init_on_free=1", "answered", NULL },
+	{ "both-init-on-free", "both", fph, FPH_APPEND " init_on_free=1", "answered", NULL },
+	{ "pv-balloon-init-on-free", "pv", balloon, BALLOON_APPEND " init_on_free=1",
+	  "answered", NULL },
+	{ "pv-page-poison", "pv", fph, FPH_APPEND " page_poison=1", "failed", "page_poison" },
+	{ "pv-balloon-page-poison", "pv", balloon, BALLOON_APPEND " page_poison=1",
+	  "failed", "page_poison" },
+};
+
+static void test_content(void **state)
+{
+	const struct content *c = *state;
+	struct vm_migrate_opts opts = { .max_bandwidth = 200 * MIB };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	g_autofree char *console = NULL;
+	struct vm *src, *dst;
+
+	cfg.fph_mode = c->mode;
+	cfg.extra = c->devices;
+	cfg.append = c->append;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 1000 64M", "ok touch");
+	guest(src, c->why ? "churn 48M" : "zerochurn 48M", "ok ");
+	migrate(src, dst, &opts, &m);
+	check_str(m.fph.hints.state, c->state);
+	if (c->why) {
+		check(strstr(m.fph.hints.reason, c->why) != NULL);
+		check_int(m.fph.skipped + m.fph.resent, 0);
+	} else {
+		check(m.fph.free > 0);
+		check_int(m.fph.hints.requests, 1);
+	}
+
+	/* Free pages as well: they have a content that counts */
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	guest(dst, "fill 64M", "ok fill");
+	guest_check(dst);
+	console = vm_console(dst);
+	check(!strstr(console, "corruption"));
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * The guest counts its memory from 0; RAM blocks are wherever the machine has
+ * put them: two nodes, a hole below 4 GiB, and a DIMM that was plugged in.
+ */
+static void test_memory_map(void **state)
+{
+	static const char *const source[] = {
+		"-device", "virtio-fph-pci,id=pv0",
+		"-object", "memory-backend-ram,id=n0,size=320M",
+		"-object", "memory-backend-memfd,id=n1,size=192M,share=on",
+		"-numa", "node,memdev=n0", "-numa", "node,memdev=n1",
+		"-m", "slots=2,maxmem=2G", NULL,
+	};
+	static const char *const destination[] = {
+		"-device", "virtio-fph-pci,id=pv0",
+		"-object", "memory-backend-ram,id=n0,size=320M",
+		"-object", "memory-backend-memfd,id=n1,size=192M,share=on",
+		"-numa", "node,memdev=n0", "-numa", "node,memdev=n1",
+		"-m", "slots=2,maxmem=2G",
+		"-object", "memory-backend-ram,id=m0,size=256M",
+		"-device", "pc-dimm,id=d0,memdev=m0,node=1", NULL,
+	};
+	static const char *const blocks[] = { "n0", "n1", "m0" };
+	struct vm_migrate_opts opts = { .max_bandwidth = 200 * MIB };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	JsonArray *rows;
+
+	cfg.machine = "pc,max-ram-below-4g=256M";
+	cfg.fph_mode = "pv";
+	cfg.append = FPH_APPEND " memhp_default_state=online_movable";
+	cfg.extra = source;
+	src = start(cfg);
+	cfg.extra = destination;
+	dst = start_destination(cfg);
+	boot(src);
+	ok(vm_run(src, E, "object-add",
+		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"m0\",\"size\":268435456}"));
+	ok(vm_run(src, E, "device_add",
+		  "{\"driver\":\"pc-dimm\",\"id\":\"d0\",\"memdev\":\"m0\",\"node\":1}"));
+	/* More than there is without the DIMM */
+	for (int i = 0; ; i++) {
+		GError *error = NULL;
+		g_autofree char *answer = vm_guest_command(src, 60000, &error, "fill 480M");
+
+		if (answer)
+			break;
+		check(i < 50);
+		g_clear_error(&error);
+		g_usleep(200000);
+	}
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 2000 128M", "ok touch");
+	guest(src, "churn 32M", "ok churn");
+	migrate(src, dst, &opts, &m);
+	check_str(m.fph.hints.state, "answered");
+
+	rows = json_object_get_array_member(fph_object(&m.fph), "blocks");
+	for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++) {
+		bool found = false;
+
+		for (guint k = 0; k < json_array_get_length(rows); k++) {
+			JsonObject *b = json_array_get_object_element(rows, k);
+
+			found |= g_str_has_suffix(json_object_get_string_member(b, "name"), blocks[i]) &&
+				 json_object_get_int_member(b, "free") > 1000;
+		}
+		if (!found)
+			fail_msg("no free pages in block %s", blocks[i]);
+	}
+	check(check_ram_equal_or_free(src, dst) > 0);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	guest(dst, "stop", "ok stop");
+	guest(dst, "fill 256M dense", "ok fill");
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* Cancelled at any moment; then one goes through. No leftovers of the others */
+static void test_cancel(void **state)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = 10 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_migrate_opts fast = { .max_bandwidth = 200 * MIB };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.fph_mode = "both";
+	cfg.extra = fph;
+	cfg.append = FPH_APPEND;
+	src = start(cfg);
+	boot(src);
+	guest(src, "touch 2000 128M", "ok touch");
+	guest(src, "churn 32M", "ok churn");
+	for (int i = 0; i < 10; i++) {
+		dst = start_destination(cfg);
+		ok(vm_migrate_start(src, dst, &slow, &m, E));
+		g_usleep(i * i * 3000);
+		ok(vm_migrate_cancel(src, 20000, E));
+		vm_migration_clear(&m);
+		vm_free(dst);
+	}
+
+	dst = start_destination(cfg);
+	migrate(src, dst, &fast, &m);
+	check_str(m.fph.hints.state, "answered");
+	check_ram_equal_or_free(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} singles[] = {
+	{ "pv-memory-map", test_memory_map },
+	{ "both-cancel", test_cancel },
+};
+
 static bool asks_host(const char *name)
 {
 	return g_str_has_prefix(name, "both");
@@ -179,5 +460,9 @@ int main(int argc, char **argv)
 	struct fph_tests t = { 0 };
 
 	fph_test_add_rows(&t, live, test_live);
+	fph_test_add_rows(&t, midway, test_midway);
+	fph_test_add_rows(&t, contents, test_content);
+	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
+		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }
