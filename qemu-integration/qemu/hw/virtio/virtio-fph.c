@@ -50,11 +50,8 @@ static const char *virtio_fph_obstacle(VirtIOFph *fph)
     if (vdev->status & VIRTIO_CONFIG_S_FAILED) {
         return "the guest's driver for virtio-fph has failed";
     }
-    if (!(vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+    if (vdev->disabled || !(vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
         return "the guest has no driver for virtio-fph";
-    }
-    if (vdev->disabled) {
-        return "the guest does not let virtio-fph access its memory";
     }
     if (!virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1)) {
         return "the guest's driver for virtio-fph is not a virtio 1.0 driver";
@@ -309,15 +306,9 @@ static void virtio_fph_set_status(VirtIODevice *vdev, uint8_t status)
         virtio_fph_fail(fph, "the guest's driver for virtio-fph has failed");
     } else if (status & VIRTIO_CONFIG_S_DRIVER_OK) {
         qemu_bh_schedule(fph->bh);
+    } else {
+        virtio_fph_fail(fph, "the guest reset virtio-fph");
     }
-}
-
-static void virtio_fph_reset(VirtIODevice *vdev)
-{
-    VirtIOFph *fph = VIRTIO_FPH(vdev);
-
-    qemu_bh_cancel(fph->bh);
-    virtio_fph_fail(fph, "the guest reset virtio-fph");
 }
 
 static void virtio_fph_realize(DeviceState *dev, Error **errp)
@@ -436,7 +427,6 @@ static void virtio_fph_class_init(ObjectClass *klass, void *data)
     vdc->unrealize = virtio_fph_unrealize;
     vdc->get_features = virtio_fph_get_features;
     vdc->set_status = virtio_fph_set_status;
-    vdc->reset = virtio_fph_reset;
     vdc->vmsd = &vmstate_virtio_fph_device;
 
     fhc->transport = FPH_TRANSPORT_VIRTIO_FPH;
