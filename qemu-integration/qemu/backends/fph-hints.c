@@ -209,7 +209,7 @@ static void fph_hints_arm(FphHints *h, unsigned int epoch)
             h->ask_epoch = epoch;
             if (epoch == 1) {
                 h->arm_ns = fph_now() - start;
-                h->deadline = fph_now() + h->fs->pv_wait * SCALE_MS;
+                h->deadline = fph_now() + (int64_t)h->fs->pv_wait * SCALE_MS;
             }
         }
         trace_fph_hints_armed(epoch, fph_now() - start);
