@@ -175,16 +175,28 @@ got=$?
 [ ! -e "$tmp/s.json" ] || problem 'a result was written'
 kill -0 "$(cat "$tmp/pid")" 2>/dev/null && problem 'QEMU still runs'
 
-# A recorded result: medians, ratios, failed rows; never wider than 80 columns.
-try 0 compare "$data/three-repeats.json"
-silent err
-cmp -s "$tmp/out" "$data/three-repeats.txt" || {
-	problem "differs from three-repeats.txt"
-	diff "$data/three-repeats.txt" "$tmp/out"
-}
-[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
+# Recorded results: medians, ratios, failed rows; hints by either device; never
+# wider than 80 columns.
+for name in three-repeats all-modes; do
+	try 0 compare "$data/$name.json"
+	silent err
+	cmp -s "$tmp/out" "$data/$name.txt" || {
+		problem "differs from $name.txt"
+		diff "$data/$name.txt" "$tmp/out"
+	}
+	[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
+done
 try 0 compare "$data/three-repeats.json" "$data/three-repeats.json"
 says out "$data/three-repeats.json"
+
+# An answer that is not complete is told; what was not measured has no figure.
+sed '/"mode": "pv",/,/"state": "answered"/ {
+	/"latency_ns"/d
+	s/"state": "answered"/"state": "failed", "reason": "it rained"/
+}' "$data/all-modes.json" >"$tmp/failed.json"
+try 0 compare "$tmp/failed.json"
+says out 'freed-1g pv, run 1: hints of the guest: failed: it rained'
+grep -q '^first answer ms  *-  *-  *[0-9.]*  *[0-9.]*$' "$tmp/out" || problem 'a latency of no answer'
 
 # Files that are no results say where and why; good ones beside them are shown.
 # edit SCRIPT: a damaged copy
