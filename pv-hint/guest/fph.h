@@ -14,7 +14,7 @@
 
 #define FPH_COMMANDS	4		/* buffers the device can write commands to */
 #define FPH_FRAMES	8		/* frames that can be on their way */
-#define FPH_VISITS	1024		/* pages looked at while zone->lock is held */
+#define FPH_VISITS	512		/* page structs looked at while zone->lock is held */
 
 /* A frame of a report, as the device reads it */
 struct fph_frame {

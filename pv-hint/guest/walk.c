@@ -64,25 +64,31 @@ static void lock_released(struct fph *fph, u64 since_ns)
 static struct page *look(struct cursor *c)
 {
 	struct page *page;
+	unsigned long next;
 
 	if (c->pfn < c->checked)
 		return pfn_to_page(c->pfn);
 	page = pfn_to_online_page(c->pfn);
-	if (page && page_zone(page) == c->zone) {
-		/* Memory comes and goes in sections; devices have parts of them. */
-		c->checked = SUBSECTION_ALIGN_UP(c->pfn + 1);
-		return page;
-	}
-	if (online_section_nr(pfn_to_section_nr(c->pfn)))
+	if (page && page_zone(page) != c->zone) {
 		c->pfn = SUBSECTION_ALIGN_UP(c->pfn + 1);
+		return NULL;
+	}
+	/* Memory comes and goes in sections, but a device may have parts of them. */
+	if (online_device_section(__pfn_to_section(c->pfn)))
+		next = SUBSECTION_ALIGN_UP(c->pfn + 1);
 	else
-		c->pfn = SECTION_ALIGN_UP(c->pfn + 1);
-	return NULL;
+		next = SECTION_ALIGN_UP(c->pfn + 1);
+	if (page)
+		c->checked = next;
+	else
+		c->pfn = next;
+	return page;
 }
 
 /*
- * Passes over a page that is in use. What it is part of may change meanwhile;
- * then this passes over too little or too much, which is harmless.
+ * Passes over a page that is in use, and over all that it is the head of. What
+ * that is may change meanwhile, without the lock: then this passes over too
+ * little or too much, which is harmless.
  */
 static void pass(struct cursor *c, struct page *page)
 {
@@ -93,15 +99,24 @@ static void pass(struct cursor *c, struct page *page)
 	c->pfn += 1UL << order;
 }
 
-/* Finds what may be a free page, without the lock. */
+/*
+ * Finds what may be a free page, without the lock. Most pages that this sees
+ * are in use, and neither free nor the head of others: pass over those quickly.
+ */
 static bool peek(struct cursor *c)
 {
-	unsigned int visits;
+	unsigned long stop = min(c->end, c->pfn + PEEK_VISITS);
 
-	for (visits = 0; visits < PEEK_VISITS && c->pfn < c->end; visits++) {
+	while (c->pfn < stop) {
 		struct page *page = look(c);
+		unsigned long here;
 
 		if (!page)
+			continue;
+		here = min(stop, c->checked);
+		while (!PageBuddy(page) && !PageHead(page) && ++c->pfn < here)
+			page++;
+		if (c->pfn >= here)
 			continue;
 		if (PageBuddy(page))
 			return true;
