@@ -22,7 +22,7 @@ const char *firsttouch;
 const struct vm_config linux_guest = {
 	.name = "source",
 	.memory = 512 * MIB,
-	.append = GUEST_APPEND,
+	.append = VM_APPEND,
 	.fph_mode = "pagemap",
 };
 
@@ -65,10 +65,10 @@ struct vm *start(struct vm_config cfg)
 
 	if (!cfg.qemu)
 		cfg.qemu = qemu;
-	if (cfg.append) {
+	if (cfg.append && !cfg.kernel) {
 		cfg.kernel = kernel;
 		cfg.initrd = initrd;
-	} else if (!cfg.bios) {
+	} else if (!cfg.append && !cfg.bios) {
 		cfg.bios = firsttouch;
 	}
 	vm = vm_start(&cfg, &error);

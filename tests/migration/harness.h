@@ -17,9 +17,6 @@
 
 #define MIGRATE_MS	90000
 
-#define GUEST_APPEND	"console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
-			"cryptomgr.notests tsc=reliable init_on_alloc=0"
-
 /* The call, which takes E for its GError **, must succeed */
 #define ok(call) do {							\
 	GError *call_error = NULL;					\

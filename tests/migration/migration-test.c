@@ -65,7 +65,7 @@ static const struct live live[] = {
 	  { .max_bandwidth = 100 * MIB }, NULL, small_chunks, NULL },
 	{ "live-free-page-hint", VM_RAM_ANON, NULL,
 	  { .max_bandwidth = 100 * MIB }, NULL, free_page_hints,
-	  GUEST_APPEND " fph.modules=virtio_balloon" },
+	  VM_APPEND " fph.modules=virtio_balloon" },
 };
 
 static void test_live(void **state)
