@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The guest's side of virtio-fph, played by a test through qtest. It says
+ * what it is told to say, so it can lie.
+ *
+ * Rings and buffers take up memory from DRIVER_START to DRIVER_END.
+ */
+#ifndef FPH_DRIVER_H
+#define FPH_DRIVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <fph/virtio-fph.h>
+
+#include "vpci.h"
+
+#define DRIVER_START	UINT64_C(0x100000)
+#define DRIVER_END	UINT64_C(0x200000)
+#define DRIVER_BAR	UINT64_C(0xfd000000)
+#define DRIVER_FRAMES	UINT64_C(0x110000)	/* where frames are */
+
+/* Frames that can be on their way */
+#define DRIVER_SLOTS	8
+
+struct driver {
+	struct vpci dev;
+	unsigned int sent, returned;	/* frames, since driver_init() */
+};
+
+/* A report frame */
+struct frame {
+	struct virtio_fph_report header;
+	uint64_t payload[VIRTIO_FPH_PAYLOAD_MAX / 8 + 1];
+	size_t len;			/* bytes of the payload */
+};
+
+/** driver_find() - find the device; false if there is none. */
+bool driver_find(struct driver *d, struct qtest *q);
+
+/**
+ * driver_init() - reset the device and begin to drive it
+ * @features: besides those that it cannot do without
+ * @buffers: for commands
+ */
+void driver_init(struct driver *d, uint64_t features, unsigned int buffers);
+
+/** driver_post_command_buffers() - @n more of them. */
+void driver_post_command_buffers(struct driver *d, unsigned int n);
+
+/**
+ * driver_command() - wait for a command, give its buffer back
+ * Return: false if none came in time.
+ */
+bool driver_command(struct driver *d, int timeout_ms, struct virtio_fph_command *ret);
+
+void frame_runs(struct frame *f, uint32_t id, uint32_t seq);
+void frame_add_run(struct frame *f, uint64_t pfn, uint64_t pages);
+void frame_bitmap(struct frame *f, uint32_t id, uint32_t seq, uint64_t base, uint32_t bits);
+void frame_set_bit(struct frame *f, uint64_t pfn);
+void frame_last(struct frame *f, uint32_t id, uint32_t seq, uint16_t flags);
+
+/** driver_post() - make a frame available, and do not tell the device. */
+void driver_post(struct driver *d, const struct frame *f);
+
+/** driver_send() - send a frame and go on. */
+void driver_send(struct driver *d, const struct frame *f);
+
+/**
+ * driver_wait_returned() - wait until all frames have come back
+ * Return: false if they did not in time.
+ */
+bool driver_wait_returned(struct driver *d, int timeout_ms);
+
+/** driver_deliver() - send a frame and wait until the device is done with it. */
+void driver_deliver(struct driver *d, const struct frame *f);
+
+#endif
