@@ -59,6 +59,7 @@ struct FphHints {
 
     /* Protected by the BQL */
     FphHinter *hinter;          /* NULL between migrations */
+    Object *proxy;              /* of its device */
     bool has_transport;
     FphTransport transport;
     char *device;
@@ -680,29 +681,36 @@ static FphHinter *fph_hints_find_hinter(FphHints *h, const char **why)
     return fph;
 }
 
-/* A virtio device is known by the name of its proxy */
-static char *fph_device_name(DeviceState *dev)
+/*
+ * A virtio device is known by the name of its proxy, and lies inside of it:
+ * only a reference to the proxy keeps the memory of both if they are unplugged
+ */
+static DeviceState *fph_device_proxy(DeviceState *dev)
 {
-    DeviceState *proxy = dev->parent_bus ? dev->parent_bus->parent : NULL;
+    return dev->parent_bus ? dev->parent_bus->parent : dev;
+}
 
-    if (proxy && proxy->id) {
-        return g_strdup(proxy->id);
-    }
-    return object_get_canonical_path(OBJECT(proxy ?: dev));
+static char *fph_device_name(DeviceState *proxy)
+{
+    return proxy->id ? g_strdup(proxy->id) :
+                       object_get_canonical_path(OBJECT(proxy));
 }
 
 const char *fph_hints_reset(FphHints *h)
 {
     const char *why = NULL;
+    DeviceState *proxy;
 
     h->hinter = fph_hints_find_hinter(h, &why);
     g_clear_pointer(&h->device, g_free);
     h->has_transport = h->hinter;
     if (h->hinter) {
         h->transport = FPH_HINTER_GET_CLASS(h->hinter)->transport;
-        h->device = fph_device_name(h->transport == FPH_TRANSPORT_VIRTIO_FPH ?
-                                    DEVICE(h->hinter) :
-                                    fph_balloon_device(h->hinter));
+        proxy = fph_device_proxy(h->transport == FPH_TRANSPORT_VIRTIO_FPH ?
+                                 DEVICE(h->hinter) :
+                                 fph_balloon_device(h->hinter));
+        h->proxy = object_ref(OBJECT(proxy));
+        h->device = fph_device_name(proxy);
     }
 
     QEMU_LOCK_GUARD(&fph_hints_lock);
@@ -775,6 +783,7 @@ void fph_hints_end(FphHints *h)
     if (h->hinter) {
         object_unref(OBJECT(h->hinter));
         h->hinter = NULL;
+        object_unref(h->proxy);
     }
 }
 
