@@ -1532,23 +1532,28 @@ static void eject(struct machines *x)
 	check(!driver_find(&d, x->q));
 }
 
+/* In the middle of a report, and of a migration that asks again in each epoch */
 static void test_eject(void **state)
 {
-	struct setup s = { .fph = "pv" PATIENT };
+	struct setup s = { .fph = "pv" PATIENT, .little = true };
 	struct machines x;
 	struct frame f;
 
 	begin(&x, &s);
 	driver_init(&x.driver, 0, 4);
-	migrate_start(&x, NULL);
+	migrate_start(&x, &slow);
 	frame_runs(&f, wait_request(&x), 0);
-	frame_add_run(&f, PFN(8 * MIB), 100);
-	report(PFN(8 * MIB), 100);
+	frame_add_run(&f, PFN(FILLED), 100);
+	report(PFN(FILLED), 100);
 	driver_deliver(&x.driver, &f);
+	/* So that there are later epochs */
+	fill(x.q, FILLED + MIB, FILLED + 4 * MIB, 0x77);
 	refused(x.src, "migrating", "device_del", "{\"id\":\"fph\"}");
 	eject(&x);
 	migrate_wait(&x);
+	check(x.m.fph.epoch >= 3);
 	check_hints(&x, "partial", "virtio-fph was unplugged");
+	check_int(x.m.fph.hints.requests, 1);
 	check_int(x.m.fph.skipped, 100);
 	check_missing(&x);
 	end(&x);
