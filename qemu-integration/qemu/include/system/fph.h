@@ -57,8 +57,8 @@ typedef struct FphHintRange {
 } FphHintRange;
 
 /*
- * What a hinter tells fph-source, under the BQL and only between request()
- * and stop().
+ * What a hinter tells fph-source, under the BQL.  Hints, and what ends them,
+ * come between request() and stop() only; frames can be late at any time.
  */
 
 /* True while fph-source has more hints than it wants to keep: wait */
