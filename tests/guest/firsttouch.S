@@ -23,6 +23,7 @@ image:
 	.long	0		/* FT_SET_END */
 	.long	600000		/* FT_SET_DELAY: 3,800 pages a second at 2.3 GHz */
 	.long	0		/* FT_SET_ROUNDS */
+	.long	0		/* FT_SET_HAMMER */
 
 	/* Real mode, through the image's copy below 1 MiB. */
 	.org	0x100
@@ -133,7 +134,11 @@ touch:
 	movl	$FT_PAGE_MAGIC, FT_PG_MAGIC(%ecx)
 	mov	%ebx, STATE(FT_ST_POS)
 	mov	%esi, STATE(FT_ST_COUNT)
-
+	mov	SETTING(FT_SET_HAMMER), %eax
+	test	%eax, %eax
+	jz	1f
+	mov	%esi, (%eax)
+1:
 	decl	left - image + RUN_ADDR
 	jnz	pace
 	mov	STATE(FT_ST_PAGES), %eax

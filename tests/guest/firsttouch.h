@@ -19,6 +19,7 @@
 #define FT_SET_END		8	/* first byte that may not; 0: end of RAM below 4 GiB, from CMOS */
 #define FT_SET_DELAY		12	/* TSC ticks per touch, below 2^31; 0: as fast as it goes */
 #define FT_SET_ROUNDS		16	/* stop writing after this many rounds; 0: never */
+#define FT_SET_HAMMER		20	/* word that counts touches too, in a page of its own; 0: none */
 
 /* State, in guest RAM. */
 #define FT_STATE_ADDR		0x10000

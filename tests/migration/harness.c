@@ -257,6 +257,15 @@ const char *patch_firsttouch(uint32_t delay, uint32_t rounds)
 	return temp_file(image, size);
 }
 
+void patch_word(const char *path, unsigned int offset, uint32_t value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	check_int(pwrite(fd, &value, sizeof(value), offset), sizeof(value));
+	close(fd);
+}
+
 uint32_t ft_state(struct vm *vm, unsigned int offset)
 {
 	GError *error = NULL;

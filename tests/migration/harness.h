@@ -72,6 +72,8 @@ uint64_t migrated_pages(const struct vm_fph *fph);
 
 /* The firmware image with other settings */
 const char *patch_firsttouch(uint32_t delay, uint32_t rounds);
+/* One more setting of that image, FT_SET_* */
+void patch_word(const char *path, unsigned int offset, uint32_t value);
 uint32_t ft_state(struct vm *vm, unsigned int offset);
 void ft_wait_for(struct vm *vm, uint32_t count);
 

@@ -327,6 +327,51 @@ static void test_discard(void **state)
 }
 
 /*
+ * TCG logs the first write to a page after a sync, and no further ones until
+ * its TLB entry is reset. Here the only page that is written in its block is
+ * due already each time the sync comes: the block is the last one, and the
+ * sync comes when little is left to send.
+ */
+static void test_tcg_due_page(void **state)
+{
+	static const char *const nodes[] = {
+		"-object", "memory-backend-ram,id=n0,size=64M",
+		"-object", "memory-backend-ram,id=n1,size=32M",
+		"-numa", "node,memdev=n0", "-numa", "node,memdev=n1", NULL,
+	};
+	struct vm_migrate_opts opts = { .max_bandwidth = 8 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.memory = 96 * MIB;
+	cfg.extra = nodes;
+	cfg.bios = patch_firsttouch(20000, 0);
+	patch_word(cfg.bios, FT_SET_END, 32 * MIB);
+	patch_word(cfg.bios, FT_SET_HAMMER, 64 * MIB + 5 * PAGE);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 5000);
+
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	for (int i = 0; m.sync_count < 4; i++) {
+		check(i < 3000);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	ok(vm_run(src, E, "migrate-set-parameters",
+		  "{\"max-bandwidth\":1000000000,\"downtime-limit\":10000}"));
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
  * Memory that is not the guest's RAM need not be zero at the destination, even
  * where the source has nothing (R7): here a shared memory device, to which
  * somebody at the destination has written before.
@@ -647,6 +692,7 @@ static const struct {
 	{ "quit", test_quit },
 	{ "object", test_object },
 	{ "discard", test_discard },
+	{ "tcg-due-page", test_tcg_due_page },
 	{ "not-ram", test_not_ram },
 	{ "cancel", test_cancel },
 	{ "savevm", test_savevm },
