@@ -14,7 +14,7 @@ typedef struct RAMSkipOps {
      * The dirty log of a chunk of @rb was cleared: from now on each write is
      * seen by the next bitmap sync.  May clear bits of the chunk in rb->bmap,
      * and returns how many it cleared.  @len can reach beyond the used length.
-     * Runs under bitmap_mutex, or during setup under the BQL.
+     * Runs under bitmap_mutex, during setup also under the BQL.
      */
     uint64_t (*chunk_armed)(RAMBlock *rb, uint64_t start, uint64_t len);
 
