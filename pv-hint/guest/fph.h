@@ -45,7 +45,7 @@ struct fph {
 	struct work_struct work;
 	wait_queue_head_t wait;		/* work, for frames to come back */
 
-	spinlock_t lock;
+	spinlock_t lock;		/* of what follows, up to generation */
 	bool down;			/* no device to talk to */
 	bool pending;			/* the request below has not been taken up */
 	u32 id;				/* of the last request */

@@ -19,7 +19,7 @@ series=6.12
 
 skip() { echo "SKIP: $*"; exit 77; }
 
-for tool in gcc make strip dpkg-deb flock; do
+for tool in gcc make strip objcopy dpkg-deb flock; do
 	command -v "$tool" > /dev/null || skip "there is no $tool"
 done
 mkdir -p "$cache"
@@ -82,4 +82,12 @@ compiler=$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$kdir/.kernelvariables")
 command -v "x86_64-linux-gnu-$compiler" > /dev/null || skip "there is no $compiler, which ${trees[-1]##*/headers.} is built with"
 build_module "$kdir" "$tmp/module" ||
 	{ cat "$tmp/module/make.log"; die "the module does not build for ${trees[-1]##*/headers.}"; }
+
+# What modinfo would show; the version is the one that dkms goes by.
+objcopy -O binary --only-section=.modinfo "$tmp/module/virtio_fph.ko" "$tmp/modinfo"
+tr '\0' '\n' < "$tmp/modinfo" > "$tmp/modinfo.txt"
+version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$FPH_TOP/pv-hint/guest/dkms.conf")
+for line in license=GPL 'description=..*' 'parm=walk:..*' parmtype=walk:charp 'alias=virtio:d0000003Fv\*' "version=$version"; do
+	grep -qx "$line" "$tmp/modinfo.txt" || { cat "$tmp/modinfo.txt"; die "the module's information lacks $line"; }
+done
 echo "built for ${trees[-1]##*/headers.}"
