@@ -157,6 +157,7 @@ static void fph_report(struct work_struct *work)
 	if (encodings) {
 		fph_encoder_start(&fph->encoder, encodings);
 		ret = fph_walk(fph, fph->stats.walk);
+		fph->stats.walk_ns = ktime_get_ns() - arrived_ns;
 		if (!ret)
 			ret = fph_encoder_finish(&fph->encoder);
 		fph->stats.pages = fph->encoder.pages;
@@ -165,7 +166,6 @@ static void fph_report(struct work_struct *work)
 		/* None that we know: say so, rather than let the device wait. */
 		ret = -EOPNOTSUPP;
 	}
-	fph->stats.walk_ns = ktime_get_ns() - arrived_ns;
 	if (!ret)
 		ret = send_stats(fph, 0);
 	else if (ret == -EOPNOTSUPP)
@@ -520,8 +520,11 @@ static int __init fph_init(void)
 {
 	int ret;
 
-	/* First of all: the sooner it walks, the more the host can leave out. */
-	fph_wq = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND | WQ_FREEZABLE | WQ_HIGHPRI, 0);
+	/*
+	 * The sooner it walks, the more the host can leave out: at once, and on
+	 * the CPU that took the interrupt, since another one may be asleep.
+	 */
+	fph_wq = alloc_workqueue(KBUILD_MODNAME, WQ_HIGHPRI | WQ_CPU_INTENSIVE | WQ_FREEZABLE, 0);
 	if (!fph_wq)
 		return -ENOMEM;
 	ret = fph_walk_init();
