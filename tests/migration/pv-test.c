@@ -498,6 +498,39 @@ static const struct {
 	{ "both-cancel", test_cancel },
 	{ "both-virtio-mem", test_virtio_mem },
 };
+/*
+ * QEMU ends although the migration is stuck in a pipe that nobody reads, with
+ * the bitmap mutex held, and part of an answer waits for that mutex.
+ */
+static void test_quit_stuck(void **state)
+{
+	struct vm_config cfg = linux_guest;
+	struct vm_fph f = { 0 };
+	GError *error = NULL;
+	struct vm *src;
+
+	cfg.fph_mode = "pv,pv-wait=0,x-pv-delay=300";
+	cfg.extra = fph;
+	cfg.append = FPH_APPEND;
+	src = start(cfg);
+	boot(src);
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"exec:sleep 30\"}"));
+	g_usleep(2 * G_USEC_PER_SEC);
+	ok(vm_query_fph(src, &f, E));
+	check_int(f.epoch, 1);
+	check(f.hints.free > 0);
+	check_str(f.hints.state, "requested");
+	vm_fph_clear(&f);
+
+	ok(vm_run(src, E, "quit", NULL));
+	for (int k = 0; k < 2000 && vm_alive(src, &error); k++)
+		g_usleep(5000);
+	if (!error)
+		fail_msg("QEMU has not ended 10 seconds after quit");
+	check(strstr(error->message, "status 0") != NULL);
+	g_error_free(error);
+	vm_free(src);
+}
 
 static bool asks_host(const char *name)
 {
@@ -513,5 +546,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, contents, test_content);
 	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	fph_test_add(&t, "both-virtio-mem", test_virtio_mem, NULL);
+	fph_test_add(&t, "pv-quit-stuck", test_quit_stuck, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }

@@ -452,6 +452,7 @@ static void fph_source_arm(FphSource *fs)
     }
 
     fs->armed = true;
+    object_ref(OBJECT(fs));     /* the thread of fs->hints uses it */
     if (why) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
         return;
@@ -472,16 +473,17 @@ static void fph_source_disarm(FphSource *fs)
         fph_hints_end(fs->hints);
     }
 
-    QEMU_LOCK_GUARD(&fph_lock);
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        for (guint i = 0; i < fs->blocks->len; i++) {
+            FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
-    for (guint i = 0; i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
-
-        block->rb = NULL;
+            block->rb = NULL;
+        }
     }
     if (fs->state != FPH_STATE_INACTIVE) {
         fph_source_set_state(fs, FPH_STATE_ENDED, NULL);
     }
+    object_unref(OBJECT(fs));
 }
 
 /*
@@ -651,11 +653,14 @@ static void fph_source_finalize(Object *obj)
 {
     FphSource *fs = FPH_SOURCE(obj);
 
+    /*
+     * Not in a migration, which has a reference.  If QEMU quits meanwhile, the
+     * object stays: its thread cannot be waited for, because it may wait for
+     * the bitmap mutex, and that for a peer that does not read.
+     */
     if (fph_source == fs) {
-        fph_source_disarm(fs);
         precopy_remove_notifier(&fs->precopy_notifier);
         migration_remove_notifier(&fs->migration_notifier);
-        /* On exit a migration may still run: wait for its scan */
         WITH_QEMU_LOCK_GUARD(&fph_lock) {
             fph_source = NULL;
         }
