@@ -469,6 +469,7 @@ static void test_no_proc(void **state)
 	struct vm_config cfg = tiny_guest;
 	struct vm_fph fph = { 0 };
 	struct vm *src, *dst;
+	const char *blind;
 	int status;
 
 	ok(g_spawn_command_line_sync("unshare --mount true", NULL, NULL, &status, E));
@@ -477,8 +478,9 @@ static void test_no_proc(void **state)
 	text = g_strdup_printf("#!/bin/sh\n"
 			       "exec unshare --mount sh -c 'mount -t tmpfs none /proc && exec \"$0\" \"$@\"' "
 			       "'%s' \"$@\"\n", qemu);
-	cfg.qemu = temp_file(text, -1);
-	check_int(chmod(cfg.qemu, 0700), 0);
+	blind = temp_file(text, -1);
+	check_int(chmod(blind, 0700), 0);
+	cfg.qemu = blind;
 	src = start(cfg);
 	cfg.qemu = qemu;
 	dst = start_destination(cfg);
@@ -490,6 +492,17 @@ static void test_no_proc(void **state)
 	vm_fph_clear(&fph);
 
 	check_inactive(src, dst, "/proc/self/pagemap");
+	vm_free(src);
+	vm_free(dst);
+
+	/* Nor is there a guest to ask */
+	cfg.qemu = blind;
+	cfg.fph_mode = "both";
+	src = start(cfg);
+	cfg.qemu = qemu;
+	dst = start_destination(cfg);
+	ft_wait_for(src, 10);
+	check_inactive(src, dst, "there is no virtio-fph device");
 	vm_free(src);
 	vm_free(dst);
 }

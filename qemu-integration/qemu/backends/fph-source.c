@@ -432,11 +432,12 @@ static void fph_source_begin_epoch(FphSource *fs)
 static void fph_source_arm(FphSource *fs)
 {
     const char *why = fph_source_refuse(fs);
-    const char *mute = "";
+    const char *mute = "", *blind;
 
     if (fs->hints) {
         mute = fph_hints_reset(fs->hints);
-        if (!why && fs->mode == FPH_MODE_PV) {
+        if (!why && (fs->mode == FPH_MODE_PV ||
+                     fph_scanner_error(fs->scanner, &blind) < 0)) {
             why = mute;
         }
     }
