@@ -532,6 +532,55 @@ static void test_quit_stuck(void **state)
 	vm_free(src);
 }
 
+/*
+ * The guest ejects the device, as it can at any time, while the device waits
+ * until fph-source has room for more.
+ */
+static void test_eject(void **state)
+{
+	static const char *const device[] = {
+		"-device", "virtio-fph-pci,addr=0x10,encoding=runs", NULL,
+	};
+	struct vm_config cfg = linux_guest;
+	struct vm_migrate_opts slow = { .max_bandwidth = 4 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_migrate_opts fast = { .timeout_ms = MIGRATE_MS };
+	struct vm_migration m = { 0 };
+	GError *error = NULL;
+	struct vm *src, *dst;
+
+	cfg.memory = 1024 * MIB;
+	cfg.fph_mode = "pv,pv-wait=0,x-pv-delay=3000";
+	cfg.extra = device;
+	cfg.append = FPH_APPEND;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fragment 720M", "ok fragment");
+
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	g_usleep(2 * G_USEC_PER_SEC);
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.fph.hints.state, "requested");
+	print_message("%" PRIu64 " pages free\n", m.fph.hints.free);
+	check(m.fph.hints.free > 64 * 1024);
+
+	/* Bus and slot, into the registers that the guest's ACPI code writes */
+	g_free(vm_hmp(src, &error, "o /w 0xae10 0"));
+	g_free(vm_hmp(src, &error, "o /w 0xae08 0x10000"));
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.fph.hints.state, "partial");
+	g_usleep(3 * G_USEC_PER_SEC);
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
+	ok(vm_migrate_wait(src, dst, &fast, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_ram_equal_or_free(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static bool asks_host(const char *name)
 {
 	return g_str_has_prefix(name, "both");
@@ -548,5 +597,6 @@ int main(int argc, char **argv)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
 	fph_test_add(&t, "both-virtio-mem", test_virtio_mem, NULL);
 	fph_test_add(&t, "pv-quit-stuck", test_quit_stuck, NULL);
+	fph_test_add(&t, "pv-eject", test_eject, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }

@@ -562,6 +562,7 @@ void fph_source_hint_failed(FphHinter *hinter, const char *why)
     if (h) {
         QEMU_LOCK_GUARD(&fph_hints_lock);
         h->open_epoch = 0;
+        h->full = false;        /* nobody waits, or is there to be told */
         fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
                                       FPH_HINT_STATE_FAILED, why);
     }
@@ -752,6 +753,7 @@ void fph_hints_close(FphHints *h, const char *why)
     WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
         open = h->open_epoch;
         h->arm_epoch = h->ask_epoch = h->open_epoch = 0;
+        h->full = false;
         h->first_armed = true;
         fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
                                       FPH_HINT_STATE_FAILED, why);
