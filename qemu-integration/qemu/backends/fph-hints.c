@@ -138,13 +138,14 @@ static bool fph_hints_is_current(FphHints *h, unsigned int epoch)
     return h->fs->epoch == epoch;
 }
 
+/* A new block at the same address would have no bitmap */
 static bool fph_rb_exists(RAMBlock *rb)
 {
     RAMBlock *other;
 
     RAMBLOCK_FOREACH(other) {
         if (other == rb) {
-            return true;
+            return rb->bmap;
         }
     }
     return false;
