@@ -50,6 +50,7 @@ typedef struct FphBatch {
     bool zero_only;             /* free means zero, R4 */
     bool end;
     struct fph_hint_frame frame; /* if @end */
+    guint frames;               /* that it came in */
     GArray *ranges;             /* of FphRange */
     guint next;                 /* first that was not applied yet */
 } FphBatch;
@@ -298,7 +299,7 @@ static void fph_hints_apply(FphHints *h, FphBatch *batch)
     QEMU_LOCK_GUARD(&fph_hints_lock);
     h->apply_ns += fph_now() - start;
     if (s.late) {
-        h->stale++;
+        h->stale += batch->frames;
     } else if (batch->end) {
         h->answers++;
         if (batch->epoch == 1) {
@@ -489,31 +490,39 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
     return true;
 }
 
-/* Takes @ranges; false if the answer is not wanted any more */
-static bool fph_hints_push(FphHints *h, GArray *ranges, uint64_t bytes,
+/*
+ * Adds to the answer, unless it is not wanted any more; fph_hints_lock is held.
+ * What the thread has not got to yet grows: it may wait long for the bitmap
+ * mutex, and should do so for many ranges at once.
+ */
+static void fph_hints_push(FphHints *h, const FphRange *ranges, guint n,
                            const struct fph_hint_frame *end)
 {
-    FphBatch *batch;
+    FphBatch *batch = g_queue_peek_tail(&h->batches);
 
-    QEMU_LOCK_GUARD(&fph_hints_lock);
     if (!h->open_epoch) {
-        g_array_unref(ranges);
-        return false;
+        return;
     }
-    batch = g_new0(FphBatch, 1);
-    batch->epoch = h->open_epoch;
-    batch->zero_only = h->zero_only;
-    batch->ranges = ranges;
+    if (!batch || batch->epoch != h->open_epoch ||
+        batch->zero_only != h->zero_only || batch->end || end) {
+        batch = g_new0(FphBatch, 1);
+        batch->epoch = h->open_epoch;
+        batch->zero_only = h->zero_only;
+        batch->ranges = g_array_new(false, false, sizeof(FphRange));
+        g_queue_push_tail(&h->batches, batch);
+    }
+    batch->frames++;
     if (end) {
         batch->end = true;
         batch->frame = *end;
         h->open_epoch = 0;
     }
-    g_queue_push_tail(&h->batches, batch);
-    h->queued += ranges->len;
-    h->free += bytes / qemu_target_page_size();
+    for (guint i = 0; i < n; i++) {
+        g_array_append_val(batch->ranges, ranges[i]);
+        h->free += ranges[i].len / qemu_target_page_size();
+    }
+    h->queued += n;
     qemu_cond_broadcast(&fph_hints_cond);
-    return true;
 }
 
 static FphHints *fph_hints_of(FphHinter *hinter)
@@ -526,22 +535,19 @@ bool fph_source_hint(FphHinter *hinter, const FphHintRange *ranges, size_t n)
 {
     MemoryRegionSection mrs = { .mr = NULL };
     FphHints *h = fph_hints_of(hinter);
-    uint64_t bytes = 0;
-    GArray *parts;
+    g_autoptr(GArray) parts = NULL;
     bool ok = true;
 
     parts = g_array_sized_new(false, false, sizeof(FphRange), n);
     for (size_t i = 0; ok && i < n; i++) {
         ok = fph_hints_translate(parts, &ranges[i], &mrs);
-        bytes += ranges[i].len;
     }
     if (mrs.mr) {
         memory_region_unref(mrs.mr);
     }
     if (ok && h) {
-        fph_hints_push(h, parts, bytes, NULL);
-    } else {
-        g_array_unref(parts);
+        QEMU_LOCK_GUARD(&fph_hints_lock);
+        fph_hints_push(h, (FphRange *)parts->data, parts->len, NULL);
     }
     return ok;
 }
@@ -551,8 +557,8 @@ void fph_source_hint_end(FphHinter *hinter, const struct fph_hint_frame *frame)
     FphHints *h = fph_hints_of(hinter);
 
     if (h) {
-        fph_hints_push(h, g_array_new(false, false, sizeof(FphRange)), 0,
-                       frame);
+        QEMU_LOCK_GUARD(&fph_hints_lock);
+        fph_hints_push(h, NULL, 0, frame);
     }
 }
 
@@ -579,35 +585,28 @@ void fph_source_hint_stale(FphHinter *hinter)
     }
 }
 
-/* From the balloon's iothread */
+/* From the balloon's iothread, which nothing else keeps from outliving h */
 bool fph_hints_free_page(void *addr, size_t len)
 {
-    GArray *ranges;
+    /* A buffer of a virtqueue lies in one block; the sink heeds its end */
+    FphRange r = { .len = len };
     FphHints *h;
-    FphRange r;
 
-    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-        h = fph_hints;
-        if (!h) {
-            return false;
-        }
-        if (h->transport != FPH_TRANSPORT_VIRTIO_BALLOON || !h->open_epoch ||
-            h->queued >= FPH_HINTS_QUEUE_MAX) {
-            h->stale++;
-            return true;
-        }
-    }
     WITH_RCU_READ_LOCK_GUARD() {
         r.rb = qemu_ram_block_from_host(addr, false, &r.start);
-        if (!r.rb) {
-            return true;
-        }
     }
-    /* A buffer of a virtqueue lies in one block; the sink heeds its end */
-    r.len = len;
-    ranges = g_array_sized_new(false, false, sizeof(FphRange), 1);
-    g_array_append_val(ranges, r);
-    fph_hints_push(h, ranges, len, NULL);
+
+    QEMU_LOCK_GUARD(&fph_hints_lock);
+    h = fph_hints;
+    if (!h) {
+        return false;
+    }
+    if (h->transport != FPH_TRANSPORT_VIRTIO_BALLOON || !h->open_epoch ||
+        h->queued >= FPH_HINTS_QUEUE_MAX) {
+        h->stale++;
+    } else if (r.rb) {
+        fph_hints_push(h, &r, 1, NULL);
+    }
     return true;
 }
 
