@@ -490,14 +490,6 @@ static void test_virtio_mem(void **state)
 	}
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
-	{ "pv-memory-map", test_memory_map },
-	{ "both-cancel", test_cancel },
-	{ "both-virtio-mem", test_virtio_mem },
-};
 /*
  * QEMU ends although the migration is stuck in a pipe that nobody reads, with
  * the bitmap mutex held, and part of an answer waits for that mutex.
@@ -581,6 +573,17 @@ static void test_eject(void **state)
 	vm_free(dst);
 }
 
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} singles[] = {
+	{ "pv-memory-map", test_memory_map },
+	{ "both-cancel", test_cancel },
+	{ "both-virtio-mem", test_virtio_mem },
+	{ "pv-eject", test_eject },
+	{ "pv-quit-stuck", test_quit_stuck },
+};
+
 static bool asks_host(const char *name)
 {
 	return g_str_has_prefix(name, "both");
@@ -595,8 +598,5 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, contents, test_content);
 	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
-	fph_test_add(&t, "both-virtio-mem", test_virtio_mem, NULL);
-	fph_test_add(&t, "pv-quit-stuck", test_quit_stuck, NULL);
-	fph_test_add(&t, "pv-eject", test_eject, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }
