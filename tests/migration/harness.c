@@ -116,26 +116,74 @@ void guest_check(struct vm *vm)
 	check_int(bad, 0);
 }
 
+/* Pages that are left out, as x-query-fph-pages has them */
+struct page_range {
+	const char *block;
+	uint64_t first, count;
+	bool guest_only;
+};
+
 /* Pages that differ, and may differ: those the guest gave up, and no others */
 struct differences {
-	JsonArray *skipped;	/* x-query-fph-pages, or NULL */
+	JsonNode *answer;	/* owns the names below */
+	GArray *skipped;	/* of struct page_range, sorted; NULL: none may differ */
 	uint64_t free;		/* differ, but the guest said that they are free */
 	uint64_t bad;
 };
 
-/* Is the page left out now because the guest said that it is free? */
-static bool is_free(JsonArray *ranges, const char *block, uint64_t page)
+static gint by_place(gconstpointer x, gconstpointer y)
 {
-	for (guint i = 0; ranges && i < json_array_get_length(ranges); i++) {
-		JsonObject *r = json_array_get_object_element(ranges, i);
-		uint64_t first = json_object_get_int_member(r, "first");
+	const struct page_range *a = x, *b = y;
+	int order = strcmp(a->block, b->block);
 
-		if (page >= first && page - first < (uint64_t)json_object_get_int_member(r, "count") &&
-		    !strcmp(json_object_get_string_member(r, "block"), block))
-			return json_object_get_boolean_member(r, "guest") &&
-			       !json_object_get_boolean_member(r, "host");
+	return order ? order : a->first < b->first ? -1 : a->first > b->first;
+}
+
+static void read_page_ranges(struct vm *vm, struct differences *d)
+{
+	GError *error = NULL;
+	JsonArray *list;
+
+	d->answer = vm_command(vm, &error, "x-query-fph-pages", NULL);
+	if (!d->answer)
+		fail_msg("x-query-fph-pages: %s", error->message);
+	d->skipped = g_array_new(false, false, sizeof(struct page_range));
+	list = json_node_get_array(d->answer);
+	for (guint i = 0; i < json_array_get_length(list); i++) {
+		JsonObject *o = json_array_get_object_element(list, i);
+		struct page_range r = {
+			.block = json_object_get_string_member(o, "block"),
+			.first = json_object_get_int_member(o, "first"),
+			.count = json_object_get_int_member(o, "count"),
+			.guest_only = json_object_get_boolean_member(o, "guest") &&
+				      !json_object_get_boolean_member(o, "host"),
+		};
+
+		g_array_append_val(d->skipped, r);
 	}
-	return false;
+	g_array_sort(d->skipped, by_place);
+}
+
+/* Is the page left out now because the guest, and nobody else, gave it up? */
+static bool is_free(GArray *ranges, const char *block, uint64_t page)
+{
+	struct page_range wanted = { .block = block, .first = page };
+	guint low = 0, high = ranges ? ranges->len : 0;
+
+	/* The last range that does not begin behind the page */
+	while (low < high) {
+		guint middle = low + (high - low) / 2;
+
+		if (by_place(&g_array_index(ranges, struct page_range, middle), &wanted) <= 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (!low)
+		return false;
+	wanted = g_array_index(ranges, struct page_range, low - 1);
+	return wanted.guest_only && !strcmp(wanted.block, block) &&
+	       page - wanted.first < wanted.count;
 }
 
 static void see_difference(void *opaque, const struct vm_block *block, guint64 offset,
@@ -176,14 +224,12 @@ void check_ram_equal(struct vm *src, struct vm *dst)
 
 uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst)
 {
-	GError *error = NULL;
-	g_autoptr(JsonNode) pages = vm_command(src, &error, "x-query-fph-pages", NULL);
 	struct differences d = { 0 };
 
-	if (!pages)
-		fail_msg("x-query-fph-pages: %s", error->message);
-	d.skipped = json_node_get_array(pages);
+	read_page_ranges(src, &d);
 	compare_ram(src, dst, &d);
+	g_array_unref(d.skipped);
+	json_node_unref(d.answer);
 	return d.free;
 }
 
