@@ -87,6 +87,9 @@ static const struct live live[] = {
 	  "virtio-balloon", NULL, FAST, NULL, NULL, NULL },
 	{ "both-balloon", "both", VM_RAM_MEMFD, balloon, BALLOON_APPEND,
 	  "virtio-balloon", NULL, FAST, NULL, NULL, NULL },
+	/* Each part of the answer is late, but the wait is longer than all of them */
+	{ "pv-long-wait", "pv,pv-wait=9000,x-pv-delay=1500", VM_RAM_ANON, fph, FPH_APPEND,
+	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
 	/*
 	 * Answers that are used long after they were given, while further syncs
 	 * go on: what comes too late must not be used at all (R2).
@@ -421,43 +424,6 @@ static void test_memory_map(void **state)
 	vm_free(dst);
 }
 
-/* Cancelled at any moment; then one goes through. No leftovers of the others */
-static void test_cancel(void **state)
-{
-	struct vm_migrate_opts slow = { .max_bandwidth = 10 * MIB, .timeout_ms = MIGRATE_MS };
-	struct vm_migrate_opts fast = { .max_bandwidth = 200 * MIB };
-	struct vm_config cfg = linux_guest;
-	struct vm_migration m = { 0 };
-	struct vm *src, *dst;
-
-	cfg.fph_mode = "both";
-	cfg.extra = fph;
-	cfg.append = FPH_APPEND;
-	src = start(cfg);
-	boot(src);
-	guest(src, "touch 2000 128M", "ok touch");
-	guest(src, "churn 32M", "ok churn");
-	for (int i = 0; i < 10; i++) {
-		dst = start_destination(cfg);
-		ok(vm_migrate_start(src, dst, &slow, &m, E));
-		g_usleep(i * i * 3000);
-		ok(vm_migrate_cancel(src, 20000, E));
-		vm_migration_clear(&m);
-		vm_free(dst);
-	}
-
-	dst = start_destination(cfg);
-	migrate(src, dst, &fast, &m);
-	check_str(m.fph.hints.state, "answered");
-	check_ram_equal_or_free(src, dst);
-	ok(vm_cont(dst, E));
-	guest_check(dst);
-
-	vm_migration_clear(&m);
-	vm_free(src);
-	vm_free(dst);
-}
-
 /*
  * The parts of a virtio-mem device that are not plugged in are taken out of the
  * bitmap when a migration has been set up, while our thread finds them absent.
@@ -488,6 +454,67 @@ static void test_virtio_mem(void **state)
 		vm_free(src);
 		vm_free(dst);
 	}
+}
+
+/*
+ * A migration starts from nothing, however the last one ended, and whatever the
+ * guest had not answered by then. The VM is also stopped for a while.
+ */
+struct cancel {
+	const char *name;
+	const char *mode;
+	const char *const *devices;
+	const char *append;
+};
+
+static const struct cancel cancel_rows[] = {
+	{ "both-cancel", "both,x-pv-delay=20", fph, FPH_APPEND },
+	{ "pv-balloon-cancel", "pv", balloon, BALLOON_APPEND },
+};
+
+static void test_cancel(void **state)
+{
+	const struct cancel *c = *state;
+	struct vm_migrate_opts slow = { .max_bandwidth = 10 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_migrate_opts fast = FAST;
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.fph_mode = c->mode;
+	cfg.extra = c->devices;
+	cfg.append = c->append;
+	src = start(cfg);
+	boot(src);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "churn 32M", "ok churn");
+	guest(src, "touch 2000 128M", "ok touch");
+	for (int i = 0; i < 8; i++) {
+		dst = start_destination(cfg);
+		ok(vm_migrate_start(src, dst, &slow, &m, E));
+		g_usleep(i * 5000);
+		if (i % 2) {
+			ok(vm_stop(src, E));
+			g_usleep(i * 5000);
+			ok(vm_cont(src, E));
+		}
+		ok(vm_migrate_cancel(src, 20000, E));
+		vm_migration_clear(&m);
+		vm_free(dst);
+	}
+
+	dst = start_destination(cfg);
+	migrate(src, dst, &fast, &m);
+	check_str(m.fph.state, "ended");
+	check_str(m.fph.hints.state, "answered");
+	check_ram_equal_or_free(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
 }
 
 /*
@@ -578,7 +605,6 @@ static const struct {
 	fph_test_fn fn;
 } singles[] = {
 	{ "pv-memory-map", test_memory_map },
-	{ "both-cancel", test_cancel },
 	{ "both-virtio-mem", test_virtio_mem },
 	{ "pv-eject", test_eject },
 	{ "pv-quit-stuck", test_quit_stuck },
@@ -596,6 +622,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, live, test_live);
 	fph_test_add_rows(&t, midway, test_midway);
 	fph_test_add_rows(&t, contents, test_content);
+	fph_test_add_rows(&t, cancel_rows, test_cancel);
 	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
 		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
 	return harness_main(argc, argv, &t, asks_host);
