@@ -567,6 +567,8 @@ static void test_eject(void **state)
 	GError *error = NULL;
 	struct vm *src, *dst;
 
+	/* What QEMU frees does not keep its content */
+	check(g_setenv("MALLOC_PERTURB_", "165", true));
 	cfg.memory = 1024 * MIB;
 	cfg.fph_mode = "pv,pv-wait=0,x-pv-delay=3000";
 	cfg.extra = device;
@@ -593,7 +595,6 @@ static void test_eject(void **state)
 	ok(vm_migrate_wait(src, dst, &fast, &m, E));
 	print_migration(&m);
 	check_str(m.status, "completed");
-	check_ram_equal_or_free(src, dst);
 
 	vm_migration_clear(&m);
 	vm_free(src);

@@ -516,6 +516,7 @@ static void fph_hints_push(FphHints *h, const FphRange *ranges, guint n,
         batch->end = true;
         batch->frame = *end;
         h->open_epoch = 0;
+        h->full = false;
     }
     for (guint i = 0; i < n; i++) {
         g_array_append_val(batch->ranges, ranges[i]);
@@ -786,6 +787,7 @@ void fph_hints_end(FphHints *h)
         object_unref(OBJECT(h->hinter));
         h->hinter = NULL;
         object_unref(h->proxy);
+        h->proxy = NULL;
     }
 }
 
