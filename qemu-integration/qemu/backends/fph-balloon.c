@@ -20,13 +20,17 @@
 #define TYPE_FPH_BALLOON "fph-balloon"
 OBJECT_DECLARE_SIMPLE_TYPE(FphBalloon, FPH_BALLOON)
 
+/* A guest that has not answered by then is in no hurry */
 #define FPH_BALLOON_POLL_MS 1
+#define FPH_BALLOON_HASTE_MS 2000
+#define FPH_BALLOON_SLOW_POLL_MS 50
 
 struct FphBalloon {
     Object parent;
 
     VirtIOBalloon *balloon;
     QEMUTimer *timer;
+    int64_t asked_at;           /* ms */
 };
 
 static bool fph_balloon_ready(FphHinter *h, uint32_t *traits, const char **why)
@@ -65,11 +69,13 @@ static void fph_balloon_poll(void *opaque)
     FphBalloon *fb = opaque;
     struct fph_hint_frame end = { .sz = sizeof(end), .last = true };
     uint32_t status = qatomic_read(&fb->balloon->free_page_hint_status);
+    int64_t now = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
 
     if (status == FREE_PAGE_HINT_S_REQUESTED ||
         status == FREE_PAGE_HINT_S_START) {
-        timer_mod(fb->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                             FPH_BALLOON_POLL_MS);
+        timer_mod(fb->timer, now + (now - fb->asked_at < FPH_BALLOON_HASTE_MS ?
+                                    FPH_BALLOON_POLL_MS :
+                                    FPH_BALLOON_SLOW_POLL_MS));
         return;
     }
     fph_source_hint_end(FPH_HINTER(fb), &end);
@@ -83,6 +89,7 @@ static void fph_balloon_request(FphHinter *h, uint64_t max_pages)
     if (precopy_notify(PRECOPY_NOTIFY_BITMAP_ARMED, &err)) {
         error_report_err(err);
     }
+    fb->asked_at = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     fph_balloon_poll(fb);
 }
 
