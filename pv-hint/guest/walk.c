@@ -38,6 +38,9 @@
 #define PEEK_VISITS	4096
 /* So many pages in use in a row, and it is not worth holding the lock. */
 #define MISSES		32
+/* After this time the lock is let go of; so often the clock is looked at. */
+#define HOLD_NS		100000
+#define CLOCK_VISITS	32
 
 /* Where the walk over page frame numbers is */
 struct cursor {
@@ -151,6 +154,10 @@ static void collect(struct fph *fph, struct cursor *c)
 		struct page *page = look(c);
 		unsigned long order;
 
+		/* Each visit may be a cache miss, and what that costs depends. */
+		if (visits % CLOCK_VISITS == CLOCK_VISITS - 1 &&
+		    ktime_get_mono_fast_ns() - since_ns > HOLD_NS)
+			break;
 		if (!page)
 			continue;
 		/* The lock of its own zone is what makes a free page stay free. */
