@@ -217,6 +217,21 @@ uint64_t fph_skip_revoke(struct fph_skip *k, const unsigned long *dirty,
 	return revoked;
 }
 
+uint64_t fph_skip_restore(struct fph_skip *k, unsigned long *dirty)
+{
+	uint64_t restored = 0;
+
+	fph_skip_revoke(k, dirty, 0, k->npages);
+	for (uint64_t w = 0; w <= (k->npages - 1) / WORD_BITS; w++) {
+		unsigned long left = skipped_word(k, w);
+
+		if (left)
+			dirty[w] |= left;
+		restored += weight(left);
+	}
+	return restored;
+}
+
 unsigned int fph_skip_test(const struct fph_skip *k, uint64_t page)
 {
 	unsigned int reasons = 0;

@@ -126,6 +126,21 @@ static void pair_revoke(struct pair *p, uint64_t start, uint64_t n)
 	check_int(fph_skip_revoke(p->k, p->dirty, start, n), revoked);
 }
 
+static void pair_restore(struct pair *p)
+{
+	uint64_t restored = 0;
+
+	for (uint64_t i = 0; i < p->npages; i++) {
+		if (p->ref_dirty[i]) {
+			p->ref_resent += p->ref_why[i] != 0;
+			p->ref_why[i] = 0;
+		}
+		restored += p->ref_why[i] != 0;
+		p->ref_dirty[i] |= p->ref_why[i] != 0;
+	}
+	check_int(fph_skip_restore(p->k, p->dirty), restored);
+}
+
 struct range_row {
 	const char *name;
 	uint64_t npages;
@@ -170,6 +185,8 @@ static void check_range(void **state)
 	pair_skip(&p, row->start, row->n, FPH_UNMAPPED);
 	pair_check(&p);
 	pair_skip(&p, row->start, row->n, FPH_ZERO_MAPPED);
+	pair_check(&p);
+	pair_restore(&p);
 	pair_check(&p);
 	/* dirty again, all of it */
 	for (uint64_t i = 0; i < p.npages; i++)
@@ -237,6 +254,28 @@ static void dirty_again_voids_reasons(void **state)
 	pair_free(&p);
 }
 
+/* Pages written since must not pass for pages that need not be read */
+static void restore_forgets_dirty_pages(void **state)
+{
+	struct fph_skip_counts c = { .sz = sizeof(c) };
+	struct pair p;
+
+	pair_init(&p, 200, true);
+	pair_skip(&p, 0, 150, FPH_FREE);
+	pair_set_dirty(&p, 70, true);
+	pair_restore(&p);
+	pair_check(&p);
+	check_int(fph_skip_test(p.k, 69), 1 << FPH_FREE);
+	check_int(fph_skip_test(p.k, 70), 0);
+	check_int(fph_skip_test(p.k, 150), 0);
+	fph_skip_get_counts(p.k, &c);
+	check_int(c.skipped, 149);
+	check_int(c.resent, 1);
+	for (uint64_t i = 0; i < 200; i++)
+		check(get_bit(p.dirty, i));
+	pair_free(&p);
+}
+
 static void unknown_reason(void **state)
 {
 	struct pair p;
@@ -286,7 +325,7 @@ static void random_steps(void **state)
 
 			if (rnd(&seed) % 2)
 				n %= 70;
-			switch (rnd(&seed) % 4) {
+			switch (rnd(&seed) % 5) {
 			case 0:
 			case 1:
 				pair_skip(&p, start, n, rnd(&seed) % FPH_REASON_MAX);
@@ -297,6 +336,9 @@ static void random_steps(void **state)
 			case 3:
 				for (uint64_t i = start; i < size && i < start + n; i++)
 					pair_set_dirty(&p, i, rnd(&seed) % 2);
+				break;
+			case 4:
+				pair_restore(&p);
 				break;
 			}
 			pair_check(&p);
@@ -406,6 +448,7 @@ int main(void)
 	fph_test_add(&t, "clean pages are not skipped", clean_pages_are_not_skipped, NULL);
 	fph_test_add(&t, "overlap of reasons", overlap_of_reasons, NULL);
 	fph_test_add(&t, "dirty again voids reasons", dirty_again_voids_reasons, NULL);
+	fph_test_add(&t, "restore forgets dirty pages", restore_forgets_dirty_pages, NULL);
 	fph_test_add(&t, "unknown reason", unknown_reason, NULL);
 	fph_test_add(&t, "every other page", alternating, NULL);
 	fph_test_add(&t, "random steps against the reference", random_steps, NULL);

@@ -94,6 +94,20 @@ FPH_API uint64_t fph_skip_revoke(struct fph_skip *k, const unsigned long *dirty,
 				 uint64_t start, uint64_t n);
 
 /**
+ * fph_skip_restore() - make all pages due that are still left out
+ * @k:     the skip bitmap
+ * @dirty: dirty bitmap, at least as long as @k
+ *
+ * To be called after the dirty bitmap was synchronized. Pages that are dirty
+ * already are forgotten first, as by fph_skip_revoke(): something was written
+ * to them since. The others stay in the skip bitmap, so that fph_skip_test()
+ * tells which of the pages that are due need not be read.
+ *
+ * Return: number of dirty bits set. Since 0.1.
+ */
+FPH_API uint64_t fph_skip_restore(struct fph_skip *k, unsigned long *dirty);
+
+/**
  * fph_skip_test() - reasons for which a page is skipped
  * @k:    the skip bitmap
  * @page: page number
