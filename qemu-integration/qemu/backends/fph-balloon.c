@@ -15,6 +15,7 @@
 #include "hw/qdev-core.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/misc.h"
+#include "migration/options.h"
 #include "fph-source.h"
 
 #define TYPE_FPH_BALLOON "fph-balloon"
@@ -48,6 +49,10 @@ static bool fph_balloon_ready(FphHinter *h, uint32_t *traits, const char **why)
     }
     if (!virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         *why = "the guest's balloon driver knows no free page hints";
+        return false;
+    }
+    if (migrate_postcopy_ram()) {
+        *why = "the balloon gives no free page hints with postcopy-ram";
         return false;
     }
     if (!virtio_has_feature(balloon->host_features,

@@ -139,19 +139,6 @@ static bool fph_hints_is_current(FphHints *h, unsigned int epoch)
     return h->fs->epoch == epoch;
 }
 
-/* A new block at the same address would have no bitmap */
-static bool fph_rb_exists(RAMBlock *rb)
-{
-    RAMBlock *other;
-
-    RAMBLOCK_FOREACH(other) {
-        if (other == rb) {
-            return rb->bmap;
-        }
-    }
-    return false;
-}
-
 typedef struct FphChunk {
     FphHints *h;
     unsigned int epoch;

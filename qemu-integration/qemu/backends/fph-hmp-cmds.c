@@ -61,6 +61,10 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
             hmp_print_hints(mon, info->hints);
         }
         monitor_printf(mon, "  sent again: %" PRIu64 " pages\n", info->resent);
+        if (info->postcopy_zero) {
+            monitor_printf(mon, "  sent as zero after the switch to postcopy: %"
+                           PRIu64 " pages\n", info->postcopy_zero);
+        }
         monitor_printf(mon, "  chunks: %" PRIu64 " scanned in %" PRIu64 " us, %"
                        PRIu64 " not scanned, %" PRIu64 " given up\n",
                        info->chunks, info->scan_ns / 1000,

@@ -41,6 +41,8 @@
 
 /* There is one migration, so there can be one object that acts on it */
 static FphSource *fph_source;
+/* Its migration was switched to postcopy; read for each page that is sent */
+static bool fph_postcopy;
 QemuMutex fph_lock;
 
 static void fph_block_free(gpointer opaque)
@@ -228,6 +230,19 @@ FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
     return NULL;
 }
 
+/* A new block at the same address would have no bitmap */
+bool fph_rb_exists(RAMBlock *rb)
+{
+    RAMBlock *other;
+
+    RAMBLOCK_FOREACH(other) {
+        if (other == rb) {
+            return rb->bmap;
+        }
+    }
+    return false;
+}
+
 struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb)
 {
     return (struct fph_skip_sink) {
@@ -284,7 +299,7 @@ static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
     if (fs) {
         block = fph_source_find_block(fs, rb);
     }
-    if (!block || !block->skip) {
+    if (!block || !block->skip || fs->postcopy) {
         return 0;
     }
 
@@ -327,10 +342,6 @@ static const char *fph_source_refuse(FphSource *fs)
     if (migrate_background_snapshot()) {
         return "a background snapshot has no dirty log";
     }
-    if (migrate_postcopy_ram()) {
-        return "with postcopy-ram the destination could wait for ever for a "
-               "page that was left out";
-    }
     if (migrate_colo()) {
         return "COLO keeps a destination that has run already";
     }
@@ -351,11 +362,72 @@ static bool fph_source_defer_armed(void)
            fph_hints_defer(fs->hints);
 }
 
+/*
+ * The destination is about to run, and to ask for pages that it has not got:
+ * none may be missing from the bitmap.  The VM was stopped before the last
+ * sync, so what is left out now and was not written since stays as it is.
+ *
+ * The thread goes first: it takes the bitmap mutex, which the caller has not,
+ * and the bitmap is the caller's alone afterwards.
+ */
+static uint64_t fph_source_postcopy(void)
+{
+    FphSource *fs = fph_source;
+    uint64_t due = 0;
+
+    if (!fs) {
+        return 0;
+    }
+    if (fs->hints) {
+        fph_hints_end(fs->hints);
+    }
+
+    QEMU_LOCK_GUARD(&fph_lock);
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+
+        if (block->skip && fph_rb_exists(block->rb)) {
+            due += fph_skip_restore(block->skip, block->rb->bmap);
+        }
+    }
+    fs->postcopy = true;
+    qatomic_set(&fph_postcopy, true);
+    trace_fph_source_postcopy(due);
+    return due;
+}
+
+/*
+ * Pages that were left out until the switch, and only these, are still in the
+ * skip bitmap: they are zero, or free, and the source does not run any more.
+ * To read them would give them memory, if it is shared.
+ */
+static bool fph_source_is_zero(RAMBlock *rb, uint64_t offset)
+{
+    FphBlock *block;
+    FphSource *fs;
+
+    if (!qatomic_read(&fph_postcopy)) {
+        return false;
+    }
+
+    QEMU_LOCK_GUARD(&fph_lock);
+    fs = fph_source;
+    block = fs && fs->postcopy ? fph_source_find_block(fs, rb) : NULL;
+    if (!block || !block->skip ||
+        !fph_skip_test(block->skip, offset / qemu_target_page_size())) {
+        return false;
+    }
+    stat64_add(&fs->postcopy_zero, 1);
+    return true;
+}
+
 static const RAMSkipOps fph_source_ops = {
     .chunk_armed = fph_source_chunk_armed,
     .defer_armed = fph_source_defer_armed,
     .hold_back = fph_hints_hold_back,
     .free_page_hint = fph_hints_free_page,
+    .postcopy = fph_source_postcopy,
+    .is_zero = fph_source_is_zero,
 };
 
 /* First sync done: the bitmaps exist, the log is on. */
@@ -446,10 +518,12 @@ static void fph_source_arm(FphSource *fs)
         g_ptr_array_set_size(fs->blocks, 0);
         fs->epoch = 0;
         fs->scan_when_armed = mute != NULL;
+        fs->postcopy = false;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->given_up, 0);
         stat64_set(&fs->scan_ns, 0);
+        stat64_set(&fs->postcopy_zero, 0);
     }
 
     fs->armed = true;
@@ -470,6 +544,7 @@ static void fph_source_disarm(FphSource *fs)
     }
     fs->armed = false;
     qatomic_set(&ram_skip_ops, NULL);
+    qatomic_set(&fph_postcopy, false);
     if (fs->hints) {
         fph_hints_end(fs->hints);
     }
@@ -498,6 +573,9 @@ static int fph_source_migration_notify(NotifierWithReturn *notifier,
 
     if (e->type == MIG_EVENT_PRECOPY_SETUP) {
         fph_source_arm(fs);
+    } else if (e->type == MIG_EVENT_PRECOPY_DONE && fs->postcopy) {
+        /* Most pages are still to be sent; PRECOPY_NOTIFY_CLEANUP follows */
+        return 0;
     } else {
         fph_source_disarm(fs);
     }
@@ -778,6 +856,7 @@ FphInfoList *qmp_query_fph(Error **errp)
     info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
     info->given_up = stat64_get(&fs->given_up);
     info->scan_ns = stat64_get(&fs->scan_ns);
+    info->postcopy_zero = stat64_get(&fs->postcopy_zero);
     if (fs->hints) {
         info->hints = fph_hints_query(fs->hints);
     }

@@ -54,12 +54,15 @@ struct FphSource {
     GPtrArray *blocks;          /* of FphBlock */
     unsigned int epoch;         /* bitmap syncs begun */
     bool scan_when_armed;       /* nobody scans ahead */
+    bool postcopy;              /* all is due that was left out */
 
     /* Written under fph_lock, read by all */
     Stat64 chunks;
     Stat64 chunks_not_scanned;
     Stat64 given_up;
     Stat64 scan_ns;
+
+    Stat64 postcopy_zero;       /* pages sent unread after the switch */
 
     FphHints *hints;            /* NULL with mode=pagemap */
 };
@@ -83,6 +86,9 @@ static inline bool fph_source_asks_guest(FphSource *fs)
 
 /* fph_lock or the BQL is held.  @rb is not used but to compare. */
 FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb);
+
+/* Is @rb a block with a bitmap?  The RCU read lock is held. */
+bool fph_rb_exists(RAMBlock *rb);
 
 /* Is the block's memory at the destination zero before anything was sent? */
 bool fph_block_is_fresh(const FphBlock *block);
@@ -109,7 +115,7 @@ void fph_hints_open(FphHints *h);
 /* The answer to the request, if one is open, is too late from now on */
 void fph_hints_close(FphHints *h, const char *why);
 
-/* The migration is over: no thread of ours is left */
+/* No more hints in this migration: no thread of ours is left */
 void fph_hints_end(FphHints *h);
 
 /* Will PRECOPY_NOTIFY_BITMAP_ARMED be sent later? */

@@ -33,6 +33,21 @@ typedef struct RAMSkipOps {
 
     /* Returns true if it takes care of the hint.  Runs without locks. */
     bool (*free_page_hint)(void *addr, size_t len);
+
+    /*
+     * The VM was stopped for postcopy, and the last bitmap sync is over: all
+     * that is still left out becomes due, as the destination may ask for it.
+     * Sets bits in rb->bmap, and returns how many it set.  Bits of discarded
+     * pages are cleared again afterwards.  From then on, chunk_armed() clears
+     * none.  Runs under the BQL, with the RCU read lock.
+     */
+    uint64_t (*postcopy)(void);
+
+    /*
+     * A page is about to be sent.  Returns true if it can be sent as zero
+     * without a look at it.  Runs with or without bitmap_mutex.
+     */
+    bool (*is_zero)(RAMBlock *rb, uint64_t offset);
 } RAMSkipOps;
 
 /* NULL, or hooks that are all there; to be set under the BQL */
