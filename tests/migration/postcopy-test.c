@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Migrations that are switched to postcopy while pages are left out. From then
+ * on the destination asks for what it has not got, and must get it: what was
+ * left out as zero, what was written since as it was written.
+ *
+ * A destination that stays paused can be compared with its source, byte by
+ * byte. One that runs faults on pages that are not there yet: a page that
+ * never comes would hang its guest, and a wrong one is seen by the guest.
+ *
+ * One case per process: postcopy-test NAME.
+ */
+#include <inttypes.h>
+#include <sys/prctl.h>
+
+#include "harness.h"
+
+#define FPH_APPEND	VM_APPEND " fph.modules=virtio_fph"
+#define BALLOON_APPEND	VM_APPEND " fph.modules=virtio_balloon"
+
+static const char *const fph[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
+static const char *const fph_bitmap[] = {
+	"-device", "virtio-fph-pci,id=pv0,encoding=bitmap", NULL,
+};
+static const char *const balloon[] = {
+	"-object", "iothread,id=io0",
+	"-device", "virtio-balloon-pci,id=b0,free-page-hint=on,iothread=io0", NULL,
+};
+
+enum when {
+	FIRST_ROUND,		/* in the middle of it */
+	LATER_ROUND,
+	ANSWER_WAITS,		/* part of the guest's answer was not used yet */
+};
+
+struct live {
+	const char *name;
+	const char *mode;
+	const char *ram;
+	const char *const *devices;
+	const char *append;
+	enum when when;
+	bool runs;		/* the destination, as soon as it can */
+	const char *capability;
+	const char *hints;	/* state of the first request; NULL: any, or none */
+	bool interrupted;	/* the connection is lost after the switch */
+};
+
+static const struct live live[] = {
+	{ "postcopy-anon", "pagemap", VM_RAM_ANON, NULL, VM_APPEND,
+	  FIRST_ROUND, false, NULL, NULL },
+	{ "postcopy-anon-runs", "pagemap", VM_RAM_ANON, NULL, VM_APPEND,
+	  FIRST_ROUND, true, NULL, NULL },
+	{ "postcopy-memfd", "pagemap", VM_RAM_MEMFD, NULL, VM_APPEND,
+	  LATER_ROUND, false, NULL, NULL },
+	{ "postcopy-memfd-runs", "pagemap", VM_RAM_MEMFD, NULL, VM_APPEND,
+	  LATER_ROUND, true, NULL, NULL },
+	{ "postcopy-both-anon", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	  LATER_ROUND, false, NULL, "answered" },
+	{ "postcopy-both-anon-runs", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	  LATER_ROUND, true, NULL, "answered" },
+	{ "postcopy-both-memfd", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	  FIRST_ROUND, false, NULL, "answered" },
+	{ "postcopy-both-memfd-runs", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	  FIRST_ROUND, true, NULL, "answered" },
+	/* Requests are answered by another thread, beside the sending of pages */
+	{ "postcopy-preempt", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	  FIRST_ROUND, true, "postcopy-preempt", "answered" },
+	/* The source gives up its pages as they are sent */
+	{ "postcopy-release-ram", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	  FIRST_ROUND, true, "release-ram", "answered" },
+	/* The guest takes into use what it reported, and then comes the switch */
+	{ "postcopy-delay", "both,pv-wait=0,x-pv-delay=700", VM_RAM_ANON, fph_bitmap, FPH_APPEND,
+	  ANSWER_WAITS, false, NULL, NULL },
+	{ "postcopy-recover", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	  FIRST_ROUND, false, NULL, "answered", true },
+	/* Its device gives no hints then */
+	{ "postcopy-balloon", "both", VM_RAM_ANON, balloon, BALLOON_APPEND,
+	  FIRST_ROUND, true, NULL, "failed" },
+};
+
+static uint64_t sent_as_zero(const struct vm_fph *f)
+{
+	return json_object_get_int_member(fph_object(f), "postcopy-zero");
+}
+
+static bool is_time(const struct live *l, const struct vm_migration *m)
+{
+	switch (l->when) {
+	case FIRST_ROUND:
+		if (m->sync_count > 1)
+			fail_msg("the first round is over already");
+		return m->normal > 2000;
+	case LATER_ROUND:
+		return m->sync_count >= 4;
+	case ANSWER_WAITS:
+		return m->fph.hints.free > 0;
+	}
+	return false;
+}
+
+static void wait_until_time(struct vm *src, const struct live *l, struct vm_migration *m)
+{
+	for (int i = 0; i < 6000; i++) {
+		ok(vm_migrate_poll(src, m, E));
+		check_str(strcmp(m->status, "setup") ? m->status : "active", "active");
+		if (is_time(l, m))
+			return;
+		g_usleep(5000);
+	}
+	fail_msg("the migration made no progress in 30 seconds");
+}
+
+static void switch_to_postcopy(struct vm *src, struct vm_migration *m)
+{
+	ok(vm_run(src, E, "migrate-start-postcopy", NULL));
+	for (int i = 0; i < 3000; i++) {
+		ok(vm_migrate_poll(src, m, E));
+		if (!strcmp(m->status, "postcopy-active") || !strcmp(m->status, "completed"))
+			return;
+		g_usleep(5000);
+	}
+	fail_msg("no switch to postcopy in 15 seconds, but %s", m->status);
+}
+
+static void wait_for_status(struct vm *vm, const char *status)
+{
+	struct vm_migration m = { 0 };
+
+	for (int i = 0; i < 2000; i++) {
+		ok(vm_migrate_poll(vm, &m, E));
+		if (!strcmp(m.status, status)) {
+			vm_migration_clear(&m);
+			return;
+		}
+		g_usleep(5000);
+	}
+	fail_msg("%s: not %s, but %s", vm_name(vm), status, m.status);
+}
+
+static void interrupt(struct vm *src, struct vm *dst)
+{
+	g_autofree char *uri = g_strdup_printf("unix:%s/recover.sock", vm_dir(dst));
+
+	ok(vm_run(src, E, "migrate-pause", NULL));
+	wait_for_status(src, "postcopy-paused");
+	wait_for_status(dst, "postcopy-paused");
+	ok(vm_run(dst, E, "migrate-recover", "{\"uri\":\"%s\"}", uri));
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\",\"resume\":true}", uri));
+}
+
+/* All that was left out at the switch was sent, and sent as zero */
+static void check_done(const struct vm_migration *m)
+{
+	print_migration(m);
+	print_message("%" PRIu64 " pages sent as zero, unread\n", sent_as_zero(&m->fph));
+	check_str(m->status, "completed");
+	check_str(m->fph.state, "ended");
+	check_int(m->remaining, 0);
+	check(m->fph.skipped > 1000);
+	check(sent_as_zero(&m->fph) >= m->fph.skipped);
+}
+
+static void test_live(void **state)
+{
+	const struct live *l = *state;
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = l->when == FIRST_ROUND ? 10 * MIB : 60 * MIB,
+		.downtime_limit_ms = 1,		/* it does not end by itself */
+		.timeout_ms = MIGRATE_MS,
+	};
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = l->ram;
+	cfg.fph_mode = l->mode;
+	cfg.extra = l->devices;
+	cfg.append = l->append;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	capability(src, dst, "postcopy-ram");
+	if (l->capability)
+		capability(src, dst, l->capability);
+	boot(src);
+	guest(src, "fill 96M dense", "ok fill");
+	if (l->devices)
+		guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 2000 128M", "ok touch");
+	guest(src, "rewrite 2000", "ok rewrite");
+	if (l->devices)
+		guest(src, "churn 16M", "ok churn");
+
+	/* Slow enough for the guest to be there first */
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-postcopy-bandwidth\":10485760}"));
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	if (l->runs)
+		ok(vm_cont(dst, E));
+	wait_until_time(src, l, &m);
+	if (l->when == ANSWER_WAITS)
+		g_usleep(300000);
+	switch_to_postcopy(src, &m);
+	if (l->interrupted)
+		interrupt(src, dst);
+	if (l->runs) {
+		guest_check(dst);
+		guest(dst, "fill 64M dense", "ok fill");
+	}
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-postcopy-bandwidth\":0}"));
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	check_done(&m);
+	if (!l->interrupted)	/* which loses pages that were sent */
+		check_int(sent_as_zero(&m.fph), m.fph.skipped);
+	check(m.fph.resent > 0);	/* or nothing was put to the test */
+	if (l->hints)
+		check_str(m.fph.hints.state, l->hints);
+
+	if (!l->runs) {
+		if (l->devices)
+			check_ram_equal_or_free(src, dst);
+		else
+			check_ram_equal(src, dst);
+		ok(vm_cont(dst, E));
+	}
+	guest_check(dst);
+	guest(dst, "stop", "ok stop");
+	guest(dst, "fill 160M dense", "ok fill");
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* Real dirty logs: the guest touches 20,000 fresh pages a second */
+struct kvm_row {
+	const char *name;
+	const char *ram;
+};
+
+static const struct kvm_row kvm_rows[] = {
+	{ "kvm-postcopy-anon", VM_RAM_ANON },
+	{ "kvm-postcopy-memfd", VM_RAM_MEMFD },
+};
+
+static void test_kvm(void **state)
+{
+	const struct kvm_row *row = *state;
+	struct vm_config cfg = {
+		.name = "source",
+		.memory = 512 * MIB,
+		.accel = "kvm",
+		.ram = row->ram,
+		.bios = patch_firsttouch(100000, 1),
+		.fph_mode = "pagemap",
+	};
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 50 * MIB,
+		.downtime_limit_ms = 1,
+		.timeout_ms = MIGRATE_MS,
+	};
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	/* Or one touch would populate 2 MiB */
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	capability(src, dst, "postcopy-ram");
+	ft_wait_for(src, 10000);
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	for (int i = 0; m.normal < 4000; i++) {
+		check(i < 3000);
+		g_usleep(5000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	switch_to_postcopy(src, &m);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	check_done(&m);
+	check_int(sent_as_zero(&m.fph), m.fph.skipped);
+	check(m.fph.resent > 100);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * A guest that stands still: each page is sent once, and shared memory that is
+ * absent at the source stays absent.
+ */
+static void test_account(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = 65536, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = VM_RAM_MEMFD;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	capability(src, dst, "postcopy-ram");
+	ft_wait_for(src, 10);
+	ok(vm_stop(src, E));
+
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	for (int i = 0; m.fph.skipped == 0; i++) {
+		check(i < 3000);
+		g_usleep(5000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	switch_to_postcopy(src, &m);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	check_done(&m);
+	check_int(sent_as_zero(&m.fph), m.fph.skipped);
+	check_int(m.fph.resent, 0);
+	check(m.fph.skipped * PAGE > 32 * MIB);
+	check_int(m.normal + m.duplicate, migrated_pages(&m.fph));
+	print_message("shared memory of the source: %" PRIu64 " KiB before, %" PRIu64 " after\n",
+		      m.src_before.rss_shmem_kib, m.src_after.rss_shmem_kib);
+	check(m.src_after.rss_shmem_kib < m.src_before.rss_shmem_kib + 4096);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * What is not plugged into a virtio-mem device was taken out of the bitmap by
+ * QEMU, or left out by us, whoever came first; it must not become due.
+ */
+static void test_virtio_mem(void **state)
+{
+	static const char *const devices[] = {
+		"-m", "maxmem=20G",
+		"-object", "memory-backend-ram,id=vm0,size=16G,reserve=off",
+		"-device", "virtio-mem-pci,memdev=vm0,requested-size=0",
+		"-device", "virtio-fph-pci", NULL,
+	};
+	struct vm_config cfg = tiny_guest;
+
+	cfg.fph_mode = "both";
+	cfg.extra = devices;
+	for (int i = 0; i < 5; i++) {
+		struct vm_migrate_opts opts = {
+			.max_bandwidth = 65536, .timeout_ms = MIGRATE_MS,
+		};
+		struct vm_migration m = { 0 };
+		struct vm *src = start(cfg);
+		struct vm *dst = start_destination(cfg);
+
+		capability(src, dst, "postcopy-ram");
+		ft_wait_for(src, 10);
+		ok(vm_stop(src, E));
+		ok(vm_migrate_start(src, dst, &opts, &m, E));
+		for (int k = 0; m.fph.skipped == 0; k++) {
+			check(k < 3000);
+			g_usleep(5000);
+			ok(vm_migrate_poll(src, &m, E));
+		}
+		switch_to_postcopy(src, &m);
+		ok(vm_migrate_wait(src, dst, &opts, &m, E));
+		print_migration(&m);
+		check_int(m.remaining, 0);
+		check(sent_as_zero(&m.fph) > 0);
+		/* Less than the memory that is there: 128 MiB, and that of devices */
+		check((m.normal + m.duplicate) * PAGE < 256 * MIB);
+		vm_migration_clear(&m);
+		vm_free(src);
+		vm_free(dst);
+	}
+}
+
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} singles[] = {
+	{ "postcopy-account", test_account },
+	{ "postcopy-virtio-mem", test_virtio_mem },
+};
+
+static bool asks_host(const char *name)
+{
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, live, test_live);
+	fph_test_add_rows(&t, kvm_rows, test_kvm);
+	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
+		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	return harness_main(argc, argv, &t, asks_host);
+}
