@@ -44,6 +44,7 @@ struct live {
 	const char *capability;
 	const char *hints;	/* state of the first request; NULL: any, or none */
 	bool interrupted;	/* the connection is lost after the switch */
+	bool odd;		/* no whole number of bitmap words */
 };
 
 static const struct live live[] = {
@@ -63,6 +64,9 @@ static const struct live live[] = {
 	  FIRST_ROUND, false, NULL, "answered" },
 	{ "postcopy-both-memfd-runs", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
 	  FIRST_ROUND, true, NULL, "answered" },
+	/* QEMU syncs such a block in another way */
+	{ "postcopy-odd-size", "pagemap", VM_RAM_ANON, NULL, VM_APPEND,
+	  LATER_ROUND, false, NULL, NULL, false, true },
 	/* Requests are answered by another thread, beside the sending of pages */
 	{ "postcopy-preempt", "both", VM_RAM_ANON, fph, FPH_APPEND,
 	  FIRST_ROUND, true, "postcopy-preempt", "answered" },
@@ -157,7 +161,6 @@ static void check_done(const struct vm_migration *m)
 	check_str(m->status, "completed");
 	check_str(m->fph.state, "ended");
 	check_int(m->remaining, 0);
-	check(m->fph.skipped > 1000);
 	check(sent_as_zero(&m->fph) >= m->fph.skipped);
 }
 
@@ -177,6 +180,8 @@ static void test_live(void **state)
 	cfg.fph_mode = l->mode;
 	cfg.extra = l->devices;
 	cfg.append = l->append;
+	if (l->odd)
+		cfg.memory += 2 * PAGE;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	capability(src, dst, "postcopy-ram");
@@ -212,6 +217,7 @@ static void test_live(void **state)
 	check_done(&m);
 	if (!l->interrupted)	/* which loses pages that were sent */
 		check_int(sent_as_zero(&m.fph), m.fph.skipped);
+	check_int(m.fph.skipped > 1000, !l->odd);
 	check(m.fph.resent > 0);	/* or nothing was put to the test */
 	if (l->hints)
 		check_str(m.fph.hints.state, l->hints);
@@ -293,7 +299,11 @@ static void test_kvm(void **state)
  */
 static void test_account(void **state)
 {
-	struct vm_migrate_opts opts = { .max_bandwidth = 65536, .timeout_ms = MIGRATE_MS };
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 4096,
+		.downtime_limit_ms = 1,		/* it does not end by itself */
+		.timeout_ms = MIGRATE_MS,
+	};
 	struct vm_config cfg = tiny_guest;
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -346,7 +356,9 @@ static void test_virtio_mem(void **state)
 	cfg.extra = devices;
 	for (int i = 0; i < 5; i++) {
 		struct vm_migrate_opts opts = {
-			.max_bandwidth = 65536, .timeout_ms = MIGRATE_MS,
+			.max_bandwidth = 4096,
+			.downtime_limit_ms = 1,
+			.timeout_ms = MIGRATE_MS,
 		};
 		struct vm_migration m = { 0 };
 		struct vm *src = start(cfg);

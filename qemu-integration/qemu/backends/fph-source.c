@@ -363,6 +363,17 @@ static bool fph_source_defer_armed(void)
 }
 
 /*
+ * A block that is no whole number of bitmap words is synced in another way:
+ * no chunk of it is armed again.  So pages of it that were written, and sent,
+ * since they were left out may still be in the skip bitmap.
+ */
+static bool fph_block_is_whole(const FphBlock *block)
+{
+    return QEMU_IS_ALIGNED(block->region.used,
+                           qemu_target_page_size() * BITS_PER_LONG);
+}
+
+/*
  * The destination is about to run, and to ask for pages that it has not got:
  * none may be missing from the bitmap.  The VM was stopped before the last
  * sync, so what is left out now and was not written since stays as it is.
@@ -386,8 +397,12 @@ static uint64_t fph_source_postcopy(void)
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
-        if (block->skip && fph_rb_exists(block->rb)) {
-            due += fph_skip_restore(block->skip, block->rb->bmap);
+        if (!block->skip || !fph_rb_exists(block->rb)) {
+            continue;
+        }
+        due += fph_skip_restore(block->skip, block->rb->bmap);
+        if (!fph_block_is_whole(block)) {
+            fph_skip_revoke(block->skip, block->rb->bmap, 0, UINT64_MAX);
         }
     }
     fs->postcopy = true;
