@@ -19,6 +19,7 @@
  */
 struct fph_skip {
 	uint64_t npages;
+	bool dry_run;
 	uint64_t skipped;
 	uint64_t resent;
 	uint64_t reason[FPH_REASON_MAX];
@@ -109,6 +110,11 @@ int fph_skip_new(struct fph_skip **ret, uint64_t npages)
 	return 0;
 }
 
+void fph_skip_set_dry_run(struct fph_skip *k)
+{
+	k->dry_run = true;
+}
+
 void fph_skip_free(struct fph_skip *k)
 {
 	if (!k)
@@ -142,7 +148,9 @@ static unsigned int skip_word(struct fph_skip *k, unsigned long *dirty,
 
 	/* Skipped before and dirty again: what was known then is void */
 	again = hit & skipped_word(k, w);
-	if (again)
+	if (k->dry_run)
+		hit &= ~again;	/* dirty still, for all that is known here */
+	else if (again)
 		forget(k, w, again);
 
 	both = both_word(k, w);
@@ -152,8 +160,9 @@ static unsigned int skip_word(struct fph_skip *k, unsigned long *dirty,
 	add(&k->both, weight(both_word(k, w) & ~both));
 	add(&k->reason[why], weight(new & ~old));
 	add(&k->skipped, weight(hit));
-	if (hit)
-		dirty[w] &= ~hit;
+	if (!hit || k->dry_run)
+		return 0;
+	dirty[w] &= ~hit;
 	return weight(hit);
 }
 

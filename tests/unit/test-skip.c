@@ -14,6 +14,7 @@
  */
 struct pair {
 	uint64_t npages;
+	bool dry_run;
 	struct fph_skip *k;
 	unsigned long *dirty;
 	/* reference */
@@ -98,7 +99,10 @@ static void pair_skip(struct pair *p, uint64_t start, uint64_t n,
 		      (unsigned int)why < FPH_REASON_MAX;
 
 	for (uint64_t i = start; inside && i < start + n; i++) {
-		if (p->ref_dirty[i]) {
+		if (p->dry_run) {
+			if (p->ref_dirty[i] || p->ref_why[i])
+				p->ref_why[i] |= 1 << why;
+		} else if (p->ref_dirty[i]) {
 			p->ref_resent += p->ref_why[i] != 0;
 			p->ref_why[i] = 1 << why;
 			p->ref_dirty[i] = false;
@@ -347,6 +351,50 @@ static void random_steps(void **state)
 	}
 }
 
+/* The same, and the dirty bitmap stays as it is */
+static void dry_run(void **state)
+{
+	uint64_t seed = 2;
+	struct pair p;
+
+	pair_init(&p, 5 * BITS + 7, true);
+	fph_skip_set_dry_run(p.k);
+	p.dry_run = true;
+
+	/* Known twice in one epoch: not as if it had been dirtied in between */
+	pair_skip(&p, 3, BITS, FPH_UNMAPPED);
+	pair_skip(&p, BITS, BITS, FPH_FREE);
+	pair_check(&p);
+	check_int(p.ref_resent, 0);
+
+	/* Sent, then dirtied: not before the next synchronization is it void */
+	pair_set_dirty(&p, 3, false);
+	pair_set_dirty(&p, 4, false);
+	pair_set_dirty(&p, 4, true);
+	pair_check(&p);
+	pair_revoke(&p, 4, 1);
+	pair_check(&p);
+	check_int(p.ref_resent, 1);
+
+	for (int i = 0; i < 2000; i++) {
+		uint64_t start = rnd(&seed) % p.npages, n = rnd(&seed) % 100;
+
+		switch (rnd(&seed) % 4) {
+		case 0:
+			pair_revoke(&p, start, n);
+			break;
+		case 1:
+			pair_set_dirty(&p, start, rnd(&seed) % 2);
+			break;
+		default:
+			pair_skip(&p, start, n, rnd(&seed) % FPH_REASON_MAX);
+			break;
+		}
+		pair_check(&p);
+	}
+	pair_free(&p);
+}
+
 static void sizes(void **state)
 {
 	struct fph_skip *k = NULL;
@@ -452,6 +500,7 @@ int main(void)
 	fph_test_add(&t, "unknown reason", unknown_reason, NULL);
 	fph_test_add(&t, "every other page", alternating, NULL);
 	fph_test_add(&t, "random steps against the reference", random_steps, NULL);
+	fph_test_add(&t, "dry run", dry_run, NULL);
 	fph_test_add(&t, "sizes", sizes, NULL);
 	fph_test_add(&t, "counts of other sizes", counts_of_other_sizes, NULL);
 	fph_test_add_rows(&t, sinks, check_sink);

@@ -51,6 +51,18 @@ struct fph_skip_counts {
 FPH_API int fph_skip_new(struct fph_skip **ret, uint64_t npages);
 
 /**
+ * fph_skip_set_dry_run() - only remember what could be skipped
+ * @k: the bitmap, still empty
+ *
+ * From now on fph_skip_range() changes no dirty bit and returns 0, but
+ * remembers and counts pages as if it had. A page that is dirty and skipped
+ * need not have been dirtied again, so a further reason voids no former one:
+ * that is left to fph_skip_revoke(), after a synchronization. It also takes
+ * back pages whose turn to be sent had not come by then. Since 0.1.
+ */
+FPH_API void fph_skip_set_dry_run(struct fph_skip *k);
+
+/**
  * fph_skip_free() - free a skip bitmap
  * @k: the bitmap, or NULL
  *
