@@ -45,8 +45,10 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
         FphInfo *info = l->value;
         uint64_t kib = info->page_size / 1024;
 
-        monitor_printf(mon, "%s: mode %s, %s%s%s\n", info->id,
-                       FphMode_str(info->mode), FphState_str(info->state),
+        monitor_printf(mon, "%s: mode %s, %s%s%s%s\n", info->id,
+                       FphMode_str(info->mode),
+                       info->dry_run ? "dry run, " : "",
+                       FphState_str(info->state),
                        info->inactive_reason ? ": " : "",
                        info->inactive_reason ?: "");
         monitor_printf(mon, "  skipped: %" PRIu64 " pages (%" PRIu64 " KiB)\n",

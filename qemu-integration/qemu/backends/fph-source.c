@@ -199,6 +199,10 @@ static void fph_block_classify(FphSource *fs, FphBlock *block)
         block->hints = false;
         block->verdict.method = FPH_METHOD_NONE;
         block->verdict.why = "out of memory for the skip bitmap";
+        return;
+    }
+    if (fs->dry_run) {
+        fph_skip_set_dry_run(block->skip);
     }
 }
 
@@ -689,6 +693,20 @@ static void fph_source_set_ms(Object *obj, Visitor *v, const char *name,
     *(uint32_t *)((char *)obj + (size_t)opaque) = value;
 }
 
+static bool fph_source_get_dry_run(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->dry_run;
+}
+
+static void fph_source_set_dry_run(Object *obj, bool value, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (!fph_source_is_complete(fs, "dry-run", errp)) {
+        fs->dry_run = value;
+    }
+}
+
 static void fph_source_complete(UserCreatable *uc, Error **errp)
 {
     FphSource *fs = FPH_SOURCE(uc);
@@ -786,6 +804,10 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                               (void *)offsetof(FphSource, pv_wait));
     object_class_property_set_description(oc, "pv-wait",
         "Longest wait for the guest before pages are sent (milliseconds)");
+    object_class_property_add_bool(oc, "dry-run", fph_source_get_dry_run,
+                                   fph_source_set_dry_run);
+    object_class_property_set_description(oc, "dry-run",
+        "Count what could be left out, and send it all the same");
     object_class_property_add(oc, "x-pv-delay", "uint32", fph_source_get_ms,
                               fph_source_set_ms, NULL,
                               (void *)offsetof(FphSource, pv_delay));
@@ -861,6 +883,7 @@ FphInfoList *qmp_query_fph(Error **errp)
     info = g_new0(FphInfo, 1);
     info->id = g_strdup(object_get_canonical_path_component(OBJECT(fs)));
     info->mode = fs->mode;
+    info->dry_run = fs->dry_run;
     /* Whoever has seen a migration complete need not wait for its clean-up */
     info->state = fs->state == FPH_STATE_ACTIVE && !migration_is_running() ?
                   FPH_STATE_ENDED : fs->state;

@@ -39,6 +39,7 @@ struct FphSource {
     bool mode_set;
     FphMode mode;
     char *pv_device;
+    bool dry_run;
     uint32_t pv_wait;           /* ms */
     uint32_t pv_delay;          /* ms, for tests */
     struct fph_scanner *scanner;
