@@ -256,6 +256,27 @@ void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	check_str(m->status, "completed");
 }
 
+int open_memfd(struct vm *vm)
+{
+	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
+	GError *error = NULL;
+	GDir *dir = g_dir_open(fds, 0, &error);
+	const char *name;
+	int fd = -1;
+
+	check(dir != NULL);
+	while (fd < 0 && (name = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(fds, name, NULL);
+		g_autofree char *target = g_file_read_link(path, NULL);
+
+		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
+			fd = open(path, O_RDWR | O_CLOEXEC);
+	}
+	g_dir_close(dir);
+	check(fd >= 0);
+	return fd;
+}
+
 void capability(struct vm *src, struct vm *dst, const char *name)
 {
 	ok(vm_run(src, E, "migrate-set-capabilities",

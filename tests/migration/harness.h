@@ -54,6 +54,8 @@ void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 void print_migration(const struct vm_migration *m);
 /* On both sides */
 void capability(struct vm *src, struct vm *dst, const char *name);
+/* The memfd that is memory of the guest, from outside; there is one */
+int open_memfd(struct vm *vm);
 /* QEMU must refuse, and say why */
 void refused(struct vm *vm, const char *why, const char *command, const char *arguments);
 

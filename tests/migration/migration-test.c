@@ -257,28 +257,6 @@ static void test_account(void **state)
 	vm_free(dst);
 }
 
-/* The memfd that is memory of the guest, from outside; there is one */
-static int open_memfd(struct vm *vm)
-{
-	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
-	GError *error = NULL;
-	GDir *dir = g_dir_open(fds, 0, &error);
-	const char *name;
-	int fd = -1;
-
-	check(dir != NULL);
-	while (fd < 0 && (name = g_dir_read_name(dir))) {
-		g_autofree char *path = g_build_filename(fds, name, NULL);
-		g_autofree char *target = g_file_read_link(path, NULL);
-
-		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
-			fd = open(path, O_RDWR | O_CLOEXEC);
-	}
-	g_dir_close(dir);
-	check(fd >= 0);
-	return fd;
-}
-
 /*
  * Pages that were sent with content, written again, and then discarded on the
  * host (a balloon does that) are absent and dirty in a later round. Leaving
