@@ -241,6 +241,19 @@ uint64_t fph_skip_restore(struct fph_skip *k, unsigned long *dirty)
 	return restored;
 }
 
+uint64_t fph_skip_get_host_zero(const struct fph_skip *k, unsigned long *ret)
+{
+	uint64_t n = 0;
+
+	for (uint64_t w = 0; w <= (k->npages - 1) / WORD_BITS; w++) {
+		unsigned long host = host_word(k, w);
+
+		set_word(&ret[w], ret[w], host);
+		n += weight(host);
+	}
+	return n;
+}
+
 unsigned int fph_skip_test(const struct fph_skip *k, uint64_t page)
 {
 	unsigned int reasons = 0;

@@ -65,20 +65,30 @@ static void pair_check(struct pair *p)
 {
 	struct fph_skip_counts c = { .sz = sizeof(c) };
 	uint64_t skipped = 0, both = 0, reason[FPH_REASON_MAX] = { 0 };
+	uint64_t host_zero = 0;
 	unsigned int guest = 1 << FPH_FREE;
 	uint64_t bits = (p->npages + BITS - 1) / BITS * BITS;
+	unsigned long *host = calloc(bits / BITS, sizeof(unsigned long));
+	uint64_t n;
 
+	check(host != NULL);
+	memset(host, 0x5a, bits / CHAR_BIT);
+	n = fph_skip_get_host_zero(p->k, host);
 	for (uint64_t i = 0; i < p->npages; i++) {
 		if (get_bit(p->dirty, i) != p->ref_dirty[i])
 			fail_msg("dirty bit of page %ju", (uintmax_t)i);
 		if (fph_skip_test(p->k, i) != p->ref_why[i])
 			fail_msg("reasons of page %ju: %u, not %u", (uintmax_t)i,
 				 fph_skip_test(p->k, i), p->ref_why[i]);
+		check_int(get_bit(host, i), (p->ref_why[i] & ~guest) != 0);
+		host_zero += (p->ref_why[i] & ~guest) != 0;
 		skipped += p->ref_why[i] != 0;
 		both += (p->ref_why[i] & guest) && (p->ref_why[i] & ~guest);
 		for (int r = 0; r < FPH_REASON_MAX; r++)
 			reason[r] += p->ref_why[i] >> r & 1;
 	}
+	check_int(n, host_zero);
+	free(host);
 	/* bits behind the last page belong to nobody */
 	for (uint64_t i = p->npages; i < bits; i++)
 		check_int(get_bit(p->dirty, i), get_bit(p->dirty, bits - 1));

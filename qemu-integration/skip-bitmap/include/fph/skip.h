@@ -120,6 +120,17 @@ FPH_API uint64_t fph_skip_revoke(struct fph_skip *k, const unsigned long *dirty,
 FPH_API uint64_t fph_skip_restore(struct fph_skip *k, unsigned long *dirty);
 
 /**
+ * fph_skip_get_host_zero() - which pages are skipped for a host-zero reason
+ * @k:   the skip bitmap
+ * @ret: bitmap as long as @k, overwritten; words that stay as they are, are
+ *       not written
+ *
+ * Return: number of such pages. Since 0.1.
+ */
+FPH_API uint64_t fph_skip_get_host_zero(const struct fph_skip *k,
+					unsigned long *ret);
+
+/**
  * fph_skip_test() - reasons for which a page is skipped
  * @k:    the skip bitmap
  * @page: page number
