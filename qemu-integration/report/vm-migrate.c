@@ -117,6 +117,9 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 		ret->host_only += number(o, "host-only");
 		ret->both += number(o, "both");
 		ret->resent += number(o, "resent");
+		ret->verified += number(o, "verified");
+		ret->violations += number(o, "violations");
+		ret->verify_ns += number(o, "verify-ns");
 		ret->chunks += number(o, "chunks");
 		ret->chunks_not_scanned += number(o, "chunks-not-scanned");
 		ret->given_up += number(o, "given-up");

@@ -192,6 +192,7 @@ struct vm_fph {
 	char *reason;			/* inactive-reason, or NULL */
 	guint64 skipped, unmapped, zero_mapped, free, resent;
 	guint64 guest_only, host_only, both;
+	guint64 verified, violations, verify_ns;
 	guint64 epoch, chunks, chunks_not_scanned, given_up, scan_ns, page_size;
 	struct vm_hints hints;
 	JsonNode *raw;			/* the answer to query-fph */

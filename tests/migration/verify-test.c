@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Migrations that are not taken at their word: dry-run, which leaves nothing
- * out.
+ * out, and verify, which looks once more.
  *
  * One case per process: verify-test NAME.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
@@ -133,6 +135,328 @@ static void test_dry_run_live(void **state)
 	vm_free(dst);
 }
 
+/*
+ * Pages that were left out are written behind QEMU's back, so that no dirty log
+ * knows. The guest itself stays below; there is a page in each of as many huge
+ * pages, or what the host would have to say of its neighbours was not tested.
+ */
+#define GUEST_END	(32 * MIB)
+#define VICTIMS		10
+#define VICTIM(i)	(64 * MIB + (i) * 5 * MIB + (i) * 3 * PAGE)
+
+static void write_unnoticed(struct vm *vm, const char *ram)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)vm_pid(vm));
+	const char *name = ram ? "ram0" : "pc.ram";
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	GError *error = NULL;
+	GPtrArray *blocks = vm_ram_blocks(vm, &error);
+	bool found = false;
+
+	if (fd < 0)
+		fail_msg("%s: %s", path, strerror(errno));
+	if (!blocks)
+		fail_msg("RAM blocks: %s", error->message);
+	for (guint i = 0; i < blocks->len; i++) {
+		const struct vm_block *block = blocks->pdata[i];
+
+		if (strcmp(block->name, name))
+			continue;
+		found = true;
+		for (int k = 0; k < VICTIMS; k++) {
+			/* Somewhere in the page, so that a look at its start is not enough */
+			uint64_t at = block->hva + VICTIM(k) + k * 409;
+
+			check_int(pwrite(fd, "x", 1, at), 1);
+		}
+	}
+	check(found);
+	g_ptr_array_unref(blocks);
+	close(fd);
+}
+
+static struct vm *start_below(const char *ram, const char *mode)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm *vm;
+
+	cfg.ram = ram;
+	cfg.fph_mode = mode;
+	cfg.bios = patch_firsttouch(20000, 0);
+	patch_word(cfg.bios, FT_SET_END, GUEST_END);
+	vm = start(cfg);
+	ft_wait_for(vm, 1000);
+	return vm;
+}
+
+static void wait_skipped(struct vm *src, struct vm_migration *m)
+{
+	for (int i = 0; m->fph.skipped < 20000; i++) {
+		check(i < 3000);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, m, E));
+	}
+	check_str(m->status, "active");
+	check_int(m->fph.violations, 0);
+}
+
+static void full_speed(struct vm *src)
+{
+	ok(vm_run(src, E, "migrate-set-parameters",
+		  "{\"max-bandwidth\":1000000000,\"downtime-limit\":10000}"));
+}
+
+/* Up to where pages are left out, and have been written since */
+static void start_and_write(struct vm *src, struct vm *dst, const char *ram,
+			    struct vm_migration *m)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = MIB };
+
+	ok(vm_migrate_start(src, dst, &slow, m, E));
+	wait_skipped(src, m);
+	write_unnoticed(src, ram);
+	full_speed(src);
+}
+
+static uint64_t sum_of_blocks(const struct vm_fph *fph, const char *name)
+{
+	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
+	uint64_t sum = 0;
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++)
+		sum += json_object_get_int_member(json_array_get_object_element(blocks, i), name);
+	return sum;
+}
+
+struct verify_row {
+	const char *name;
+	const char *ram;
+	const char *mode;
+	const char *capability;
+	bool verify;
+};
+
+static const struct verify_row verify_rows[] = {
+	{ "verify-report-anon", VM_RAM_ANON, "pagemap,verify=report", NULL, true },
+	{ "verify-report-memfd", VM_RAM_MEMFD, "pagemap,verify=report", NULL, true },
+	{ "verify-report-multifd", VM_RAM_ANON, "pagemap,verify=report", "multifd", true },
+	{ "verify-report-xbzrle", VM_RAM_ANON, "pagemap,verify=report", "xbzrle", true },
+	/* Without it they are lost, or nothing of this puts it to the test */
+	{ "verify-off-anon", VM_RAM_ANON, "pagemap", NULL, false },
+	{ "verify-off-memfd", VM_RAM_MEMFD, "pagemap", NULL, false },
+};
+
+static void test_verify(void **state)
+{
+	const struct verify_row *row = *state;
+	struct vm_migrate_opts opts = { .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	GError *error = NULL;
+	char *info;
+
+	cfg.ram = row->ram;
+	src = start_below(row->ram, row->mode);
+	ok(vm_stop(src, E));
+	dst = start_destination(cfg);
+	if (row->capability)
+		capability(src, dst, row->capability);
+	start_and_write(src, dst, row->ram, &m);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_str(m.fph.state, "ended");
+	check_int(m.fph.violations, sum_of_blocks(&m.fph, "violations"));
+	check_int(m.fph.skipped, sum_of_blocks(&m.fph, "skipped"));
+	/* Each page is sent once, or left out */
+	check_int(m.normal + m.duplicate + m.fph.skipped, migrated_pages(&m.fph));
+	check_int(m.fph.resent, m.fph.violations);
+
+	if (row->verify) {
+		print_message("%" PRIu64 " pages verified in %" PRIu64 " us\n", m.fph.verified,
+			      m.fph.verify_ns / 1000);
+		check_int(m.fph.violations, VICTIMS);
+		check_int(m.fph.verified, m.fph.skipped + VICTIMS);
+		check_ram_equal(src, dst);
+		info = vm_hmp(src, &error, "info fph");
+		check(info && strstr(info, "verify report: ") && strstr(info, " 10 violations"));
+		g_free(info);
+	} else {
+		check_int(m.fph.violations + m.fph.verified, 0);
+		check_int(vm_ram_compare(src, dst, NULL, NULL, NULL, &error), VICTIMS);
+	}
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * Where data and holes alternate, a scan in a hurry gives up. This one must not,
+ * or read the pages that are left: to read a hole would fill it.
+ */
+#define SPARSE_START	(64 * MIB)
+#define SPARSE_END	(80 * MIB)
+
+static uint64_t data_pages(int memfd, uint64_t start, uint64_t end)
+{
+	uint64_t n = 0;
+
+	for (uint64_t at = start; at < end; at += PAGE)
+		n += lseek(memfd, at, SEEK_DATA) == (off_t)at;
+	return n;
+}
+
+static void test_sparse(void **state)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	uint64_t pages = 0;
+	struct vm *src, *dst;
+	int memfd;
+
+	cfg.ram = VM_RAM_MEMFD;
+	src = start_below(cfg.ram, "pagemap,verify=report");
+	ok(vm_stop(src, E));
+	dst = start_destination(cfg);
+	memfd = open_memfd(src);
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	wait_skipped(src, &m);
+	check_int(data_pages(memfd, SPARSE_START, SPARSE_END), 0);
+	for (uint64_t at = SPARSE_START; at < SPARSE_END; at += 2 * PAGE, pages++)
+		check_int(pwrite(memfd, "x", 1, at), 1);
+	check_int(data_pages(memfd, SPARSE_START, SPARSE_END), pages);
+	full_speed(src);
+	ok(vm_migrate_wait(src, dst, &slow, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_int(m.fph.violations, pages);
+	check_int(data_pages(memfd, SPARSE_START, SPARSE_END), pages);
+	close(memfd);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static char *migration_error(struct vm *vm)
+{
+	GError *error = NULL;
+	JsonNode *answer = vm_command(vm, &error, "query-migrate", NULL);
+	char *text;
+
+	if (!answer)
+		fail_msg("query-migrate: %s", error->message);
+	text = g_strdup(json_object_get_string_member(json_node_get_object(answer), "error-desc"));
+	json_node_unref(answer);
+	return text;
+}
+
+/* The migration fails, the guest runs on, and can be migrated again */
+static void test_abort(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	uint32_t count;
+	char *text;
+
+	src = start_below(VM_RAM_ANON, "pagemap,verify=abort");
+	dst = start_destination(cfg);
+	start_and_write(src, dst, VM_RAM_ANON, &m);
+	for (int i = 0; strcmp(m.status, "failed"); i++) {
+		if (!strcmp(m.status, "completed") || i == 9000)
+			fail_msg("migration %s", m.status);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	check_int(m.fph.violations, VICTIMS);
+	text = migration_error(src);
+	print_message("%s\n", text);
+	check(text && strstr(text, "10 pages that were left out"));
+	g_free(text);
+	vm_free(dst);
+
+	/* It runs, and not only that QEMU says so */
+	count = ft_state(src, FT_ST_COUNT);
+	ft_wait_for(src, count + 1000);
+
+	/* A new migration, which is not to fail for what happened to the last one */
+	vm_migration_clear(&m);
+	dst = start_destination(cfg);
+	migrate(src, dst, NULL, &m);
+	check_int(m.fph.violations, 0);
+	check(m.fph.verified > 1000);
+	check(m.fph.skipped > 1000);
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	ft_wait_for(dst, ft_state(dst, FT_ST_COUNT) + 1000);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* A guest that writes to pages that were left out is no violation */
+static void test_verify_live(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = 100 * MIB };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = *state;
+	cfg.fph_mode = "pagemap,verify=abort";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 2000 192M", "ok touch");
+	guest(src, "rewrite 2000", "ok rewrite");
+	migrate(src, dst, &opts, &m);
+	check_str(m.fph.state, "ended");
+	check(m.fph.resent > 0);	/* or nothing was put to the test */
+	check_int(m.fph.violations, 0);
+	/* What became due at the last synchronization was not looked at any more */
+	check_int(m.fph.verified, m.fph.skipped);
+	print_message("%" PRIu64 " pages verified in %" PRIu64 " us\n", m.fph.verified,
+		      m.fph.verify_ns / 1000);
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static void test_properties(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	GError *error = NULL;
+	struct vm *vm;
+	char *info;
+
+	cfg.fph_mode = NULL;
+	vm = start(cfg);
+	refused(vm, "dry-run leaves nothing out", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pagemap\","
+		"\"dry-run\":true,\"verify\":\"report\"}");
+	info = vm_hmp(vm, &error, "object_add fph-source,id=a,mode=pagemap,verify=xyz");
+	check(info && strstr(info, "off report abort"));
+	g_free(info);
+	ok(vm_run(vm, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\","
+		  "\"mode\":\"pagemap\",\"verify\":\"report\"}"));
+	refused(vm, "verify cannot be changed", "qom-set",
+		"{\"path\":\"/objects/fph0\",\"property\":\"verify\",\"value\":\"off\"}");
+	refused(vm, "dry-run cannot be changed", "qom-set",
+		"{\"path\":\"/objects/fph0\",\"property\":\"dry-run\",\"value\":true}");
+	vm_free(vm);
+}
+
 static bool asks_host(const char *name)
 {
 	return true;
@@ -144,6 +468,12 @@ int main(int argc, char **argv)
 
 	fph_test_add(&t, "dry-run-stream", test_dry_run_stream, NULL);
 	fph_test_add(&t, "dry-run-live", test_dry_run_live, NULL);
+	fph_test_add_rows(&t, verify_rows, test_verify);
+	fph_test_add(&t, "verify-abort", test_abort, NULL);
+	fph_test_add(&t, "verify-live-anon", test_verify_live, VM_RAM_ANON);
+	fph_test_add(&t, "verify-live-memfd", test_verify_live, VM_RAM_MEMFD);
+	fph_test_add(&t, "verify-sparse-memfd", test_sparse, NULL);
+	fph_test_add(&t, "verify-properties", test_properties, NULL);
 
 	return harness_main(argc, argv, &t, asks_host);
 }

@@ -146,7 +146,7 @@ typedef struct FphChunk {
     uint64_t start;
 } FphChunk;
 
-static uint64_t fph_chunk_scan(void *opaque)
+static int64_t fph_chunk_scan(void *opaque)
 {
     FphChunk *c = opaque;
     FphSource *fs = c->h->fs;
@@ -227,7 +227,7 @@ typedef struct FphSlice {
     bool late;
 } FphSlice;
 
-static uint64_t fph_slice_apply(void *opaque)
+static int64_t fph_slice_apply(void *opaque)
 {
     FphSlice *s = opaque;
     FphSource *fs = s->h->fs;

@@ -71,6 +71,12 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
                        PRIu64 " not scanned, %" PRIu64 " given up\n",
                        info->chunks, info->scan_ns / 1000,
                        info->chunks_not_scanned, info->given_up);
+        if (info->verify != FPH_VERIFY_OFF) {
+            monitor_printf(mon, "  verify %s: %" PRIu64 " pages in %" PRIu64
+                           " us, %" PRIu64 " violations\n",
+                           FphVerify_str(info->verify), info->verified,
+                           info->verify_ns / 1000, info->violations);
+        }
         for (FphBlockInfoList *b = info->blocks; b; b = b->next) {
             FphBlockInfo *block = b->value;
 

@@ -30,6 +30,7 @@
 #include "system/hostmem.h"
 #include "system/kvm.h"
 #include "system/numa.h"
+#include "system/runstate.h"
 #include "system/xen.h"
 #include "trace.h"
 
@@ -401,7 +402,8 @@ static uint64_t fph_source_postcopy(void)
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
-        if (!block->skip || !fph_rb_exists(block->rb)) {
+        /* In a dry run nothing was left out, and all was read */
+        if (!block->skip || fs->dry_run || !fph_rb_exists(block->rb)) {
             continue;
         }
         due += fph_skip_restore(block->skip, block->rb->bmap);
@@ -431,7 +433,8 @@ static bool fph_source_is_zero(RAMBlock *rb, uint64_t offset)
 
     QEMU_LOCK_GUARD(&fph_lock);
     fs = fph_source;
-    block = fs && fs->postcopy ? fph_source_find_block(fs, rb) : NULL;
+    block = fs && fs->postcopy && !fs->dry_run ?
+            fph_source_find_block(fs, rb) : NULL;
     if (!block || !block->skip ||
         !fph_skip_test(block->skip, offset / qemu_target_page_size())) {
         return false;
@@ -517,6 +520,11 @@ static void fph_source_begin_epoch(FphSource *fs)
     if (fs->hints && fs->state == FPH_STATE_ACTIVE) {
         fph_hints_open(fs->hints);
     }
+    /* The last one: nothing of the guest runs any more */
+    if (fs->verify != FPH_VERIFY_OFF && fs->state == FPH_STATE_ACTIVE &&
+        runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        fph_source_verify(fs);
+    }
 }
 
 /* The migration begins. */
@@ -538,6 +546,7 @@ static void fph_source_arm(FphSource *fs)
         fs->epoch = 0;
         fs->scan_when_armed = mute != NULL;
         fs->postcopy = false;
+        fs->verified = fs->violations = fs->verify_ns = 0;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->given_up, 0);
@@ -653,6 +662,20 @@ static void fph_source_set_mode(Object *obj, int mode, Error **errp)
     fs->mode_set = true;
 }
 
+static int fph_source_get_verify(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->verify;
+}
+
+static void fph_source_set_verify(Object *obj, int verify, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (!fph_source_is_complete(fs, "verify", errp)) {
+        fs->verify = verify;
+    }
+}
+
 static char *fph_source_get_pv_device(Object *obj, Error **errp)
 {
     return g_strdup(FPH_SOURCE(obj)->pv_device);
@@ -719,6 +742,11 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
     if (fs->pv_device && fs->mode == FPH_MODE_PAGEMAP) {
         error_setg(errp, "mode=pagemap does not ask the guest, so there is "
                    "nothing that pv-device could do");
+        return;
+    }
+    if (fs->dry_run && fs->verify != FPH_VERIFY_OFF) {
+        error_setg(errp, "dry-run leaves nothing out, so there is nothing "
+                   "that could be verified");
         return;
     }
     if (fph_source) {
@@ -795,6 +823,11 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                    fph_source_get_mode, fph_source_set_mode);
     object_class_property_set_description(oc, "mode",
         "Which witness decides that a page can be left out");
+    object_class_property_add_enum(oc, "verify", "FphVerify",
+                                   &FphVerify_lookup, fph_source_get_verify,
+                                   fph_source_set_verify);
+    object_class_property_set_description(oc, "verify",
+        "Whether to look once more at what was left out, at the end");
     object_class_property_add_str(oc, "pv-device", fph_source_get_pv_device,
                                   fph_source_set_pv_device);
     object_class_property_set_description(oc, "pv-device",
@@ -857,6 +890,7 @@ static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
     info->guest_only = info->free - info->both;
     info->host_only = info->skipped - info->free;
     info->resent = counts.resent;
+    info->violations = block->violations;
 
     sum->skipped += info->skipped;
     sum->unmapped += info->unmapped;
@@ -884,6 +918,10 @@ FphInfoList *qmp_query_fph(Error **errp)
     info->id = g_strdup(object_get_canonical_path_component(OBJECT(fs)));
     info->mode = fs->mode;
     info->dry_run = fs->dry_run;
+    info->verify = fs->verify;
+    info->verified = fs->verified;
+    info->violations = fs->violations;
+    info->verify_ns = fs->verify_ns;
     /* Whoever has seen a migration complete need not wait for its clean-up */
     info->state = fs->state == FPH_STATE_ACTIVE && !migration_is_running() ?
                   FPH_STATE_ENDED : fs->state;

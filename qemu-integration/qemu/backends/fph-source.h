@@ -31,6 +31,7 @@ typedef struct FphBlock {
     bool hints;                 /* ordinary guest RAM that the guest may name */
     uint64_t chunk;             /* bytes whose dirty log is cleared at once */
     uint64_t chunks_seen;       /* in the first epoch */
+    uint64_t violations;        /* written under the BQL and fph_lock */
 } FphBlock;
 
 struct FphSource {
@@ -42,6 +43,7 @@ struct FphSource {
     bool dry_run;
     uint32_t pv_wait;           /* ms */
     uint32_t pv_delay;          /* ms, for tests */
+    FphVerify verify;
     struct fph_scanner *scanner;
     NotifierWithReturn migration_notifier;
     NotifierWithReturn precopy_notifier;
@@ -56,6 +58,9 @@ struct FphSource {
     unsigned int epoch;         /* bitmap syncs begun */
     bool scan_when_armed;       /* nobody scans ahead */
     bool postcopy;              /* all is due that was left out */
+    uint64_t verified;          /* pages */
+    uint64_t violations;
+    uint64_t verify_ns;         /* under the BQL alone */
 
     /* Written under fph_lock, read by all */
     Stat64 chunks;
@@ -100,6 +105,12 @@ struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb);
 /* The bitmap mutex and fph_lock are held; returns the dirty bits cleared */
 uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
                         uint64_t start, uint64_t len);
+
+/*
+ * The VM has stopped, and the last sync is over: what was left out and is not
+ * as it was gets sent, or fails the migration.  Under the BQL.
+ */
+void fph_source_verify(FphSource *fs);
 
 /*
  * The guest's part of a migration.  All under the BQL but for the last two.

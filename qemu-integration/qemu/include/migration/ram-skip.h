@@ -62,7 +62,10 @@ extern const RAMSkipOps *ram_skip_ops;
 /* Clear the dirty log of the chunk around @offset, unless that was done */
 void ram_skip_arm(RAMBlock *rb, uint64_t offset);
 
-/* Call @func, which clears dirty bits and returns how many it cleared */
-void ram_skip(uint64_t (*func)(void *opaque), void *opaque);
+/*
+ * Call @func, which clears dirty bits, or sets some, and returns how many more
+ * it cleared than set
+ */
+void ram_skip(int64_t (*func)(void *opaque), void *opaque);
 
 #endif
