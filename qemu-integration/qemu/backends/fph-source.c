@@ -121,7 +121,8 @@ static bool fph_block_is_guest_ram(RAMBlock *rb)
                                           fph_match_memory_device, owner);
 }
 
-static void fph_block_describe(RAMBlock *rb, struct fph_region *region)
+static void fph_block_describe(FphSource *fs, RAMBlock *rb,
+                               struct fph_region *region)
 {
     *region = (struct fph_region) {
         .sz = sizeof(*region),
@@ -139,7 +140,7 @@ static void fph_block_describe(RAMBlock *rb, struct fph_region *region)
     if (qemu_ram_is_shared(rb)) {
         region->flags |= FPH_REGION_SHARED;
     }
-    if (qemu_ram_is_named_file(rb)) {
+    if (qemu_ram_is_named_file(rb) && !fs->assume_zero_destination) {
         region->flags |= FPH_REGION_NAMED_FILE;
     }
     if (rb->mr && (rb->mr->readonly || rb->mr->rom_device)) {
@@ -214,7 +215,7 @@ static FphBlock *fph_block_new(FphSource *fs, RAMBlock *rb)
     block->rb = rb;
     block->name = g_strdup(qemu_ram_get_idstr(rb));
     block->chunk = (uint64_t)qemu_target_page_size() << rb->clear_bmap_shift;
-    fph_block_describe(rb, &block->region);
+    fph_block_describe(fs, rb, &block->region);
     fph_block_classify(fs, block);
     trace_fph_source_block(block->name,
                            fph_backing_name(block->verdict.backing),
@@ -730,6 +731,21 @@ static void fph_source_set_dry_run(Object *obj, bool value, Error **errp)
     }
 }
 
+static bool fph_source_get_assume_zero(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->assume_zero_destination;
+}
+
+static void fph_source_set_assume_zero(Object *obj, bool value, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (fph_source_is_complete(fs, "assume-zero-destination", errp)) {
+        return;
+    }
+    fs->assume_zero_destination = value;
+}
+
 static void fph_source_complete(UserCreatable *uc, Error **errp)
 {
     FphSource *fs = FPH_SOURCE(uc);
@@ -841,6 +857,11 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                    fph_source_set_dry_run);
     object_class_property_set_description(oc, "dry-run",
         "Count what could be left out, and send it all the same");
+    object_class_property_add_bool(oc, "assume-zero-destination",
+                                   fph_source_get_assume_zero,
+                                   fph_source_set_assume_zero);
+    object_class_property_set_description(oc, "assume-zero-destination",
+        "Each memory-backend-file of the destination is on a new file");
     object_class_property_add(oc, "x-pv-delay", "uint32", fph_source_get_ms,
                               fph_source_set_ms, NULL,
                               (void *)offsetof(FphSource, pv_delay));

@@ -44,6 +44,7 @@ struct FphSource {
     uint32_t pv_wait;           /* ms */
     uint32_t pv_delay;          /* ms, for tests */
     FphVerify verify;
+    bool assume_zero_destination;
     struct fph_scanner *scanner;
     NotifierWithReturn migration_notifier;
     NotifierWithReturn precopy_notifier;
