@@ -1,0 +1,766 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Each kind of migration that QEMU has: with a gain, or inactive with a reason,
+ * and every byte of RAM arrives. docs/fph-source.md has the same table in
+ * words, and must name each row.
+ *
+ * One case per process: matrix-test NAME.
+ */
+#include <inttypes.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+enum outcome {
+	GAIN,			/* pages are left out */
+	NOTHING,		/* could be, but there are none */
+	INACTIVE,		/* none is, and query-fph says why */
+	UNTOUCHED,		/* no migration to fph-source: it stays as it was */
+	REFUSED,		/* this QEMU cannot do it, and says so */
+};
+
+/* How the stream travels */
+enum way {
+	BY_UNIX,
+	BY_TCP,
+	BY_FILE,		/* file: at both ends, one after the other */
+	BY_EXEC,		/* a plain file written and read by cat */
+};
+
+struct row {
+	const char *name;
+	enum outcome outcome;
+	const char *why;	/* part of the reason; with GAIN: why @alone is left alone */
+	const char *alone;	/* this block has no part in it */
+	const char *gain[2];	/* these blocks have, beside what the others have */
+
+	const char *caps;	/* of both sides, separated by spaces */
+	const char *src_caps;	/* of the source */
+	const char *params;	/* of both sides */
+	enum way way;
+
+	const char *mode;	/* NULL: pagemap */
+	const char *ram;
+	const char *accel;
+	const char *const *extra;
+	const char *const *dst_extra;	/* NULL: the same */
+	uint64_t memory;
+	unsigned int unscanned;	/* chunks that have nothing to send */
+	bool old_file;		/* the destination's RAM is a file that has content */
+	bool hugepages;		/* RAM of both sides is to be reserved first */
+	bool paused;		/* the guest does not run */
+	bool storm;		/* it writes to fresh pages 20,000 times a second */
+	bool no_manual_protect;	/* KVM without manual dirty log protection */
+
+	void (*prepare)(struct vm *src);
+	bool slow;		/* pages get so small that the rate has to be */
+	void (*midway)(struct vm *src);	/* NULL, with GAIN: until there were some rounds */
+
+	const char *command, *arguments;	/* REFUSED: by this */
+};
+
+/*
+ * RAM in several blocks, and devices
+ */
+
+static const char *const two_nodes[] = {
+	"-object", "memory-backend-ram,id=n0,size=64M",
+	"-object", "memory-backend-memfd,id=n1,size=64M,share=on",
+	"-numa", "node,memdev=n0", "-numa", "node,memdev=n1", NULL,
+};
+
+/* Whoever is asked first has no driver */
+static const char *const mute_device[] = { "-device", "virtio-fph-pci", NULL };
+
+static const char *const virtio_mem[] = {
+	"-m", "slots=1,maxmem=1G",
+	"-object", "memory-backend-ram,id=vm0,size=256M,reserve=off",
+	"-device", "virtio-mem-pci,memdev=vm0,requested-size=0", NULL,
+};
+
+static const char *const dimm[] = {
+	"-m", "slots=2,maxmem=1G",
+	"-object", "memory-backend-ram,id=d0,size=64M",
+	"-device", "pc-dimm,id=dimm0,memdev=d0", NULL,
+};
+
+static const char *const slots[] = { "-m", "slots=2,maxmem=1G", NULL };
+
+static const char *const nvdimm[] = {
+	"-M", "nvdimm=on", "-m", "slots=2,maxmem=1G",
+	"-object", "memory-backend-ram,id=nv0,size=64M",
+	"-device", "nvdimm,memdev=nv0", NULL,
+};
+
+static const char *const same_uuid[] = {
+	"-uuid", "5c1c6d3e-0a52-4f0c-8a5e-6d7e1a2b3c4d", NULL,
+};
+
+static void plug_dimm(struct vm *src)
+{
+	ok(vm_run(src, E, "object-add",
+		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"d0\",\"size\":67108864}"));
+	ok(vm_run(src, E, "device_add",
+		  "{\"driver\":\"pc-dimm\",\"id\":\"dimm0\",\"memdev\":\"d0\"}"));
+}
+
+static void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m)
+{
+	for (int i = 0; i < MIGRATE_MS / 5; i++) {
+		GError *error = NULL;
+
+		ok(vm_migrate_poll(vm, m, E));
+		if (!strcmp(m->status, status))
+			return;
+		if (!strcmp(m->status, "failed"))
+			fail_msg("the migration failed; query-migrate of the %s tells why",
+				 vm_name(vm));
+		if (!vm_alive(vm, &error))
+			fail_msg("%s", error->message);
+		g_usleep(5000);
+	}
+	fail_msg("%s: still '%s' instead of '%s'", vm_name(vm), m->status, status);
+}
+
+static JsonObject *query_migrate(struct vm *src, JsonNode **answer)
+{
+	GError *error = NULL;
+
+	*answer = vm_command(src, &error, "query-migrate", NULL);
+	if (!*answer)
+		fail_msg("query-migrate: %s", error->message);
+	return json_node_get_object(*answer);
+}
+
+/* The guest writes all the time, so there is always something left to send */
+static void some_rounds(struct vm *src)
+{
+	struct vm_migration m = { 0 };
+
+	for (int i = 0; m.sync_count < 3; i++) {
+		check(i < MIGRATE_MS / 5);
+		g_usleep(5000);
+		ok(vm_migrate_poll(src, &m, E));
+		check(strcmp(m.status, "completed"));
+	}
+	check_str(m.status, "active");
+	vm_migration_clear(&m);
+}
+
+/*
+ * A block that comes when the bitmaps are there already would have none. Not
+ * while they are made: QEMU 10.0 with TCG then waits for ever, since the
+ * migration lets go of the BQL, but not of the lock of the list of blocks.
+ */
+static void plug_dimm_too_late(struct vm *src)
+{
+	some_rounds(src);
+	ok(vm_run(src, E, "object-add",
+		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"d0\",\"size\":67108864}"));
+	refused(src, "not allowed while migrating", "device_add",
+		"{\"driver\":\"pc-dimm\",\"id\":\"dimm0\",\"memdev\":\"d0\"}");
+	ok(vm_run(src, E, "object-del", "{\"id\":\"d0\"}"));
+}
+
+static void until_xbzrle(struct vm *src)
+{
+	int64_t pages = 0;
+
+	for (int i = 0; pages < 2; i++) {
+		JsonNode *answer;
+		JsonObject *o = query_migrate(src, &answer);
+
+		check(i < MIGRATE_MS / 5);
+		g_usleep(5000);
+		if (json_object_has_member(o, "xbzrle-cache"))
+			pages = json_object_get_int_member(
+				json_object_get_object_member(o, "xbzrle-cache"), "pages");
+		json_node_unref(answer);
+	}
+	some_rounds(src);
+}
+
+static void until_throttled(struct vm *src)
+{
+	bool throttled = false;
+
+	for (int i = 0; !throttled; i++) {
+		JsonNode *answer;
+		JsonObject *o = query_migrate(src, &answer);
+
+		check(i < MIGRATE_MS / 5);
+		g_usleep(5000);
+		throttled = json_object_has_member(o, "cpu-throttle-percentage") &&
+			    json_object_get_int_member(o, "cpu-throttle-percentage") > 0;
+		json_node_unref(answer);
+	}
+	some_rounds(src);
+}
+
+static void switch_over(struct vm *src)
+{
+	struct vm_migration m = { 0 };
+
+	wait_for_status(src, "pre-switchover", &m);
+	vm_migration_clear(&m);
+	ok(vm_run(src, E, "migrate-continue", "{\"state\":\"pre-switchover\"}"));
+}
+
+#define CAPABILITY(name) \
+	"migrate-set-capabilities", "{\"capabilities\":[{\"capability\":\"" name "\",\"state\":true}]}"
+
+#define NAMED_FILE	"memory-backend-file,share=on,mem-path=/dev/shm"
+
+static const struct row rows[] = {
+	/* The stream */
+	{ .name = "unix-socket" },
+	{ .name = "tcp", .way = BY_TCP },
+	{ .name = "exec", .way = BY_EXEC },
+	{ .name = "file", .way = BY_FILE },
+	{ .name = "mapped-ram", .outcome = INACTIVE, .why = "mapped-ram files may hold older pages",
+	  .caps = "mapped-ram", .way = BY_FILE },
+	{ .name = "mapped-ram-multifd", .outcome = INACTIVE,
+	  .why = "mapped-ram files may hold older pages",
+	  .caps = "mapped-ram multifd", .way = BY_FILE },
+	{ .name = "mapped-ram-direct-io", .outcome = INACTIVE,
+	  .why = "mapped-ram files may hold older pages",
+	  .caps = "mapped-ram multifd", .params = "{\"direct-io\":true}", .way = BY_FILE,
+	  .paused = true },
+	{ .name = "rdma", .outcome = REFUSED, .why = "expects a valid migration protocol",
+	  .command = "migrate", .arguments = "{\"uri\":\"rdma:127.0.0.1:1\"}" },
+	{ .name = "tls", .outcome = REFUSED, .why = "requires GNUTLS",
+	  .command = "object-add",
+	  .arguments = "{\"qom-type\":\"tls-creds-anon\",\"id\":\"t0\",\"endpoint\":\"client\"}" },
+
+	/* How pages are sent */
+	{ .name = "zero-page-detection-none", .params = "{\"zero-page-detection\":\"none\"}" },
+	{ .name = "zero-page-detection-legacy", .params = "{\"zero-page-detection\":\"legacy\"}" },
+	{ .name = "multifd-zero-none", .caps = "multifd",
+	  .params = "{\"zero-page-detection\":\"none\"}" },
+	{ .name = "multifd-zero-legacy", .caps = "multifd",
+	  .params = "{\"zero-page-detection\":\"legacy\"}" },
+	{ .name = "multifd-zero-multifd", .caps = "multifd",
+	  .params = "{\"zero-page-detection\":\"multifd\",\"multifd-channels\":4}" },
+	{ .name = "multifd-zlib", .caps = "multifd", .slow = true,
+	  .params = "{\"multifd-compression\":\"zlib\"}" },
+	{ .name = "multifd-zstd", .caps = "multifd", .slow = true,
+	  .params = "{\"multifd-compression\":\"zstd\"}" },
+	{ .name = "multifd-qpl", .outcome = REFUSED, .why = "does not accept value 'qpl'",
+	  .command = "migrate-set-parameters", .arguments = "{\"multifd-compression\":\"qpl\"}" },
+	{ .name = "multifd-uadk", .outcome = REFUSED, .why = "does not accept value 'uadk'",
+	  .command = "migrate-set-parameters", .arguments = "{\"multifd-compression\":\"uadk\"}" },
+	{ .name = "multifd-qatzip", .outcome = REFUSED, .why = "does not accept value 'qatzip'",
+	  .command = "migrate-set-parameters", .arguments = "{\"multifd-compression\":\"qatzip\"}" },
+	{ .name = "zero-copy-send", .caps = "multifd zero-copy-send", .way = BY_TCP },
+	{ .name = "xbzrle", .caps = "xbzrle", .midway = until_xbzrle },
+	{ .name = "release-ram", .caps = "release-ram" },
+
+	/* How the source and the destination agree */
+	{ .name = "return-path", .caps = "return-path" },
+	{ .name = "switchover-ack", .caps = "return-path switchover-ack" },
+	{ .name = "pause-before-switchover", .caps = "pause-before-switchover",
+	  .midway = switch_over },
+	{ .name = "late-block-activate", .caps = "late-block-activate" },
+	{ .name = "dirty-bitmaps", .caps = "dirty-bitmaps" },
+	{ .name = "validate-uuid", .caps = "validate-uuid", .extra = same_uuid },
+
+	/* How the guest is slowed down */
+	{ .name = "auto-converge", .caps = "auto-converge",
+	  .params = "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}",
+	  .midway = until_throttled },
+	{ .name = "dirty-limit", .outcome = REFUSED, .why = "dirty-ring-size",
+	  .command = CAPABILITY("dirty-limit") },
+
+	/* What knows that a page was written */
+	{ .name = "kvm-manual-protect", .accel = "kvm", .storm = true },
+	{ .name = "kvm-no-manual-protect", .accel = "kvm", .storm = true,
+	  .no_manual_protect = true },
+	{ .name = "kvm-dirty-ring", .outcome = INACTIVE, .why = "dirty ring",
+	  .accel = "kvm,dirty-ring-size=4096", .paused = true },
+	{ .name = "kvm-dirty-limit", .outcome = INACTIVE, .why = "dirty ring",
+	  .accel = "kvm,dirty-ring-size=4096", .src_caps = "dirty-limit", .paused = true },
+
+	/* What is no migration, or one that does not start from zeroed memory */
+	{ .name = "background-snapshot", .outcome = INACTIVE, .why = "has no dirty log",
+	  .src_caps = "background-snapshot", .way = BY_EXEC, .paused = true },
+	{ .name = "cpr-reboot", .outcome = UNTOUCHED, .params = "{\"mode\":\"cpr-reboot\"}",
+	  .way = BY_FILE },
+	{ .name = "colo", .outcome = REFUSED, .why = "without replication module",
+	  .command = CAPABILITY("x-colo") },
+
+	/* RAM */
+	{ .name = "ram-memfd", .ram = VM_RAM_MEMFD },
+	{ .name = "ram-memfd-private", .outcome = INACTIVE, .why = "private mapping",
+	  .ram = "memory-backend-memfd,share=off" },
+	{ .name = "ram-prealloc", .outcome = NOTHING, .ram = "memory-backend-ram,prealloc=on",
+	  .memory = 64 * MIB },
+	{ .name = "ram-named-file", .outcome = INACTIVE, .why = "named file", .ram = NAMED_FILE },
+	{ .name = "ram-named-file-old", .outcome = INACTIVE, .why = "named file",
+	  .ram = NAMED_FILE, .old_file = true },
+	{ .name = "ram-named-file-assumed", .ram = NAMED_FILE,
+	  .mode = "pagemap,assume-zero-destination=on" },
+	{ .name = "ram-file-assumed", .outcome = INACTIVE, .why = "outside tmpfs",
+	  .ram = "memory-backend-file,share=on,mem-path=/var/tmp",
+	  .mode = "pagemap,assume-zero-destination=on", .memory = 64 * MIB },
+	{ .name = "ram-hugetlb", .outcome = INACTIVE, .why = "hugetlb", .hugepages = true,
+	  .ram = "memory-backend-memfd,share=on,hugetlb=on,hugetlbsize=2M", .memory = 64 * MIB },
+	{ .name = "ram-blocks", .extra = two_nodes, .gain = { "n0", "n1" } },
+	{ .name = "ram-dimm", .extra = dimm, .gain = { "d0" } },
+	{ .name = "ram-hot-plug", .extra = slots, .dst_extra = dimm, .prepare = plug_dimm,
+	  .gain = { "d0" } },
+	{ .name = "ram-hot-plug-midway", .extra = slots, .midway = plug_dimm_too_late },
+	{ .name = "ram-nvdimm", .extra = nvdimm, .alone = "nv0", .why = "not guest RAM" },
+	{ .name = "ram-virtio-mem", .extra = virtio_mem, .unscanned = 1 },
+
+	/* The guest is to be asked as well, but has no driver */
+	{ .name = "both-mute", .mode = "both", .extra = mute_device },
+	{ .name = "both-mute-multifd", .mode = "both", .extra = mute_device, .caps = "multifd" },
+	{ .name = "both-mute-mapped-ram", .mode = "both", .extra = mute_device,
+	  .outcome = INACTIVE, .why = "mapped-ram files may hold older pages",
+	  .caps = "mapped-ram", .way = BY_FILE },
+};
+
+static void set_capabilities(struct vm *vm, const char *names)
+{
+	g_auto(GStrv) words = g_strsplit(names ? names : "", " ", -1);
+
+	for (char **w = words; *w; w++)
+		ok(vm_run(vm, E, "migrate-set-capabilities",
+			  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", *w));
+}
+
+/* For those that a kernel may lack: the test is skipped in QEMU's words */
+static void set_or_skip(struct vm *vm, const char *names)
+{
+	GError *error = NULL;
+
+	if (names && !vm_run(vm, &error, "migrate-set-capabilities",
+			     "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", names))
+		fph_test_skip_all("%s", error->message);
+}
+
+#define UNLIMITED	UINT64_C(100000000000)
+
+static void set_limits(struct vm *vm, uint64_t bandwidth, unsigned int downtime_ms)
+{
+	ok(vm_run(vm, E, "migrate-set-parameters",
+		  "{\"max-bandwidth\":%" PRIu64 ",\"downtime-limit\":%u}", bandwidth, downtime_ms));
+}
+
+/* Where the destination listens; it chose the port */
+static char *tcp_uri(struct vm *dst)
+{
+	JsonNode *answer;
+	JsonObject *o = query_migrate(dst, &answer), *address;
+	JsonArray *list;
+	char *uri;
+
+	list = json_object_get_array_member(o, "socket-address");
+	check(list != NULL);
+	address = json_array_get_object_element(list, 0);
+	uri = g_strdup_printf("tcp:127.0.0.1:%s", json_object_get_string_member(address, "port"));
+	json_node_unref(answer);
+	return uri;
+}
+
+/* From the command to when both sides are through */
+static void run(const struct row *r, struct vm *src, struct vm *dst, struct vm_migration *m)
+{
+	void (*midway)(struct vm *src) = r->midway;
+	struct vm_migration at_dst = { 0 };
+	g_autofree char *out = NULL, *in = NULL;
+	const char *file;
+
+	if (r->outcome == GAIN && !r->storm && !midway)
+		midway = some_rounds;
+	switch (r->way) {
+	case BY_UNIX:
+		in = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+		out = g_strdup(in);
+		break;
+	case BY_TCP:
+		in = g_strdup("tcp:127.0.0.1:0");
+		break;
+	case BY_FILE:
+		in = g_strdup_printf("file:%s", temp_file("", 0));
+		out = g_strdup(in);
+		break;
+	case BY_EXEC:
+		file = temp_file("", 0);
+		in = g_strdup_printf("exec:cat %s", file);
+		out = g_strdup_printf("exec:cat > %s", file);
+		break;
+	}
+	if (r->way == BY_UNIX || r->way == BY_TCP)
+		ok(vm_run(dst, E, "migrate-incoming", "{\"uri\":\"%s\"}", in));
+	if (!out)
+		out = tcp_uri(dst);
+	/*
+	 * With a guest that writes, and hardly any downtime, it does not end;
+	 * unless all was sent before QEMU has measured for 100 ms how fast it is.
+	 */
+	if (r->storm)
+		set_limits(src, 150 * MIB, 2000);
+	else if (midway && midway != switch_over)
+		set_limits(src, r->slow ? MIB / 8 : 2 * MIB, 1);
+	else
+		set_limits(src, UNLIMITED, 300);
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", out));
+	if (midway) {
+		midway(src);
+		set_limits(src, UNLIMITED, 300);
+	}
+	wait_for_status(src, "completed", m);
+	if (r->way == BY_FILE || r->way == BY_EXEC)
+		ok(vm_run(dst, E, "migrate-incoming", "{\"uri\":\"%s\"}", in));
+	wait_for_status(dst, "completed", &at_dst);
+	vm_migration_clear(&at_dst);
+	ok(vm_migrate_poll(src, m, E));
+	print_migration(m);
+}
+
+static JsonObject *block_of(const struct vm_fph *fph, const char *name)
+{
+	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++) {
+		JsonObject *block = json_array_get_object_element(blocks, i);
+
+		if (g_str_has_suffix(json_object_get_string_member(block, "name"), name))
+			return block;
+	}
+	fail_msg("query-fph knows no block %s", name);
+	abort();
+}
+
+static void says(const char *text, const char *why)
+{
+	if (!text || !strstr(text, why))
+		fail_msg("\"%s\" does not say \"%s\"", text ? text : "(nothing)", why);
+}
+
+static void check_outcome(const struct row *r, const struct vm_fph *fph)
+{
+	JsonObject *block;
+
+	check_int(fph->skipped, fph->unmapped + fph->zero_mapped);
+	switch (r->outcome) {
+	case GAIN:
+		check_str(fph->state, "ended");
+		check(fph->reason == NULL);
+		check(fph->skipped > 1000);
+		check_int(fph->chunks_not_scanned, r->unscanned);
+		if (r->storm)
+			check(fph->resent > 100);	/* or nothing was put to the test */
+		for (size_t i = 0; i < ARRAY_SIZE(r->gain) && r->gain[i]; i++) {
+			block = block_of(fph, r->gain[i]);
+			check(json_object_get_int_member(block, "skipped") > 1000);
+		}
+		if (r->alone) {
+			block = block_of(fph, r->alone);
+			check_int(json_object_get_int_member(block, "skipped"), 0);
+			check_str(json_object_get_string_member(block, "method"), "none");
+			says(json_object_get_string_member(block, "reason"), r->why);
+		}
+		break;
+	case NOTHING:
+		check_str(fph->state, "ended");
+		check(fph->chunks > 0);
+		check_int(fph->skipped + fph->resent, 0);
+		break;
+	case INACTIVE:
+		check_str(fph->state, "inactive");
+		says(fph->reason, r->why);
+		check_int(fph->skipped + fph->resent + fph->chunks, 0);
+		break;
+	case UNTOUCHED:
+		check_str(fph->state, "ready");
+		check(fph->reason == NULL);
+		check_int(fph->skipped + fph->resent + fph->chunks, 0);
+		break;
+	case REFUSED:
+		fail_msg("nothing was migrated");
+	}
+}
+
+static void test_refused(const struct row *r)
+{
+	struct vm *src = start(tiny_guest);
+	GError *error = NULL;
+
+	if (vm_run(src, &error, r->command, "%s", r->arguments))
+		fph_test_skip_all("this QEMU was built with %s, which has no test here", r->name);
+	says(error->message, r->why);
+	print_message("refused: %s\n", error->message);
+	g_error_free(error);
+	vm_free(src);
+}
+
+/*
+ * A QEMU with a library of the test's before all others; *@seen is the file
+ * that has content once the library was asked.
+ */
+static const char *preloaded(const char **seen)
+{
+	const char *library = g_getenv("FPH_TEST_NO_MANUAL_PROTECT");
+	g_autofree char *text = NULL;
+	const char *script;
+
+	if (!library)
+		fph_test_skip_all("FPH_TEST_NO_MANUAL_PROTECT is not set");
+	*seen = temp_file("", 0);
+	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' FPH_TEST_SEEN='%s' '%s' \"$@\"\n",
+			       library, *seen, qemu);
+	script = temp_file(text, -1);
+	check_int(chmod(script, 0700), 0);
+	return script;
+}
+
+static void check_not_empty(const char *path)
+{
+	struct stat st;
+
+	check_int(stat(path, &st), 0);
+	check(st.st_size > 0);
+}
+
+#define HUGE_PAGE	(2 * MIB)
+#define HUGE_PAGES	"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+static long hugepages_before;
+
+static bool set_hugepages(long n)
+{
+	g_autofree char *text = NULL;
+	FILE *f = fopen(HUGE_PAGES, "w");
+	bool done;
+
+	if (!f)
+		return false;
+	done = fprintf(f, "%ld", n) > 0;
+	done &= fclose(f) == 0;
+	return done && g_file_get_contents(HUGE_PAGES, &text, NULL, NULL) && atol(text) >= n;
+}
+
+/* QEMU has ended when this runs */
+static void give_hugepages_back(void)
+{
+	vm_free_all();
+	set_hugepages(hugepages_before);
+}
+
+static void need_hugepages(long n)
+{
+	g_autofree char *text = NULL;
+
+	if (!g_file_get_contents(HUGE_PAGES, &text, NULL, NULL))
+		fph_test_skip_all("no huge pages of 2 MiB");
+	hugepages_before = atol(text);
+	atexit(give_hugepages_back);
+	if (!set_hugepages(hugepages_before + n))
+		fph_test_skip_all("the host cannot reserve %ld huge pages", n);
+}
+
+static const char *old_file(uint64_t size)
+{
+	g_autofree char *content = g_malloc(size);
+
+	memset(content, 'Z', size);
+	return temp_file(content, size);
+}
+
+static void test_row(void **state)
+{
+	const struct row *r = *state;
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	g_autofree char *old = NULL;
+	const char *seen = NULL;
+	struct vm *src, *dst;
+
+	if (r->outcome == REFUSED) {
+		test_refused(r);
+		return;
+	}
+
+	/* Or one touch would populate 2 MiB */
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	cfg.ram = r->ram;
+	cfg.accel = r->accel;
+	if (r->mode)
+		cfg.fph_mode = r->mode;
+	if (r->memory)
+		cfg.memory = r->memory;
+	if (r->storm) {
+		cfg.memory = 512 * MIB;
+		cfg.bios = patch_firsttouch(100000, 1);
+	}
+	if (r->hugepages)
+		need_hugepages(2 * cfg.memory / HUGE_PAGE);
+	cfg.extra = r->extra;
+	if (r->no_manual_protect)
+		cfg.qemu = preloaded(&seen);
+	src = start(cfg);
+	cfg.qemu = NULL;
+	if (seen)
+		check_not_empty(seen);
+	if (r->old_file) {
+		old = g_strdup_printf("memory-backend-file,share=on,mem-path=%s",
+				      old_file(cfg.memory));
+		cfg.ram = old;
+	}
+	if (r->dst_extra)
+		cfg.extra = r->dst_extra;
+	dst = start_destination(cfg);
+	if (r->prepare)
+		r->prepare(src);
+	/* And compressed, that must be more than goes through at once */
+	ft_wait_for(src, r->storm ? 10000 : r->slow ? 4000 : 10);
+	if (r->paused)
+		ok(vm_stop(src, E));
+	set_or_skip(src, r->src_caps);
+	set_capabilities(src, r->caps);
+	set_capabilities(dst, r->caps);
+	if (r->params) {
+		ok(vm_run(src, E, "migrate-set-parameters", "%s", r->params));
+		ok(vm_run(dst, E, "migrate-set-parameters", "%s", r->params));
+	}
+
+	run(r, src, dst, &m);
+	check_outcome(r, &m.fph);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * With x-ignore-shared a block whose file both sides map has no dirty bitmap.
+ * A guest that reports free pages in it made QEMU crash, without fph-source.
+ */
+struct ignored {
+	const char *name;
+	const char *mode;
+};
+
+static const struct ignored ignored[] = {
+	{ "ignore-shared-balloon", NULL },
+	{ "ignore-shared-pagemap", "pagemap" },
+	{ "ignore-shared-pv", "pv" },
+	{ "ignore-shared-both", "both" },
+};
+
+static void test_ignored(void **state)
+{
+	const struct ignored *row = *state;
+	g_autofree char *file = NULL;
+	const char *extra[] = {
+		"-object", "iothread,id=io0",
+		"-device", "virtio-balloon-pci,free-page-hint=on,iothread=io0",
+		"-object", NULL,
+		"-object", "memory-backend-ram,id=n1,size=256M",
+		"-numa", "node,memdev=n0", "-numa", "node,memdev=n1", NULL,
+	};
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 }, at_dst = { 0 };
+	g_autofree char *uri = NULL;
+	struct vm *src, *dst;
+	JsonObject *block;
+
+	/* A file in memory */
+	g_setenv("TMPDIR", "/dev/shm", true);
+	file = g_strdup_printf("memory-backend-file,id=n0,size=256M,share=on,mem-path=%s",
+			       temp_file("", 0));
+	extra[5] = file;
+	cfg.fph_mode = row->mode;
+	cfg.extra = extra;
+	cfg.append = VM_APPEND " fph.modules=virtio_balloon";
+	src = start(cfg);
+	boot(src);
+	dst = start_destination(cfg);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	capability(src, dst, "x-ignore-shared");
+
+	/* So slow that the guest has reported all before the end comes */
+	uri = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+	set_limits(src, 20000, 1);
+	ok(vm_run(dst, E, "migrate-incoming", "{\"uri\":\"%s\"}", uri));
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
+	g_usleep(2 * G_USEC_PER_SEC);
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.status, "active");
+	set_limits(src, UNLIMITED, 300);
+	wait_for_status(src, "completed", &m);
+	wait_for_status(dst, "completed", &at_dst);
+	ok(vm_migrate_poll(src, &m, E));
+	print_migration(&m);
+
+	if (row->mode) {
+		check_str(m.fph.state, "ended");
+		block = block_of(&m.fph, "n0");
+		says(json_object_get_string_member(block, "reason"), "not part of this migration");
+		check_int(json_object_get_int_member(block, "skipped"), 0);
+		block = block_of(&m.fph, "n1");
+		check(json_object_get_int_member(block, "skipped") > 1000);
+	}
+	/* What the balloon tells QEMU itself, QEMU does not tell us */
+	if (m.fph.hints.present) {
+		check_str(m.fph.hints.state, "answered");
+		check_ram_equal_or_free(src, dst);
+	}
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	guest(dst, "fill 160M dense", "ok fill");
+	guest_check(dst);
+
+	vm_migration_clear(&m);
+	vm_migration_clear(&at_dst);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* The table in the documentation has each case */
+static int check_document(const struct fph_tests *t, const char *path)
+{
+	g_autofree char *text = NULL;
+	int ret = EXIT_SUCCESS;
+	GError *error = NULL;
+
+	if (!g_file_get_contents(path, &text, NULL, &error)) {
+		fprintf(stderr, "%s\n", error->message);
+		return EXIT_FAILURE;
+	}
+	for (size_t i = 0; i < t->n; i++) {
+		g_autofree char *quoted = g_strdup_printf("`%s`", t->v[i].name);
+
+		if (!strstr(text, quoted)) {
+			fprintf(stderr, "%s says nothing of %s\n", path, quoted);
+			ret = EXIT_FAILURE;
+		}
+	}
+	return ret;
+}
+
+static bool asks_host(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (!strcmp(rows[i].name, name))
+			return rows[i].outcome == GAIN || rows[i].outcome == INACTIVE;
+	return strcmp(name, "ignore-shared-balloon") && strcmp(name, "ignore-shared-pv");
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, rows, test_row);
+	fph_test_add_rows(&t, ignored, test_ignored);
+	if (argc == 3 && !strcmp(argv[1], "--document"))
+		return check_document(&t, argv[2]);
+	return harness_main(argc, argv, &t, asks_host);
+}
