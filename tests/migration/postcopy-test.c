@@ -164,6 +164,7 @@ static void interrupt(struct vm *src, struct vm *dst)
 
 	/* Before the device state is there, QEMU cannot recover */
 	wait_for_loaded(dst);
+	g_usleep(500000);
 	ok(vm_run(src, E, "migrate-pause", NULL));
 	wait_for_status(src, "postcopy-paused");
 	wait_for_status(dst, "postcopy-paused");
