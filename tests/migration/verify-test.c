@@ -476,7 +476,89 @@ static void test_live(void **state)
 }
 
 /*
- * The same on real KVM, whose dirty log can lose writes if it is used in the
+ * A switch to postcopy makes all due that was left out, as zero and unread.
+ * What was written unnoticed has to be found before that, and in a dry run
+ * there is nothing to make due.
+ */
+struct postcopy_row {
+	const char *name;
+	const char *ram;
+	const char *mode;
+	uint64_t violations;
+	bool dry_run;
+};
+
+static const struct postcopy_row postcopy_rows[] = {
+	{ "verify-postcopy-anon", VM_RAM_ANON, "pagemap,verify=report", VICTIMS, false },
+	{ "verify-postcopy-memfd", VM_RAM_MEMFD, "pagemap,verify=report", VICTIMS, false },
+	{ "dry-run-postcopy", VM_RAM_ANON, "pagemap,dry-run=on", 0, true },
+};
+
+static void write_and_switch(struct vm *src, struct vm *dst, const char *ram,
+			     struct vm_migration *m)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = MIB };
+
+	capability(src, dst, "postcopy-ram");
+	ok(vm_migrate_start(src, dst, &slow, m, E));
+	wait_skipped(src, m);
+	write_unnoticed(src, ram);
+	ok(vm_run(src, E, "migrate-start-postcopy", NULL));
+}
+
+static void test_postcopy(void **state)
+{
+	const struct postcopy_row *row = *state;
+	struct vm_migrate_opts opts = { .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.ram = row->ram;
+	src = start_below(row->ram, row->mode);
+	dst = start_destination(cfg);
+	write_and_switch(src, dst, row->ram, &m);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_str(m.fph.state, "ended");
+	check(m.fph.skipped > 1000);
+	check_int(m.fph.violations, row->violations);
+	if (row->dry_run)
+		check_int(json_object_get_int_member(fph_object(&m.fph), "postcopy-zero"), 0);
+	else
+		check_int(m.fph.verified, m.fph.skipped + VICTIMS);
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static void test_postcopy_abort(void **state)
+{
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	src = start_below(VM_RAM_ANON, "pagemap,verify=abort");
+	dst = start_destination(tiny_guest);
+	write_and_switch(src, dst, VM_RAM_ANON, &m);
+	for (int i = 0; strcmp(m.status, "failed"); i++) {
+		if (!strcmp(m.status, "completed") || i == 3000)
+			fail_msg("migration %s", m.status);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	check_int(m.fph.violations, VICTIMS);
+	vm_free(dst);
+	ft_wait_for(src, ft_state(src, FT_ST_COUNT) + 1000);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+}
+
+/*
+ * On real KVM, whose dirty log can lose writes if it is used in the
  * wrong order: a guest that touches fresh pages all over RAM.
  */
 static void test_kvm(void **state)
@@ -545,6 +627,8 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "dry-run-stream", test_dry_run_stream, NULL);
 	fph_test_add(&t, "dry-run-live", test_dry_run_live, NULL);
 	fph_test_add_rows(&t, verify_rows, test_verify);
+	fph_test_add_rows(&t, postcopy_rows, test_postcopy);
+	fph_test_add(&t, "verify-postcopy-abort", test_postcopy_abort, NULL);
 	fph_test_add(&t, "kvm-verify-anon", test_kvm, VM_RAM_ANON);
 	fph_test_add(&t, "kvm-verify-memfd", test_kvm, VM_RAM_MEMFD);
 	fph_test_add(&t, "verify-abort", test_abort, NULL);
