@@ -19,6 +19,17 @@ static char *kernel;
 static char *initrd;
 const char *firsttouch;
 
+const char *const fph_device[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
+
+const char *const fph_device_bitmap[] = {
+	"-device", "virtio-fph-pci,id=pv0,encoding=bitmap", NULL,
+};
+
+const char *const balloon_device[] = {
+	"-object", "iothread,id=io0",
+	"-device", "virtio-balloon-pci,id=b0,free-page-hint=on,iothread=io0", NULL,
+};
+
 const struct vm_config linux_guest = {
 	.name = "source",
 	.memory = 512 * MIB,

@@ -31,6 +31,14 @@
 extern const char *qemu;
 extern const char *firsttouch;
 
+/* Devices through which a guest can say what is free, and their drivers */
+#define FPH_APPEND	VM_APPEND " fph.modules=virtio_fph"
+#define BALLOON_APPEND	VM_APPEND " fph.modules=virtio_balloon"
+
+extern const char *const fph_device[];
+extern const char *const fph_device_bitmap[];	/* the driver has to use that encoding */
+extern const char *const balloon_device[];
+
 /* 512 MiB, Debian's kernel and the agent */
 extern const struct vm_config linux_guest;
 /* 128 MiB, no operating system: starts at once, writes to RAM from then on */

@@ -15,18 +15,6 @@
 
 #include "harness.h"
 
-#define FPH_APPEND	VM_APPEND " fph.modules=virtio_fph"
-#define BALLOON_APPEND	VM_APPEND " fph.modules=virtio_balloon"
-
-static const char *const fph[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
-static const char *const fph_bitmap[] = {
-	"-device", "virtio-fph-pci,id=pv0,encoding=bitmap", NULL,
-};
-static const char *const balloon[] = {
-	"-object", "iothread,id=io0",
-	"-device", "virtio-balloon-pci,id=b0,free-page-hint=on,iothread=io0", NULL,
-};
-
 enum when {
 	FIRST_ROUND,		/* in the middle of it */
 	LATER_ROUND,
@@ -56,30 +44,30 @@ static const struct live live[] = {
 	  LATER_ROUND, false, NULL, NULL },
 	{ "postcopy-memfd-runs", "pagemap", VM_RAM_MEMFD, NULL, VM_APPEND,
 	  LATER_ROUND, true, NULL, NULL },
-	{ "postcopy-both-anon", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "postcopy-both-anon", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  LATER_ROUND, false, NULL, "answered" },
-	{ "postcopy-both-anon-runs", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "postcopy-both-anon-runs", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  LATER_ROUND, true, NULL, "answered" },
-	{ "postcopy-both-memfd", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	{ "postcopy-both-memfd", "both", VM_RAM_MEMFD, fph_device, FPH_APPEND,
 	  FIRST_ROUND, false, NULL, "answered" },
-	{ "postcopy-both-memfd-runs", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	{ "postcopy-both-memfd-runs", "both", VM_RAM_MEMFD, fph_device, FPH_APPEND,
 	  FIRST_ROUND, true, NULL, "answered" },
 	/* QEMU syncs such a block in another way */
-	{ "postcopy-odd-size", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "postcopy-odd-size", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  LATER_ROUND, false, NULL, "answered", false, true },
 	/* Requests are answered by another thread, beside the sending of pages */
-	{ "postcopy-preempt", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "postcopy-preempt", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  FIRST_ROUND, true, "postcopy-preempt", "answered" },
 	/* The source gives up its pages as they are sent */
-	{ "postcopy-release-ram", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	{ "postcopy-release-ram", "both", VM_RAM_MEMFD, fph_device, FPH_APPEND,
 	  FIRST_ROUND, true, "release-ram", "answered" },
 	/* The guest takes into use what it reported, and then comes the switch */
-	{ "postcopy-delay", "both,pv-wait=0,x-pv-delay=700", VM_RAM_ANON, fph_bitmap, FPH_APPEND,
+	{ "postcopy-delay", "both,pv-wait=0,x-pv-delay=700", VM_RAM_ANON, fph_device_bitmap, FPH_APPEND,
 	  ANSWER_WAITS, false, NULL, NULL },
-	{ "postcopy-recover", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "postcopy-recover", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  FIRST_ROUND, false, NULL, "answered", true },
 	/* Its device gives no hints then */
-	{ "postcopy-balloon", "both", VM_RAM_ANON, balloon, BALLOON_APPEND,
+	{ "postcopy-balloon", "both", VM_RAM_ANON, balloon_device, BALLOON_APPEND,
 	  FIRST_ROUND, true, NULL, "failed" },
 };
 
@@ -208,7 +196,7 @@ static void test_live(void **state)
 		capability(src, dst, l->capability);
 	boot(src);
 	guest(src, "fill 96M dense", "ok fill");
-	if (l->devices != NULL && l->devices != balloon)
+	if (l->devices != NULL && l->devices != balloon_device)
 		guest(src, "free", "ok free");
 	guest(src, "fill 16M", "ok fill");
 	guest(src, "touch 2000 64M", "ok touch");

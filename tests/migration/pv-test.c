@@ -12,22 +12,11 @@
 
 #include "harness.h"
 
-#define FPH_APPEND	VM_APPEND " fph.modules=virtio_fph"
-#define BALLOON_APPEND	VM_APPEND " fph.modules=virtio_balloon"
-
-static const char *const fph[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
 static const char *const fph_runs[] = {
 	"-device", "virtio-fph-pci,id=pv0,encoding=runs", NULL,
 };
-static const char *const fph_bitmap[] = {
-	"-device", "virtio-fph-pci,id=pv0,encoding=bitmap", NULL,
-};
 static const char *const fph_packed[] = {
 	"-device", "virtio-fph-pci,id=pv0,packed=on,iommu_platform=on", NULL,
-};
-static const char *const balloon[] = {
-	"-object", "iothread,id=io0",
-	"-device", "virtio-balloon-pci,id=b0,free-page-hint=on,iothread=io0", NULL,
 };
 static const char *const fph_and_balloon[] = {
 	"-device", "virtio-fph-pci,id=pv0",
@@ -53,25 +42,25 @@ struct live {
 #define SLOW	{ .max_bandwidth = 60 * MIB }
 
 static const struct live live[] = {
-	{ "pv-pfn", "pv", VM_RAM_ANON, fph, FPH_APPEND " virtio_fph.walk=pfn",
+	{ "pv-pfn", "pv", VM_RAM_ANON, fph_device, FPH_APPEND " virtio_fph.walk=pfn",
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
 	{ "pv-pfn-runs", "pv", VM_RAM_ANON, fph_runs, FPH_APPEND " virtio_fph.walk=pfn",
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
-	{ "pv-pfn-bitmap", "pv", VM_RAM_ANON, fph_bitmap, FPH_APPEND " virtio_fph.walk=pfn",
+	{ "pv-pfn-bitmap", "pv", VM_RAM_ANON, fph_device_bitmap, FPH_APPEND " virtio_fph.walk=pfn",
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
-	{ "pv-list", "pv", VM_RAM_ANON, fph, FPH_APPEND " virtio_fph.walk=list",
+	{ "pv-list", "pv", VM_RAM_ANON, fph_device, FPH_APPEND " virtio_fph.walk=list",
 	  "virtio-fph", "list", FAST, NULL, NULL, NULL },
 	{ "pv-list-runs", "pv", VM_RAM_ANON, fph_runs, FPH_APPEND " virtio_fph.walk=list",
 	  "virtio-fph", "list", FAST, NULL, NULL, NULL },
-	{ "pv-list-bitmap", "pv", VM_RAM_MEMFD, fph_bitmap, FPH_APPEND " virtio_fph.walk=list",
+	{ "pv-list-bitmap", "pv", VM_RAM_MEMFD, fph_device_bitmap, FPH_APPEND " virtio_fph.walk=list",
 	  "virtio-fph", "list", FAST, NULL, NULL, NULL },
 	{ "pv-packed", "pv", VM_RAM_ANON, fph_packed, FPH_APPEND,
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
-	{ "pv-multifd", "pv", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "pv-multifd", "pv", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  "virtio-fph", "pfn", FAST, "multifd", NULL, NULL },
-	{ "both-anon", "both", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "both-anon", "both", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
-	{ "both-memfd", "both", VM_RAM_MEMFD, fph, FPH_APPEND,
+	{ "both-memfd", "both", VM_RAM_MEMFD, fph_device, FPH_APPEND,
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
 	/* The better of the two is chosen */
 	{ "both-two-devices", "both", VM_RAM_ANON, fph_and_balloon,
@@ -83,18 +72,18 @@ static const struct live live[] = {
 	{ "pv-device", "pv,pv-device=b0", VM_RAM_ANON, fph_and_balloon,
 	  VM_APPEND " fph.modules=virtio_fph,virtio_balloon",
 	  "virtio-balloon", NULL, FAST, NULL, NULL, NULL },
-	{ "pv-balloon", "pv", VM_RAM_ANON, balloon, BALLOON_APPEND,
+	{ "pv-balloon", "pv", VM_RAM_ANON, balloon_device, BALLOON_APPEND,
 	  "virtio-balloon", NULL, FAST, NULL, NULL, NULL },
-	{ "both-balloon", "both", VM_RAM_MEMFD, balloon, BALLOON_APPEND,
+	{ "both-balloon", "both", VM_RAM_MEMFD, balloon_device, BALLOON_APPEND,
 	  "virtio-balloon", NULL, FAST, NULL, NULL, NULL },
 	/* Each part of the answer is late, but the wait is longer than all of them */
-	{ "pv-long-wait", "pv,pv-wait=9000,x-pv-delay=1500", VM_RAM_ANON, fph, FPH_APPEND,
+	{ "pv-long-wait", "pv,pv-wait=9000,x-pv-delay=1500", VM_RAM_ANON, fph_device, FPH_APPEND,
 	  "virtio-fph", "pfn", FAST, NULL, NULL, NULL },
 	/*
 	 * Answers that are used long after they were given, while further syncs
 	 * go on: what comes too late must not be used at all (R2).
 	 */
-	{ "pv-delay", "pv,pv-wait=0,x-pv-delay=700", VM_RAM_ANON, fph_bitmap, FPH_APPEND,
+	{ "pv-delay", "pv,pv-wait=0,x-pv-delay=700", VM_RAM_ANON, fph_device_bitmap, FPH_APPEND,
 	  "virtio-fph", NULL, SLOW, "auto-converge",
 	  "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}", "" },
 };
@@ -187,13 +176,13 @@ struct midway {
 };
 
 static const struct midway midway[] = {
-	{ "pv-unload", "pv", fph, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
-	{ "both-unload", "both", fph, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
-	{ "pv-reboot", "pv", fph, FPH_APPEND, "reboot", "ok reboot" },
-	{ "pv-balloon-reboot", "pv", balloon, BALLOON_APPEND, "reboot", "ok reboot" },
+	{ "pv-unload", "pv", fph_device, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
+	{ "both-unload", "both", fph_device, FPH_APPEND, "mod unload virtio_fph", "ok mod" },
+	{ "pv-reboot", "pv", fph_device, FPH_APPEND, "reboot", "ok reboot" },
+	{ "pv-balloon-reboot", "pv", balloon_device, BALLOON_APPEND, "reboot", "ok reboot" },
 	/* The balloon's driver gives hinted pages back when memory is short */
-	{ "pv-balloon-pressure", "pv", balloon, BALLOON_APPEND, "pressure 256M", "ok pressure" },
-	{ "pv-pressure", "pv", fph, FPH_APPEND, "pressure 256M", "ok pressure" },
+	{ "pv-balloon-pressure", "pv", balloon_device, BALLOON_APPEND, "pressure 256M", "ok pressure" },
+	{ "pv-pressure", "pv", fph_device, FPH_APPEND, "pressure 256M", "ok pressure" },
 };
 
 static void wait_for_answer(struct vm *src, struct vm_migration *m)
@@ -273,12 +262,12 @@ struct content {
 };
 
 static const struct content contents[] = {
-	{ "pv-init-on-free", "pv", fph, FPH_APPEND " init_on_free=1", "answered", NULL },
-	{ "both-init-on-free", "both", fph, FPH_APPEND " init_on_free=1", "answered", NULL },
-	{ "pv-balloon-init-on-free", "pv", balloon, BALLOON_APPEND " init_on_free=1",
+	{ "pv-init-on-free", "pv", fph_device, FPH_APPEND " init_on_free=1", "answered", NULL },
+	{ "both-init-on-free", "both", fph_device, FPH_APPEND " init_on_free=1", "answered", NULL },
+	{ "pv-balloon-init-on-free", "pv", balloon_device, BALLOON_APPEND " init_on_free=1",
 	  "answered", NULL },
-	{ "pv-page-poison", "pv", fph, FPH_APPEND " page_poison=1", "failed", "page_poison" },
-	{ "pv-balloon-page-poison", "pv", balloon, BALLOON_APPEND " page_poison=1",
+	{ "pv-page-poison", "pv", fph_device, FPH_APPEND " page_poison=1", "failed", "page_poison" },
+	{ "pv-balloon-page-poison", "pv", balloon_device, BALLOON_APPEND " page_poison=1",
 	  "failed", "page_poison" },
 };
 
@@ -468,8 +457,8 @@ struct cancel {
 };
 
 static const struct cancel cancel_rows[] = {
-	{ "both-cancel", "both,x-pv-delay=20", fph, FPH_APPEND },
-	{ "pv-balloon-cancel", "pv", balloon, BALLOON_APPEND },
+	{ "both-cancel", "both,x-pv-delay=20", fph_device, FPH_APPEND },
+	{ "pv-balloon-cancel", "pv", balloon_device, BALLOON_APPEND },
 };
 
 static void test_cancel(void **state)
@@ -529,7 +518,7 @@ static void test_quit_stuck(void **state)
 	struct vm *src;
 
 	cfg.fph_mode = "pv,pv-wait=0,x-pv-delay=300";
-	cfg.extra = fph;
+	cfg.extra = fph_device;
 	cfg.append = FPH_APPEND;
 	src = start(cfg);
 	boot(src);

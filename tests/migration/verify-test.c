@@ -401,8 +401,6 @@ static void test_abort(void **state)
 	vm_free(dst);
 }
 
-static const char *const fph_device[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
-
 struct live_row {
 	const char *name;
 	const char *ram;
@@ -434,7 +432,7 @@ static void test_live(void **state)
 	cfg.fph_mode = row->mode;
 	cfg.extra = row->extra;
 	if (row->extra)
-		cfg.append = VM_APPEND " fph.modules=virtio_fph";
+		cfg.append = FPH_APPEND;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
