@@ -10,6 +10,7 @@
 
 #include "fph/scan.h"
 #include "io.h"
+#include "qmp.h"
 
 #define BOOT_MS		90000
 #define GUEST_MS	60000
@@ -299,6 +300,33 @@ void capability(struct vm *src, struct vm *dst, const char *name)
 JsonObject *fph_object(const struct vm_fph *fph)
 {
 	return json_array_get_object_element(json_node_get_array(fph->raw), 0);
+}
+
+void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph)
+{
+	GError *error = NULL;
+	JsonObject *event = qmp_event(vm_qmp(src), "FPH_SOURCE_ENDED", 5000, &error);
+	JsonObject *data;
+
+	if (!event)
+		fail_msg("FPH_SOURCE_ENDED: %s", error->message);
+	data = json_object_get_object_member(event, "data");
+	check_str(json_object_get_string_member(data, "cause"), cause);
+	check_int(json_object_get_int_member(data, "skipped"), fph->skipped);
+	check_int(json_object_get_int_member(data, "resent"), fph->resent);
+	check_int(json_object_get_int_member(data, "violations"),
+		  json_object_get_int_member(fph_object(fph), "violations"));
+	json_object_unref(event);
+	check_no_end_event(src);
+}
+
+void check_no_end_event(struct vm *src)
+{
+	GError *error = NULL;
+
+	check(!qmp_event(vm_qmp(src), "FPH_SOURCE_ENDED", 0, &error));
+	check(g_error_matches(error, QMP_ERROR, QMP_ERROR_TIMEOUT));
+	g_error_free(error);
 }
 
 uint64_t migrated_pages(const struct vm_fph *fph)

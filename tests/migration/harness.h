@@ -77,6 +77,10 @@ uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst);
 
 /* A member of the object's query-fph answer */
 JsonObject *fph_object(const struct vm_fph *fph);
+/* QEMU said once, since the migration began, that skipping ended, why, and with which counts */
+void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph);
+/* It did not say so, or has done already */
+void check_no_end_event(struct vm *src);
 /* Pages of all blocks that fph-source knows, that is, that are migrated */
 uint64_t migrated_pages(const struct vm_fph *fph);
 

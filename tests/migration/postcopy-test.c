@@ -222,6 +222,7 @@ static void test_live(void **state)
 	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-postcopy-bandwidth\":0}"));
 	ok(vm_migrate_wait(src, dst, &opts, &m, E));
 	check_done(&m);
+	check_end_event(src, "postcopy", &m.fph);
 	if (!l->runs) {
 		if (l->devices)
 			check_ram_equal_or_free(src, dst);

@@ -10,6 +10,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-fph.h"
+#include "qapi/qapi-events-fph.h"
 #include "qapi/visitor.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
@@ -556,6 +557,7 @@ static void fph_source_arm(FphSource *fs)
     }
 
     fs->armed = true;
+    fs->tell_end = true;
     object_ref(OBJECT(fs));     /* the thread of fs->hints uses it */
     if (why) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
@@ -591,6 +593,22 @@ static void fph_source_disarm(FphSource *fs)
     object_unref(OBJECT(fs));
 }
 
+/* Pages were left out, and no more will be: once in each migration */
+static void fph_source_tell_end(FphSource *fs, FphEnd cause)
+{
+    g_autoptr(FphInfoList) list = NULL;
+    FphInfo *info;
+
+    if (fs->state == FPH_STATE_INACTIVE || !fs->tell_end) {
+        return;
+    }
+    fs->tell_end = false;
+    list = qmp_query_fph(&error_abort);
+    info = list->value;
+    qapi_event_send_fph_source_ended(info->id, cause, info->skipped,
+                                     info->resent, info->violations);
+}
+
 /*
  * Unlike the precopy notifiers, these events come with an outgoing migration
  * only, and not with savevm, whose loadvm does not start from zeroed memory.
@@ -604,9 +622,11 @@ static int fph_source_migration_notify(NotifierWithReturn *notifier,
         fph_source_arm(fs);
     } else if (e->type == MIG_EVENT_PRECOPY_DONE && fs->postcopy) {
         /* Most pages are still to be sent; PRECOPY_NOTIFY_CLEANUP follows */
-        return 0;
+        fph_source_tell_end(fs, FPH_END_POSTCOPY);
     } else {
         fph_source_disarm(fs);
+        fph_source_tell_end(fs, e->type == MIG_EVENT_PRECOPY_DONE ?
+                                FPH_END_COMPLETED : FPH_END_FAILED);
     }
     return 0;
 }

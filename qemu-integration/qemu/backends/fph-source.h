@@ -51,6 +51,7 @@ struct FphSource {
 
     /* Protected by the BQL */
     bool armed;                 /* an outgoing migration began, not ended */
+    bool tell_end;              /* FPH_SOURCE_ENDED was not sent for it yet */
     FphState state;
     char *inactive_reason;
 
