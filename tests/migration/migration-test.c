@@ -98,6 +98,7 @@ static void test_live(void **state)
 	check(m.fph.skipped > 0);
 	check(m.fph.resent > 0);	/* or nothing was put to the test */
 	check_int(m.fph.chunks_not_scanned, 0);
+	check_end_event(src, "completed", &m.fph);
 
 	/* What is free in the guest may differ if the balloon said that it is */
 	if (l->extra != free_page_hints)
@@ -414,6 +415,7 @@ static void check_inactive(struct vm *src, struct vm *dst, const char *why)
 		fail_msg("reason \"%s\" does not say \"%s\"", m.fph.reason, why);
 	check_int(m.fph.skipped + m.fph.resent, 0);
 	check_int(m.fph.chunks, 0);
+	check_no_end_event(src);
 	check_ram_equal(src, dst);
 	vm_migration_clear(&m);
 }
@@ -576,6 +578,10 @@ static void test_cancel(void **state)
 		ok(vm_migrate_start(src, dst, &slow, &m, E));
 		g_usleep(20000 + i * 150000);
 		ok(vm_migrate_cancel(src, 20000, E));
+		vm_fph_clear(&m.fph);
+		ok(vm_query_fph(src, &m.fph, E));
+		check_str(m.fph.state, "ended");
+		check_end_event(src, "failed", &m.fph);
 		vm_migration_clear(&m);
 		vm_free(dst);
 	}
@@ -675,6 +681,50 @@ static void test_quit(void **state)
 	}
 }
 
+/*
+ * However much is left out in a row, the bitmap mutex is let go of after the
+ * scan of each chunk (R10). QEMU's trace has both.
+ */
+static void test_lock_hold(void **state)
+{
+	const char *log = temp_file("", 0);
+	const char *extra[] = {
+		"-trace", "fph_source_chunk", "-trace", "qemu_mutex_unlock", "-D", log, NULL,
+	};
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	int chunks = 0, released = 0;
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+	struct vm *src, *dst;
+
+	cfg.memory = 8192 * MIB;
+	cfg.extra = extra;
+	src = start(cfg);
+	cfg.extra = NULL;
+	dst = start_destination(cfg);
+	ft_wait_for(src, 10);
+	migrate(src, dst, NULL, &m);
+	vm_free(src);
+	vm_free(dst);
+
+	ok(g_file_get_contents(log, &text, NULL, E));
+	lines = g_strsplit(text, "\n", -1);
+	for (char **line = lines; *line; line++) {
+		if (strstr(*line, "fph_source_chunk ")) {
+			check(!chunks || released > 0);
+			chunks++;
+			released = 0;
+		} else if (strstr(*line, "qemu_mutex_unlock ") &&
+			   strstr(*line, "migration/ram.c:")) {
+			released++;
+		}
+	}
+	check_int(chunks, m.fph.chunks);
+	check(chunks >= 8);
+	vm_migration_clear(&m);
+}
+
 static const struct {
 	const char *name;
 	fph_test_fn fn;
@@ -686,6 +736,7 @@ static const struct {
 	{ "not-ram", test_not_ram },
 	{ "cancel", test_cancel },
 	{ "savevm", test_savevm },
+	{ "lock-hold", test_lock_hold },
 	{ "no-proc", test_no_proc },
 };
 
