@@ -608,33 +608,50 @@ static uint64_t meminfo_kib(const char *name)
 	return ret;
 }
 
-/*
- * Asking for more than there is would bring the kernel to end us. Pages that a
- * writer has yet to touch are spoken for.
- */
-static bool fits(struct reply *re, uint64_t bytes)
+/* What writers have yet to touch of the memory they were given. */
+static uint64_t spoken_for(void)
 {
-	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
-	uint64_t need = bytes + bytes / 1024 + HEADROOM;
 	const struct region *r;
 	uint64_t churn = writers[W_CHURN].running ? writers[W_CHURN].bytes : 0;
+	uint64_t ret = 0;
 
 	command_begin();
 	for (r = regions; r; r = r->next) {
 		if (r->churn)
 			churn -= r->written * PAGE_BYTES < churn ? r->written * PAGE_BYTES : churn;
 		else
-			need += (r->count - r->written) * PAGE_BYTES;
+			ret += (r->count - r->written) * PAGE_BYTES;
 	}
 	command_end();
-	need += churn;
+	ret += churn;
 	if (writers[W_ZERO].running)
-		need += writers[W_ZERO].bytes - atomic_load(&zero_used) * PAGE_BYTES;
+		ret += writers[W_ZERO].bytes - atomic_load(&zero_used) * PAGE_BYTES;
+	return ret;
+}
+
+/* Asking for more than there is would bring the kernel to end us. */
+static bool fits(struct reply *re, uint64_t bytes)
+{
+	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
+	uint64_t need = bytes + bytes / 1024 + HEADROOM + spoken_for();
+
 	if (need <= avail)
 		return true;
 	fail(re, "not enough memory: %llu MiB needed with the record and what is spoken for, %llu MiB available",
 	     (unsigned long long)(need >> 20), (unsigned long long)(avail >> 20));
 	return false;
+}
+
+/* The most that fits(), in huge pages; 0: nothing does. */
+static uint64_t all_that_fits(void)
+{
+	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
+	uint64_t kept = HEADROOM + spoken_for();
+
+	if (avail <= kept)
+		return 0;
+	/* A little may go until fits() looks. */
+	return (avail - kept) / 1024 * 1020 / HUGE_BYTES * HUGE_BYTES;
 }
 
 static void cmd_ping(struct reply *re, char **args)
@@ -648,8 +665,14 @@ static void cmd_fill(struct reply *re, char **args)
 	uint64_t bytes, i;
 	bool dense = false;
 
-	if (!arg_bytes(re, args[0], &bytes))
+	if (!strcmp(args[0], "all"))
+		bytes = all_that_fits();
+	else if (!arg_bytes(re, args[0], &bytes))
 		return;
+	if (!bytes) {
+		fail(re, "not enough memory for anything");
+		return;
+	}
 	if (args[1]) {
 		if (strcmp(args[1], "dense")) {
 			fail(re, "'%.40s' is not a kind of fill: nothing or 'dense'", args[1]);
@@ -985,7 +1008,7 @@ static const struct command {
 	void (*run)(struct reply *re, char **args);
 } commands[] = {
 	{ "ping", "", 0, 0, cmd_ping },
-	{ "fill", " BYTES [dense]", 1, 2, cmd_fill },
+	{ "fill", " BYTES|all [dense]", 1, 2, cmd_fill },
 	{ "free", "", 0, 0, cmd_free },
 	{ "touch", " PAGES_PER_SECOND BYTES", 2, 2, cmd_touch },
 	{ "rewrite", " PAGES_PER_SECOND", 1, 1, cmd_rewrite },
@@ -1231,7 +1254,7 @@ static int self_test(void)
 	st_run("pong", "err unknown command 'pong'");
 	st_run("ping x", "err usage: ping");
 	st_run("ping a b c d e f", "err too many words");
-	st_run("fill", "err usage: fill BYTES");
+	st_run("fill", "err usage: fill BYTES|all [dense]");
 	st_run("fill 0", "err '0' is not a size");
 	st_run("fill -1", "err '-1' is not a size");
 	st_run("fill 1T", "err '1T' is not a size");
