@@ -403,31 +403,54 @@ static bool boot(struct job *j, const struct vm_config *cfg, int timeout_ms, GEr
 	return !complaint;
 }
 
-/* Leave content behind in memory that the guest has no use for. */
-static bool fill_and_free(struct job *j, int timeout_ms, GError **error)
+static bool fill(struct job *j, int timeout_ms, GError **error)
 {
-	guint64 fill = j->scenario->fill, fill_kib = fill >> 10;
-	struct vm_usage before, after;
+	g_autofree char *what = NULL;
 	g_autofree char *filled = NULL;
-	g_autofree char *freed = NULL;
+	struct vm_usage before, after;
+	guint64 kib;
 
 	progress_step("%s: fill", j->label);
+	if (j->scenario->use == USE_ALL)
+		what = g_strdup("all dense");
+	else
+		what = g_strdup_printf("%" G_GUINT64_FORMAT, j->scenario->fill);
 	if (!vm_usage(j->src, &before, error))
 		return false;
-	filled = vm_guest_command(j->src, timeout_ms, error, "fill %" G_GUINT64_FORMAT, fill);
+	filled = vm_guest_command(j->src, timeout_ms, error, "fill %s", what);
 	if (!filled || !vm_usage(j->src, &after, error))
 		return false;
+	if (sscanf(filled, "ok fill pages=%" G_GUINT64_FORMAT, &kib) != 1) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest's answer to 'fill %s' is '%s'", what, filled);
+		return false;
+	}
+	kib *= 4;
 	/* Some of what the guest gets was used at boot. */
-	if (after.rss_kib < fill_kib || after.rss_kib < before.rss_kib + fill_kib / 2) {
+	if (after.rss_kib < kib || after.rss_kib < before.rss_kib + kib / 2) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
 			    "the guest filled %" G_GUINT64_FORMAT " MiB, but resident memory of "
 			    "the source went from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
-			    " MiB", fill >> 20, before.rss_kib >> 10, after.rss_kib >> 10);
+			    " MiB", kib >> 10, before.rss_kib >> 10, after.rss_kib >> 10);
 		return false;
 	}
-	freed = vm_guest_command(j->src, timeout_ms, error, "free");
-	if (!freed)
+	return true;
+}
+
+/* Bring the guest's memory into the state that the scenario is about. */
+static bool use_memory(struct job *j, int timeout_ms, GError **error)
+{
+	g_autofree char *freed = NULL;
+
+	if (j->scenario->use == USE_LITTLE)
+		return true;
+	if (!fill(j, timeout_ms, error))
 		return false;
+	if (j->scenario->use == USE_FREED) {
+		freed = vm_guest_command(j->src, timeout_ms, error, "free");
+		if (!freed)
+			return false;
+	}
 	progress_step("%s: settle", j->label);
 	return vm_guest_settle(j->src, SETTLE_MS, error);
 }
@@ -457,7 +480,7 @@ static bool measure(struct job *j, GError **error)
 	    !has_device(destination.qemu, device, error) ||
 	    !enough_memory(j, error) || !boot(j, &source, timeout_ms, error))
 		return false;
-	if (j->scenario->fill && !fill_and_free(j, timeout_ms, error))
+	if (!use_memory(j, timeout_ms, error))
 		return false;
 	j->dst = vm_start(&destination, error);
 	if (!j->dst)

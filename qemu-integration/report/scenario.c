@@ -13,14 +13,16 @@ static const struct {
 	const char *ram;
 	const char *ram_words;
 	bool shared;
-	bool freed;		/* most of it was in use once */
+	enum memory_use use;
 	const char *help;
 } kinds[] = {
-	{ "idle", VM_RAM_ANON, "anonymous memory", false, false,
+	{ "idle", VM_RAM_ANON, "anonymous memory", false, USE_LITTLE,
 	  "booted and idle, anonymous memory" },
-	{ "freed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to and freed", false, true,
+	{ "freed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to and freed", false, USE_FREED,
 	  "the same after it wrote to 5/8 of its memory and freed that" },
-	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, false,
+	{ "full", VM_RAM_ANON, "anonymous memory, full of content", false, USE_ALL,
+	  "the same with all its memory in use: nothing to leave out" },
+	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
 
@@ -93,6 +95,19 @@ static char *size_suffix(guint64 bytes)
 	return g_strdup_printf("%" G_GUINT64_FORMAT, bytes);
 }
 
+static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
+{
+	switch (use) {
+	case USE_LITTLE:
+		return 0;
+	case USE_FREED:
+		return memory / 8 * 5 >> 21 << 21;	/* whole huge pages of the guest */
+	case USE_ALL:
+		return memory;
+	}
+	g_assert_not_reached();
+}
+
 struct scenario *scenario_parse(const char *name, guint64 memory, GError **error)
 {
 	g_autofree char *suffix = NULL;
@@ -107,7 +122,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 			break;
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown scenario '%s'; there are idle-8g, freed-8g and memfd-8g, "
+			    "unknown scenario '%s'; there are idle-8g, freed-8g, full-8g and memfd-8g, "
 			    "and any other size, as in idle-512m", name);
 		return NULL;
 	}
@@ -125,8 +140,8 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->ram_words = kinds[i].ram_words;
 	s->shared = kinds[i].shared;
 	s->memory = own;
-	/* In whole huge pages of the guest. */
-	s->fill = kinds[i].freed ? own / 8 * 5 >> 21 << 21 : 0;
+	s->use = kinds[i].use;
+	s->fill = bytes_to_fill(s->use, own);
 	return s;
 }
 

@@ -7,13 +7,21 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* What the guest does with its memory before the migration. */
+enum memory_use {
+	USE_LITTLE,	/* boots, and nothing else */
+	USE_FREED,	/* writes to most of it and frees that */
+	USE_ALL,	/* fills it with content and keeps that */
+};
+
 struct scenario {
 	char *name;		/* "idle-8g" */
 	const char *ram;	/* for vm_config */
 	const char *ram_words;
 	bool shared;		/* QEMU reads a hole of it and thereby fills it */
 	guint64 memory;
-	guint64 fill;		/* bytes the guest writes to and frees before the migration */
+	enum memory_use use;
+	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 };
 
 /* A device through which a guest can say which of its pages are free. */

@@ -79,7 +79,7 @@ for name in idle-8 busy-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; d
 	silent out
 done
 try 2 run --scenario pony-8g
-says err "'pony-8g'" idle-8g freed-8g memfd-8g
+says err "'pony-8g'" idle-8g freed-8g full-8g memfd-8g
 try 2 run --modes pony
 says err "'pony'" none, balloon, pagemap, pv, pv-balloon, both, both-balloon
 try 2 run --modes ''
