@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fph/scan.h"
@@ -349,6 +350,91 @@ void refused(struct vm *vm, const char *why, const char *command, const char *ar
 	if (!strstr(error->message, why))
 		fail_msg("%s: \"%s\" does not say \"%s\"", command, error->message, why);
 	g_error_free(error);
+}
+
+static uint64_t number(JsonObject *o, const char *name)
+{
+	check(json_object_has_member(o, name));
+	return json_object_get_int_member(o, name);
+}
+
+void check_sums(const struct vm_fph *fph)
+{
+	static const char *const names[] = {
+		"skipped", "resent", "unmapped", "zero-mapped", "free",
+		"guest-only", "host-only", "both", "violations",
+	};
+	JsonObject *all = fph_object(fph);
+	JsonArray *blocks = json_object_get_array_member(all, "blocks");
+	uint64_t sum[ARRAY_SIZE(names)] = { 0 };
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++) {
+		JsonObject *b = json_array_get_object_element(blocks, i);
+		uint64_t host = number(b, "host-only") + number(b, "both");
+
+		for (size_t k = 0; k < ARRAY_SIZE(names); k++)
+			sum[k] += number(b, names[k]);
+		check_int(number(b, "skipped"), number(b, "guest-only") + host);
+		check_int(number(b, "free"), number(b, "guest-only") + number(b, "both"));
+		/* A page may have been seen absent, and later as the zero page */
+		check(host <= number(b, "unmapped") + number(b, "zero-mapped"));
+		check(host >= number(b, "unmapped") && host >= number(b, "zero-mapped"));
+		check(number(b, "skipped") <= number(b, "size") / PAGE);
+	}
+	for (size_t k = 0; k < ARRAY_SIZE(names); k++)
+		check_int(sum[k], number(all, names[k]));
+}
+
+void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m)
+{
+	for (int i = 0; i < MIGRATE_MS / 5; i++) {
+		GError *error = NULL;
+
+		ok(vm_migrate_poll(vm, m, E));
+		if (!strcmp(m->status, status))
+			return;
+		if (!strcmp(m->status, "failed") || !strcmp(m->status, "completed"))
+			fail_msg("%s: the migration has %s; query-migrate tells why",
+				 vm_name(vm), m->status);
+		if (!vm_alive(vm, &error))
+			fail_msg("%s", error->message);
+		g_usleep(5000);
+	}
+	fail_msg("%s: still '%s' instead of '%s'", vm_name(vm), m->status, status);
+}
+
+bool is_running(struct vm *vm)
+{
+	GError *error = NULL;
+	g_autoptr(JsonNode) node = vm_command(vm, &error, "query-status", NULL);
+
+	if (!node)
+		fail_msg("query-status: %s", error->message);
+	return json_object_get_boolean_member(json_node_get_object(node), "running");
+}
+
+const char *faulty_qemu(const char *fault, const char **seen)
+{
+	const char *library = g_getenv("FPH_TEST_KERNEL_FAULT");
+	g_autofree char *text = NULL;
+	const char *script;
+
+	if (!library)
+		fph_test_skip_all("FPH_TEST_KERNEL_FAULT is not set");
+	*seen = temp_file("", 0);
+	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' FPH_TEST_FAULT='%s' "
+			       "FPH_TEST_SEEN='%s' '%s' \"$@\"\n", library, fault, *seen, qemu);
+	script = temp_file(text, -1);
+	check_int(chmod(script, 0700), 0);
+	return script;
+}
+
+uint64_t file_size(const char *path)
+{
+	struct stat st;
+
+	check_int(stat(path, &st), 0);
+	return st.st_size;
 }
 
 const char *patch_firsttouch(uint32_t delay, uint32_t rounds)

@@ -3,7 +3,7 @@
  * What the migration tests share: guests to migrate, and ways to tell whether
  * they got through whole. A failure ends the test in words.
  *
- * Environment: FPH_TEST_QEMU and FPH_TEST_FIRSTTOUCH, set by meson.
+ * Environment: FPH_TEST_QEMU and the like, set by meson.
  */
 #ifndef FPH_TEST_HARNESS_H
 #define FPH_TEST_HARNESS_H
@@ -83,6 +83,24 @@ void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph
 void check_no_end_event(struct vm *src);
 /* Pages of all blocks that fph-source knows, that is, that are migrated */
 uint64_t migrated_pages(const struct vm_fph *fph);
+
+/*
+ * The numbers of query-fph agree with each other, in sum and by block. At any
+ * time: of a migration under way, too, as long as no page of it moves.
+ */
+void check_sums(const struct vm_fph *fph);
+
+/* Polls, until the status is that one */
+void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m);
+bool is_running(struct vm *vm);
+
+/*
+ * A script that runs QEMU on a kernel that fails calls of libfph, for
+ * vm_config.qemu. The words are FPH_TEST_FAULT's, see kernel-fault.c.
+ * @seen: receives the name of a file that has a byte for each failed call.
+ */
+const char *faulty_qemu(const char *fault, const char **seen);
+uint64_t file_size(const char *path);
 
 /* The firmware image with other settings */
 const char *patch_firsttouch(uint32_t delay, uint32_t rounds);

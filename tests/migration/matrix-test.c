@@ -106,24 +106,6 @@ static void plug_dimm(struct vm *src)
 		  "{\"driver\":\"pc-dimm\",\"id\":\"dimm0\",\"memdev\":\"d0\"}"));
 }
 
-static void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m)
-{
-	for (int i = 0; i < MIGRATE_MS / 5; i++) {
-		GError *error = NULL;
-
-		ok(vm_migrate_poll(vm, m, E));
-		if (!strcmp(m->status, status))
-			return;
-		if (!strcmp(m->status, "failed"))
-			fail_msg("the migration failed; query-migrate of the %s tells why",
-				 vm_name(vm));
-		if (!vm_alive(vm, &error))
-			fail_msg("%s", error->message);
-		g_usleep(5000);
-	}
-	fail_msg("%s: still '%s' instead of '%s'", vm_name(vm), m->status, status);
-}
-
 static JsonObject *query_migrate(struct vm *src, JsonNode **answer)
 {
 	GError *error = NULL;

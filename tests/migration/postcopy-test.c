@@ -115,21 +115,6 @@ static void switch_to_postcopy(struct vm *src, struct vm_migration *m)
 	fail_msg("no switch to postcopy in 15 seconds, but %s", m->status);
 }
 
-static void wait_for_status(struct vm *vm, const char *status)
-{
-	struct vm_migration m = { 0 };
-
-	for (int i = 0; i < 2000; i++) {
-		ok(vm_migrate_poll(vm, &m, E));
-		if (!strcmp(m.status, status)) {
-			vm_migration_clear(&m);
-			return;
-		}
-		g_usleep(5000);
-	}
-	fail_msg("%s: not %s, but %s", vm_name(vm), status, m.status);
-}
-
 static void wait_for_loaded(struct vm *dst)
 {
 	for (int i = 0; i < 2000; i++) {
@@ -149,13 +134,15 @@ static void wait_for_loaded(struct vm *dst)
 static void interrupt(struct vm *src, struct vm *dst)
 {
 	g_autofree char *uri = g_strdup_printf("unix:%s/recover.sock", vm_dir(dst));
+	struct vm_migration m = { 0 };
 
 	/* Before the device state is there, QEMU cannot recover */
 	wait_for_loaded(dst);
 	g_usleep(500000);
 	ok(vm_run(src, E, "migrate-pause", NULL));
-	wait_for_status(src, "postcopy-paused");
-	wait_for_status(dst, "postcopy-paused");
+	wait_for_status(src, "postcopy-paused", &m);
+	wait_for_status(dst, "postcopy-paused", &m);
+	vm_migration_clear(&m);
 	ok(vm_run(dst, E, "migrate-recover", "{\"uri\":\"%s\"}", uri));
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\",\"resume\":true}", uri));
 }
