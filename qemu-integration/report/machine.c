@@ -59,6 +59,9 @@ void machine_describe(struct machine *m)
 	m->cpu = proc_field("/proc/cpuinfo", "model name");
 	if (uname(&u) == 0)
 		m->kernel = g_strdup(u.release);
+	if (g_file_get_contents("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+				&m->governor, NULL, NULL))
+		g_strchomp(m->governor);
 	m->thp = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
 	m->thp_shmem = chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
 	m->cores = MAX(sysconf(_SC_NPROCESSORS_ONLN), 0);

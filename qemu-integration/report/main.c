@@ -2,8 +2,6 @@
 /* fph-report: what leaving out pages saves, measured. */
 #include "report.h"
 #include "io.h"
-#include "result.h"
-#include "table.h"
 
 #include <getopt.h>
 #include <glib.h>
@@ -116,49 +114,9 @@ static void usage(void)
 	fputs("\nOptions:\n"
 	      "  --help     this text; 'fph-report COMMAND --help' for a command\n"
 	      "  --version  the version\n\n"
-	      "Exit status: 0 done, 1 something failed, 2 wrong usage, 3 not supported here.\n",
+	      "Exit status: 0 done, 1 something failed, 2 wrong usage, 3 not supported here,\n"
+	      "4 a figure is over a limit that was set.\n",
 	      stdout);
-}
-
-static const struct opt compare_opts[] = {
-	{ "help", NULL, "this text" },
-	{ NULL, NULL, NULL },
-};
-
-int cmd_compare(int argc, char **argv)
-{
-	g_autofree char *columns = NULL;
-	int i, o, status = X_DONE, first;
-
-	while ((o = next_option(argc, argv, compare_opts, "compare")) != -1) {
-		if (o < 0)
-			return X_USAGE;
-		columns = table_help();
-		fputs("Usage: fph-report compare FILE...\n"
-		      "Print what 'fph-report run --json FILE' measured.\n\n", stdout);
-		print_options(stdout, compare_opts);
-		printf("\nColumns; ratios are to mode none of the same file:\n%s", columns);
-		return X_DONE;
-	}
-	if (optind == argc)
-		return usage_error("compare", "which FILE?");
-	first = optind;
-	for (i = first; i < argc; i++) {
-		g_autoptr(GError) error = NULL;
-		g_autofree char *text = NULL;
-		struct result *r = result_load(argv[i], &error);
-
-		if (!r) {
-			status = fail("%s", error->message);
-			continue;
-		}
-		text = table_text(r);
-		if (argc - first > 1)
-			printf("%s%s\n", i > first ? "\n" : "", argv[i]);
-		fputs(text, stdout);
-		result_free(r);
-	}
-	return status;
 }
 
 int main(int argc, char **argv)

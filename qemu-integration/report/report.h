@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED };	/* exit statuses; unistd.h has an X_OK */
+enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED, X_OVER };	/* exit statuses; unistd.h has an X_OK */
 
 /* An option: drives getopt_long() and --help. */
 struct opt {

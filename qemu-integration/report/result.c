@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "result.h"
+#include "summary.h"
 
 #include <gio/gio.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 const struct value_desc value_descs[V_COUNT] = {
@@ -29,6 +28,11 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_DST_AFTER] = { "rss_kib.destination.after", "right after completion", false },
 	[V_SRC_CPU] = { "cpu_ms.source", "CPU time of the source during the migration", false },
 	[V_DST_CPU] = { "cpu_ms.destination", "the same of the destination", false },
+	[V_GUEST_CPU] = { "cpu_ms.guest", "the part of the source's for virtual CPUs", true },
+	[V_SRC_FAULTS] = { "faults.source", "page faults of the source meanwhile", true },
+	[V_DST_FAULTS] = { "faults.destination", "the same of the destination", true },
+	[V_FLOOR_NS] = { "floor_ns", "a bare loop sends as many bytes the same way", true },
+	[V_CHECKED] = { "checked_pages", "pages the guest verified at the destination", true },
 	[V_SCAN_NS] = { "fph.scan_ns", "time spent in scans", true },
 	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
 	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
@@ -64,6 +68,7 @@ static const struct {
 } machine_strings[] = {
 	{ "cpu", offsetof(struct machine, cpu) },
 	{ "kernel", offsetof(struct machine, kernel) },
+	{ "governor", offsetof(struct machine, governor) },
 	{ "thp", offsetof(struct machine, thp) },
 	{ "thp_shmem", offsetof(struct machine, thp_shmem) },
 	{ "qemu", offsetof(struct machine, qemu) },
@@ -84,6 +89,7 @@ struct run *run_new(const char *scenario, const char *mode)
 	r->mode = g_strdup(mode);
 	for (k = 0; k < V_COUNT; k++)
 		r->v[k] = NO_VALUE;
+	r->samples = g_array_new(FALSE, FALSE, sizeof(struct sample));
 	return r;
 }
 
@@ -100,6 +106,7 @@ void run_free(struct run *r)
 	g_free(r->log);
 	for (k = 0; k < T_COUNT; k++)
 		g_free(r->text[k]);
+	g_array_unref(r->samples);
 	g_free(r);
 }
 
@@ -134,108 +141,6 @@ guint result_failed(const struct result *r)
 	return n;
 }
 
-/* Medians. */
-
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-double median(double *v, size_t n)
-{
-	if (n == 0)
-		return NAN;
-	qsort(v, n, sizeof(*v), by_size);
-	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-static bool same(const struct summary *s, const char *scenario, const char *mode)
-{
-	return strcmp(s->scenario, scenario) == 0 && strcmp(s->mode, mode) == 0;
-}
-
-static struct summary *find_summary(GPtrArray *all, const char *scenario, const char *mode)
-{
-	guint i;
-
-	for (i = 0; i < all->len; i++) {
-		struct summary *s = all->pdata[i];
-
-		if (same(s, scenario, mode))
-			return s;
-	}
-	return NULL;
-}
-
-static double ratio(double x, double base)
-{
-	return base > 0 ? x / base : -1;
-}
-
-/* @v: room for as many values as there are runs */
-static void sum_up(struct summary *s, const struct result *result, double *v)
-{
-	guint i;
-	int k;
-
-	for (i = 0; i < result->runs->len; i++) {
-		const struct run *r = result->runs->pdata[i];
-
-		for (k = 0; k < T_COUNT; k++)
-			if (same(s, r->scenario, r->mode) && !s->text[k])
-				s->text[k] = r->text[k];
-	}
-	for (k = 0; k < V_COUNT; k++) {
-		size_t n = 0;
-
-		for (i = 0; i < result->runs->len; i++) {
-			const struct run *r = result->runs->pdata[i];
-
-			if (r->ok && same(s, r->scenario, r->mode) && r->v[k] != NO_VALUE)
-				v[n++] = r->v[k];
-		}
-		s->v[k] = median(v, n);
-	}
-}
-
-GPtrArray *result_summary(const struct result *result)
-{
-	GPtrArray *all = g_ptr_array_new_with_free_func(g_free);
-	double *v = g_new(double, result->runs->len + 1);
-	guint i;
-
-	for (i = 0; i < result->runs->len; i++) {
-		const struct run *r = result->runs->pdata[i];
-		struct summary *s = find_summary(all, r->scenario, r->mode);
-
-		if (!s) {
-			s = g_new0(struct summary, 1);
-			s->scenario = r->scenario;
-			s->mode = r->mode;
-			s->first = r;
-			g_ptr_array_add(all, s);
-		}
-		s->n += r->ok;
-		s->failed += !r->ok;
-	}
-	for (i = 0; i < all->len; i++)
-		sum_up(all->pdata[i], result, v);
-	for (i = 0; i < all->len; i++) {
-		struct summary *s = all->pdata[i];
-		const struct summary *none = find_summary(all, s->scenario, "none");
-
-		s->time_ratio = s->bytes_ratio = -1;
-		if (!none || !none->n || !s->n)
-			continue;
-		s->time_ratio = ratio(s->v[V_TOTAL_MS], none->v[V_TOTAL_MS]);
-		s->bytes_ratio = ratio(s->v[V_BYTES], none->v[V_BYTES]);
-	}
-	g_free(v);
-	return all;
-}
-
 /* Writing. */
 
 static JsonObject *sub_object(JsonObject *o, const char *name)
@@ -267,28 +172,31 @@ static JsonObject *make_way(JsonObject *o, const char *path)
 	return o;
 }
 
-/* @x: an integer is written as one */
-static void set_value(JsonObject *o, const char *path, double x)
-{
-	o = make_way(o, path);
-	if (x == floor(x))
-		json_object_set_int_member(o, last_key(path), (gint64)x);
-	else
-		json_object_set_double_member(o, last_key(path), x);
-}
-
 static void set_string(JsonObject *o, const char *path, const char *s)
 {
 	if (s)
 		json_object_set_string_member(make_way(o, path), last_key(path), s);
 }
 
-static void set_ratio(JsonObject *o, const char *key, double x)
+/* An array for each member of struct sample: the form that takes the fewest lines. */
+static JsonObject *samples_to_json(const GArray *samples)
 {
-	if (x < 0)
-		json_object_set_null_member(o, key);
-	else
-		json_object_set_double_member(o, key, x);
+	JsonArray *us = json_array_new(), *remaining = json_array_new();
+	JsonArray *transferred = json_array_new();
+	JsonObject *o = json_object_new();
+	guint i;
+
+	for (i = 0; i < samples->len; i++) {
+		const struct sample *s = &g_array_index(samples, struct sample, i);
+
+		json_array_add_int_element(us, s->us);
+		json_array_add_int_element(remaining, s->remaining);
+		json_array_add_int_element(transferred, s->transferred);
+	}
+	json_object_set_array_member(o, "us", us);
+	json_object_set_array_member(o, "remaining", remaining);
+	json_object_set_array_member(o, "transferred", transferred);
+	return o;
 }
 
 static JsonObject *run_to_json(const struct run *r)
@@ -309,56 +217,57 @@ static JsonObject *run_to_json(const struct run *r)
 	}
 	for (k = 0; k < V_COUNT; k++)
 		if (r->v[k] != NO_VALUE)
-			set_value(o, value_descs[k].path, r->v[k]);
+			json_object_set_int_member(make_way(o, value_descs[k].path),
+						   last_key(value_descs[k].path), r->v[k]);
 	for (k = 0; k < T_COUNT; k++)
 		set_string(o, text_descs[k].path, r->text[k]);
+	if (r->samples->len)
+		json_object_set_object_member(o, "samples", samples_to_json(r->samples));
 	return o;
 }
 
-static JsonObject *summary_to_json(const struct summary *s)
+JsonObject *result_machine_to_json(const struct machine *m)
 {
 	JsonObject *o = json_object_new();
-	int k;
+	size_t i;
 
-	json_object_set_string_member(o, "scenario", s->scenario);
-	json_object_set_string_member(o, "mode", s->mode);
-	json_object_set_int_member(o, "n", s->n);
-	json_object_set_int_member(o, "failed", s->failed);
-	for (k = 0; k < V_COUNT; k++)
-		if (!isnan(s->v[k]))
-			set_value(o, value_descs[k].path, s->v[k]);
-	set_ratio(o, "time_ratio", s->time_ratio);
-	set_ratio(o, "bytes_ratio", s->bytes_ratio);
+	for (i = 0; i < G_N_ELEMENTS(machine_strings); i++)
+		set_string(o, machine_strings[i].key, *machine_string(m, i));
+	json_object_set_int_member(o, "cores", m->cores);
+	json_object_set_int_member(o, "memory_kib", m->memory_kib);
 	return o;
+}
+
+/* Numbers of an array in one line; only json-glib breaks lines, strings have none. */
+static char *join_numbers(const char *json)
+{
+	g_autoptr(GRegex) breaks = g_regex_new("(?<=[0-9],|\\[)\\n *(?=[0-9])|(?<=[0-9])\\n *(?=\\])",
+					       0, 0, NULL);
+	g_autofree char *joined = g_regex_replace_literal(breaks, json, -1, 0, " ", 0, NULL);
+
+	return g_strconcat(joined, "\n", NULL);
 }
 
 char *result_to_json(const struct result *r)
 {
-	g_autoptr(GPtrArray) all = result_summary(r);
 	g_autoptr(JsonNode) root = json_node_new(JSON_NODE_OBJECT);
 	g_autofree char *text = NULL;
-	JsonObject *o = json_object_new(), *m;
-	JsonArray *runs = json_array_new(), *summaries = json_array_new();
-	size_t i;
+	JsonObject *o = json_object_new();
+	JsonArray *runs = json_array_new();
+	guint i;
 
 	json_node_take_object(root, o);
 	json_object_set_int_member(o, "schema", RESULT_SCHEMA);
 	json_object_set_string_member(o, "tool", RESULT_TOOL);
 	set_string(o, "version", r->version);
 	set_string(o, "started", r->started);
-	m = sub_object(o, "machine");
-	for (i = 0; i < G_N_ELEMENTS(machine_strings); i++)
-		set_string(m, machine_strings[i].key, *machine_string(&r->machine, i));
-	json_object_set_int_member(m, "cores", r->machine.cores);
-	json_object_set_int_member(m, "memory_kib", r->machine.memory_kib);
+	json_object_set_object_member(o, "machine", result_machine_to_json(&r->machine));
 	json_object_set_array_member(o, "runs", runs);
 	for (i = 0; i < r->runs->len; i++)
 		json_array_add_object_element(runs, run_to_json(r->runs->pdata[i]));
-	json_object_set_array_member(o, "summary", summaries);
-	for (i = 0; i < all->len; i++)
-		json_array_add_object_element(summaries, summary_to_json(all->pdata[i]));
+	json_object_set_array_member(o, "summary", summary_to_json(r));
 	text = json_to_string(root, TRUE);
-	return g_strconcat(text, "\n", NULL);
+	return join_numbers(text);
 }
 
 /* Reading. */
@@ -447,6 +356,57 @@ static bool get_text(JsonObject *o, const char *where, const struct text_desc *d
 	return !o || get_string(o, place->str, last_key(d->path), true, ret, error);
 }
 
+/* Member @key of @o, an array of integers as long as @want; NULL with @error set. */
+static JsonArray *get_counts(JsonObject *o, const char *where, const char *key, gint64 want,
+			     GError **error)
+{
+	JsonNode *n = json_object_get_member(o, key);
+	JsonArray *a = n && JSON_NODE_HOLDS_ARRAY(n) ? json_node_get_array(n) : NULL;
+	guint i;
+
+	if (!a || (want >= 0 && json_array_get_length(a) != want)) {
+		bad(error, where, key, a ? "must have as many elements as us" : "must be an array");
+		return NULL;
+	}
+	for (i = 0; i < json_array_get_length(a); i++) {
+		JsonNode *e = json_array_get_element(a, i);
+
+		if (json_node_get_value_type(e) != G_TYPE_INT64 || json_node_get_int(e) < 0) {
+			bad(error, where, key, "must have integers that are not negative");
+			return NULL;
+		}
+	}
+	return a;
+}
+
+static bool get_samples(JsonObject *o, const char *where, GArray *ret, GError **error)
+{
+	g_autofree char *place = g_strconcat(where, ".samples", NULL);
+	JsonNode *n = json_object_get_member(o, "samples");
+	JsonArray *us, *remaining, *transferred;
+	guint i;
+
+	if (!n)
+		return true;
+	if (!JSON_NODE_HOLDS_OBJECT(n))
+		return bad(error, place, "", "must be an object");
+	o = json_node_get_object(n);
+	us = get_counts(o, place, "us", -1, error);
+	remaining = us ? get_counts(o, place, "remaining", json_array_get_length(us), error) : NULL;
+	transferred = remaining ? get_counts(o, place, "transferred", json_array_get_length(us),
+					     error) : NULL;
+	for (i = 0; transferred && i < json_array_get_length(us); i++) {
+		struct sample s = {
+			.us = json_array_get_int_element(us, i),
+			.remaining = json_array_get_int_element(remaining, i),
+			.transferred = json_array_get_int_element(transferred, i),
+		};
+
+		g_array_append_val(ret, s);
+	}
+	return transferred != NULL;
+}
+
 static bool get_run(JsonNode *node, const char *where, struct run *r, GError **error)
 {
 	g_autofree char *status = NULL;
@@ -475,7 +435,7 @@ static bool get_run(JsonNode *node, const char *where, struct run *r, GError **e
 	for (k = 0; k < T_COUNT; k++)
 		if (!get_text(o, where, &text_descs[k], &r->text[k], error))
 			return false;
-	return true;
+	return get_samples(o, where, r->samples, error);
 }
 
 static bool get_result(JsonObject *o, struct result *r, GError **error)
@@ -493,9 +453,9 @@ static bool get_result(JsonObject *o, struct result *r, GError **error)
 		return bad(error, "", "tool", "must be '" RESULT_TOOL "'");
 	if (!get_count(o, "", "schema", false, &schema, error))
 		return false;
-	if (schema != RESULT_SCHEMA) {
+	if (schema < 1 || schema > RESULT_SCHEMA) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-			    "schema: %" G_GUINT64_FORMAT ", this fph-report reads %d",
+			    "schema: %" G_GUINT64_FORMAT ", this fph-report reads 1 to %d",
 			    schema, RESULT_SCHEMA);
 		return false;
 	}

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What was measured: kept, summed up, written to and read from JSON.
+ * What was measured: kept, written to and read from JSON.
  *
  * The tables of values and of texts (result.c) drive the JSON in both
- * directions, the medians and the help text; a new figure is one line there.
+ * directions, the summary and the help text; a new figure is one line there.
  */
 #ifndef FPH_REPORT_RESULT_H
 #define FPH_REPORT_RESULT_H
@@ -13,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RESULT_SCHEMA	1
+#define RESULT_SCHEMA	2	/* 1 had medians only in its summary, which is not read */
 #define RESULT_TOOL	"fph-report"
 
 enum value {
@@ -21,7 +21,8 @@ enum value {
 	V_SENT, V_ZERO, V_UNMAPPED, V_ZERO_MAPPED, V_FREE, V_SKIPPED, V_RESENT,
 	V_GUEST_ONLY, V_HOST_ONLY, V_BOTH,
 	V_SRC_BEFORE, V_SRC_AFTER, V_DST_BEFORE, V_DST_AFTER,
-	V_SRC_CPU, V_DST_CPU,
+	V_SRC_CPU, V_DST_CPU, V_GUEST_CPU, V_SRC_FAULTS, V_DST_FAULTS,
+	V_FLOOR_NS, V_CHECKED,
 	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED, V_GIVEN_UP,
 	V_REQUESTS, V_ANSWERS, V_STALE, V_HINTED,
 	V_ARM_NS, V_LATENCY_NS, V_APPLY_NS, V_WAIT_NS,
@@ -55,6 +56,13 @@ struct text_desc {
 
 extern const struct text_desc text_descs[T_COUNT];
 
+/* Where a migration was at some time. */
+struct sample {
+	guint64 us;		/* since the migrate command */
+	guint64 remaining;	/* bytes, by QEMU */
+	guint64 transferred;
+};
+
 struct run {
 	char *scenario;
 	char *mode;
@@ -66,10 +74,11 @@ struct run {
 	char *log;		/* and the folder with its logs, or NULL */
 	char *text[T_COUNT];	/* NULL: it has none */
 	guint64 v[V_COUNT];
+	GArray *samples;	/* struct sample, by time; empty: none were taken */
 };
 
 struct machine {
-	char *cpu, *kernel, *thp, *thp_shmem, *qemu, *destination_qemu;
+	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu;
 	guint64 cores, memory_kib;
 };
 
@@ -80,16 +89,6 @@ struct result {
 	GPtrArray *runs;	/* struct run */
 };
 
-/* All runs of one scenario in one mode. */
-struct summary {
-	const char *scenario, *mode;	/* belong to the first run */
-	const struct run *first;
-	guint64 n, failed;
-	const char *text[T_COUNT];	/* of the first run that has it */
-	double v[V_COUNT];	/* medians of the runs that have it; NAN: none has */
-	double time_ratio, bytes_ratio;	/* to mode none; negative: there is none */
-};
-
 struct result *result_new(void);
 void result_free(struct result *r);
 struct run *run_new(const char *scenario, const char *mode);
@@ -98,11 +97,11 @@ void run_free(struct run *r);
 /** result_failed() - number of runs that failed. */
 guint result_failed(const struct result *r);
 
-/** result_summary() - one struct summary per scenario and mode, in order of appearance. */
-GPtrArray *result_summary(const struct result *r);
-
-/** result_to_json() - the text, with a newline at its end. */
+/** result_to_json() - the text, with a newline at its end; runs and their summary. */
 char *result_to_json(const struct result *r);
+
+/** result_machine_to_json() - the member "machine" of it. */
+JsonObject *result_machine_to_json(const struct machine *m);
 
 /**
  * result_from_json() - parse and check
@@ -112,8 +111,5 @@ struct result *result_from_json(const char *text, GError **error);
 
 /** result_load() - result_from_json() of a file; the message begins with its name. */
 struct result *result_load(const char *path, GError **error);
-
-/** median() - of @n values, which it sorts; NAN of none. */
-double median(double *v, size_t n);
 
 #endif

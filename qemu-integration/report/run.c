@@ -4,9 +4,9 @@
 #include "io.h"
 #include "machine.h"
 #include "progress.h"
-#include "result.h"
+#include "floor.h"
+#include "format.h"
 #include "scenario.h"
-#include "table.h"
 #include "vm.h"
 
 #include <errno.h>
@@ -20,6 +20,8 @@
 #define DEFAULT_TIMEOUT_S	300u
 #define SETTLE_MS		15000
 #define REPEAT_MAX		1000
+#define CHECKED			"4M"	/* content of an idle guest, to be found again */
+#define SAMPLES_MAX		100u
 #define GIB			(G_GUINT64_CONSTANT(1) << 30)
 #define BUILT_BY_QEMU		"./demo or qemu-integration/build-qemu builds it"
 #define BUILT_BY_GUEST		"./demo or tests/guest/build-guest builds it"
@@ -318,6 +320,9 @@ static void take(struct run *r, const struct vm_migration *m)
 	r->v[V_DST_AFTER] = m->dst_after.rss_kib;
 	r->v[V_SRC_CPU] = m->src_after.cpu_ms - m->src_before.cpu_ms;
 	r->v[V_DST_CPU] = m->dst_after.cpu_ms - m->dst_before.cpu_ms;
+	r->v[V_GUEST_CPU] = m->src_after.guest_cpu_ms - m->src_before.guest_cpu_ms;
+	r->v[V_SRC_FAULTS] = m->src_after.faults - m->src_before.faults;
+	r->v[V_DST_FAULTS] = m->dst_after.faults - m->dst_before.faults;
 	/* Without fph-source all of these are 0. */
 	r->v[V_UNMAPPED] = m->fph.unmapped;
 	r->v[V_ZERO_MAPPED] = m->fph.zero_mapped;
@@ -349,6 +354,7 @@ struct job {
 	char *logs;
 	struct vm *src, *dst;
 	struct vm_migration m;
+	guint64 sample_us;	/* least time between two samples */
 };
 
 /* A machine that runs out of memory ends processes that are not ours. */
@@ -384,15 +390,53 @@ static bool has_device(const char *qemu, const struct device *d, GError **error)
 	return false;
 }
 
+/*
+ * At most SAMPLES_MAX, evenly: when there is no room for another, every second
+ * one goes, and from then on only half as many are taken.
+ */
+static void take_sample(void *opaque, const struct vm_migration *m)
+{
+	struct job *j = opaque;
+	GArray *all = j->run->samples;
+	struct sample s = {
+		.us = g_get_monotonic_time() - m->started,
+		.remaining = m->remaining,
+		.transferred = m->bytes,
+	};
+	guint i;
+
+	/* Before its first dirty bitmap it does not know what is left. */
+	if (!m->total_ram || (!m->remaining && !m->bytes))
+		return;
+	if (strcmp(m->status, "completed") != 0 && all->len &&
+	    s.us - g_array_index(all, struct sample, all->len - 1).us < j->sample_us)
+		return;
+	if (all->len == SAMPLES_MAX) {
+		for (i = 0; i < SAMPLES_MAX / 2; i++)
+			g_array_index(all, struct sample, i) =
+				g_array_index(all, struct sample, 2 * i);
+		g_array_set_size(all, SAMPLES_MAX / 2);
+		j->sample_us = 2 * s.us / SAMPLES_MAX;
+	}
+	g_array_append_val(all, s);
+}
+
 /* Until it waits for somebody to migrate it. */
 static bool boot(struct job *j, const struct vm_config *cfg, int timeout_ms, GError **error)
 {
 	g_autofree char *complaint = NULL;
+	g_autofree char *filled = NULL;
 
 	progress_step("%s: boot", j->label);
 	j->src = vm_start(cfg, error);
 	if (!j->src || !vm_guest_wait_ready(j->src, timeout_ms, error))
 		return false;
+	/* In the scenarios that leave nothing else to check. */
+	if (j->scenario->use == USE_LITTLE) {
+		filled = vm_guest_command(j->src, timeout_ms, error, "fill " CHECKED " dense");
+		if (!filled)
+			return false;
+	}
 	progress_step("%s: settle", j->label);
 	if (!vm_guest_settle(j->src, SETTLE_MS, error))
 		return false;
@@ -441,6 +485,7 @@ static bool fill(struct job *j, int timeout_ms, GError **error)
 static bool use_memory(struct job *j, int timeout_ms, GError **error)
 {
 	g_autofree char *freed = NULL;
+	g_autofree char *filled = NULL;
 
 	if (j->scenario->use == USE_LITTLE)
 		return true;
@@ -448,11 +493,33 @@ static bool use_memory(struct job *j, int timeout_ms, GError **error)
 		return false;
 	if (j->scenario->use == USE_FREED) {
 		freed = vm_guest_command(j->src, timeout_ms, error, "free");
-		if (!freed)
+		filled = freed ? vm_guest_command(j->src, timeout_ms, error,
+						  "fill " CHECKED " dense") : NULL;
+		if (!filled)
 			return false;
 	}
 	progress_step("%s: settle", j->label);
 	return vm_guest_settle(j->src, SETTLE_MS, error);
+}
+
+/* A fast migration of a guest that lost something is worth nothing. */
+static bool check_content(struct job *j, int timeout_ms, GError **error)
+{
+	g_autofree char *answer = NULL;
+	guint64 pages, bad;
+
+	progress_step("%s: check", j->label);
+	answer = vm_guest_command(j->dst, timeout_ms, error, "check");
+	if (!answer)
+		return false;
+	if (sscanf(answer, "ok check pages=%" G_GUINT64_FORMAT " bad=%" G_GUINT64_FORMAT,
+		   &pages, &bad) == 2 && pages > 0 && bad == 0) {
+		j->run->v[V_CHECKED] = pages;
+		return true;
+	}
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+		    "the guest's content is wrong at the destination: %s", answer);
+	return false;
 }
 
 static bool measure(struct job *j, GError **error)
@@ -469,8 +536,9 @@ static bool measure(struct job *j, GError **error)
 		.fph_mode = j->mode->fph_mode, .logs = j->logs,
 	};
 	struct vm_config destination = source;
-	struct vm_migrate_opts opts = { .timeout_ms = timeout_ms };
-	g_autofree char *pong = NULL;
+	struct vm_migrate_opts opts = {
+		.timeout_ms = timeout_ms, .sample = take_sample, .opaque = j,
+	};
 
 	destination.name = "destination";
 	destination.qemu = p->destination_qemu;
@@ -493,9 +561,7 @@ static bool measure(struct job *j, GError **error)
 	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))
 		return false;
 	take(j->run, &j->m);
-	/* A fast migration of a guest that is dead afterwards is worth nothing. */
-	pong = vm_guest_command(j->dst, timeout_ms, error, "ping");
-	return pong != NULL;
+	return check_content(j, timeout_ms, error);
 }
 
 static void remove_logs(const char *dir)
@@ -511,6 +577,20 @@ static void remove_logs(const char *dir)
 	rmdir(dir);
 }
 
+/* Right after the migration: this machine has memory at hand that the VMs had. */
+static void take_floor(struct job *j)
+{
+	struct run *r = j->run;
+	GError *error = NULL;
+
+	progress_step("%s: floor", j->label);
+	if (floor_measure(r->v[V_BYTES], j->scenario->shared, &r->v[V_FLOOR_NS], &error))
+		return;
+	r->v[V_FLOOR_NS] = NO_VALUE;
+	progress_note("%s: no floor: %s", j->label, error->message);
+	g_error_free(error);
+}
+
 /* Return: false only if interrupted. */
 static bool do_job(struct job *j)
 {
@@ -522,6 +602,8 @@ static bool do_job(struct job *j)
 	vm_free(j->src);
 	vm_free(j->dst);
 	vm_migration_clear(&j->m);
+	if (r->ok)
+		take_floor(j);
 	if (r->ok) {
 		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", j->label,
 			      r->v[V_TOTAL_MS], r->v[V_BYTES] / 1048576.0);
@@ -581,7 +663,8 @@ static bool do_all(const struct plan *p, struct result *result)
 static int write_results(const struct plan *p, const struct result *r)
 {
 	g_autofree char *json = result_to_json(r);
-	g_autofree char *text = table_text(r);
+	const struct source source = { p->json ? p->json : "this run", r };
+	g_autofree char *text = format_text(&source, 1);
 	bool json_out = g_strcmp0(p->json, "-") == 0;
 	GError *error = NULL;
 	int status = X_DONE;

@@ -221,9 +221,10 @@ static bool is_final(const char *status)
  * Wait until the status is a final one. The event wakes us at once; asking in
  * between finds a migration that ended before events were on.
  */
-static bool wait_final(struct vm *vm, struct vm *other, unsigned int poll_ms, gint64 deadline,
-		       struct vm_migration *m, GError **error)
+static bool wait_final(struct vm *vm, struct vm *other, const struct vm_migrate_opts *opts,
+		       gint64 deadline, struct vm_migration *m, GError **error)
 {
+	unsigned int poll_ms = opts && opts->poll_ms ? opts->poll_ms : DEFAULT_POLL_MS;
 	g_autofree char *desc = NULL;
 	const char *status;
 
@@ -235,6 +236,8 @@ static bool wait_final(struct vm *vm, struct vm *other, unsigned int poll_ms, gi
 		status = poll_migrate(vm, m, &desc, error);
 		if (!status)
 			return false;
+		if (opts && opts->sample)
+			opts->sample(opts->opaque, m);
 		if (strcmp(status, "completed") == 0)
 			return true;
 		if (is_final(status)) {
@@ -278,16 +281,15 @@ bool vm_migrate_wait(struct vm *src, struct vm *dst, const struct vm_migrate_opt
 		     struct vm_migration *m, GError **error)
 {
 	int timeout_ms = opts && opts->timeout_ms ? opts->timeout_ms : DEFAULT_TIMEOUT_MS;
-	unsigned int poll_ms = opts && opts->poll_ms ? opts->poll_ms : DEFAULT_POLL_MS;
 	gint64 deadline = m->started + (gint64)timeout_ms * 1000;
 	struct vm_migration at_dst = { .started = m->started };
 	bool ok;
 
-	ok = wait_final(src, dst, poll_ms, deadline, m, error);
+	ok = wait_final(src, dst, opts, deadline, m, error);
 	if (!ok)
 		return false;
 	/* The source has written its last byte; the destination may still read. */
-	ok = wait_final(dst, NULL, poll_ms, deadline, &at_dst, error);
+	ok = wait_final(dst, NULL, NULL, deadline, &at_dst, error);
 	vm_migration_clear(&at_dst);
 	if (!ok)
 		return false;
@@ -313,7 +315,7 @@ bool vm_migrate_cancel(struct vm *src, int timeout_ms, GError **error)
 
 	if (!vm_run(src, error, "migrate_cancel", NULL))
 		return false;
-	ok = wait_final(src, NULL, DEFAULT_POLL_MS, deadline, &m, &err);
+	ok = wait_final(src, NULL, NULL, deadline, &m, &err);
 	if (!ok && m.status && strcmp(m.status, "cancelled") == 0) {
 		g_clear_error(&err);
 		ok = true;

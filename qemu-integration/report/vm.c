@@ -31,6 +31,7 @@ struct vm {
 	bool reaped;
 	bool agent_ready;
 	struct qmp *qmp;
+	GArray *vcpus;		/* thread ids; NULL: not asked for yet */
 	int agent_fd;
 	struct io_lines agent;
 };
@@ -329,6 +330,8 @@ void vm_free(struct vm *vm)
 	if (vm->pidfd >= 0)
 		close(vm->pidfd);
 	qmp_close(vm->qmp);
+	if (vm->vcpus)
+		g_array_unref(vm->vcpus);
 	io_lines_clear(&vm->agent);
 	if (vm->agent_fd >= 0)
 		close(vm->agent_fd);
@@ -665,33 +668,90 @@ static guint64 status_field(const char *text, const char *name)
 	return p ? g_ascii_strtoull(p + strlen(name), NULL, 10) : 0;
 }
 
+/* What /proc/.../stat says of a process or a thread. */
+struct stat_line {
+	unsigned long long minor, major, utime, stime;
+};
+
+static bool read_stat(const char *path, struct stat_line *ret, GError **error)
+{
+	g_autofree char *text = NULL;
+	const char *p;
+
+	if (!g_file_get_contents(path, &text, NULL, error))
+		return false;
+	/* After the name, which may hold anything. */
+	p = strrchr(text, ')');
+	if (p && sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %*u %llu %*u %llu %llu",
+			&ret->minor, &ret->major, &ret->utime, &ret->stime) == 4)
+		return true;
+	g_set_error(error, VM_ERROR, VM_ERROR_MEMORY, "%s: not understood", path);
+	return false;
+}
+
+static guint64 stat_cpu_ms(const struct stat_line *s)
+{
+	return (s->utime + s->stime) * 1000 / sysconf(_SC_CLK_TCK);
+}
+
+/* They live as long as the process. */
+static bool find_vcpus(struct vm *vm, GError **error)
+{
+	g_autoptr(JsonNode) node = NULL;
+	JsonArray *list;
+	guint i;
+
+	if (vm->vcpus)
+		return true;
+	node = vm_command(vm, error, "query-cpus-fast", NULL);
+	if (!node)
+		return false;
+	vm->vcpus = g_array_new(FALSE, FALSE, sizeof(pid_t));
+	list = JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+	for (i = 0; list && i < json_array_get_length(list); i++) {
+		JsonNode *e = json_array_get_element(list, i);
+		pid_t tid;
+
+		if (!JSON_NODE_HOLDS_OBJECT(e))
+			continue;
+		tid = json_object_get_int_member_with_default(json_node_get_object(e),
+							      "thread-id", 0);
+		if (tid)
+			g_array_append_val(vm->vcpus, tid);
+	}
+	return true;
+}
+
 bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error)
 {
 	g_autofree char *status_path = g_strdup_printf("/proc/%d/status", vm->pid);
 	g_autofree char *stat_path = g_strdup_printf("/proc/%d/stat", vm->pid);
 	g_autofree char *status = NULL;
-	g_autofree char *stat = NULL;
-	unsigned long long utime, stime;
-	const char *p;
+	struct stat_line all, one;
+	guint64 guest_cpu_ms = 0;
+	guint i;
 
-	if (!vm_alive(vm, error))
+	if (!vm_alive(vm, error) || !find_vcpus(vm, error))
 		return false;
 	if (!g_file_get_contents(status_path, &status, NULL, error) ||
-	    !g_file_get_contents(stat_path, &stat, NULL, error))
+	    !read_stat(stat_path, &all, error))
 		return false;
-	/* After the name, which may hold anything. */
-	p = strrchr(stat, ')');
-	if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu",
-			 &utime, &stime) != 2) {
-		g_set_error(error, VM_ERROR, VM_ERROR_MEMORY, "%s: not understood", stat_path);
-		return false;
+	for (i = 0; i < vm->vcpus->len; i++) {
+		g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/stat", vm->pid,
+							g_array_index(vm->vcpus, pid_t, i));
+
+		if (!read_stat(path, &one, error))
+			return false;
+		guest_cpu_ms += stat_cpu_ms(&one);
 	}
 	*ret = (struct vm_usage){
 		.rss_kib = status_field(status, "\nVmRSS:"),
 		.rss_anon_kib = status_field(status, "\nRssAnon:"),
 		.rss_file_kib = status_field(status, "\nRssFile:"),
 		.rss_shmem_kib = status_field(status, "\nRssShmem:"),
-		.cpu_ms = (utime + stime) * 1000 / sysconf(_SC_CLK_TCK),
+		.cpu_ms = stat_cpu_ms(&all),
+		.guest_cpu_ms = guest_cpu_ms,
+		.faults = all.minor + all.major,
 	};
 	return true;
 }

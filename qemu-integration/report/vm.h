@@ -159,18 +159,24 @@ struct vm_usage {
 	guint64 rss_anon_kib;
 	guint64 rss_file_kib;
 	guint64 rss_shmem_kib;
-	guint64 cpu_ms;		/* user and system */
+	guint64 cpu_ms;		/* user and system, of all threads */
+	guint64 guest_cpu_ms;	/* the same of the threads that are its virtual CPUs */
+	guint64 faults;		/* page faults, minor and major */
 };
 
 bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error);
 
 /* Migration. */
 
+struct vm_migration;
+
 struct vm_migrate_opts {
 	guint64 max_bandwidth;		/* bytes per second; 0: 100 GB/s, no limit in practice */
 	unsigned int downtime_limit_ms;	/* 0: QEMU's own */
 	int timeout_ms;			/* for the whole migration; 0: 10 minutes */
 	unsigned int poll_ms;		/* between two query-migrate; 0: 5 */
+	void (*sample)(void *opaque, const struct vm_migration *m);	/* after each; or NULL */
+	void *opaque;
 };
 
 /* What the guest said about its free pages: "hints" of query-fph. */

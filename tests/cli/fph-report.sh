@@ -3,7 +3,7 @@
 # fph-report as its users meet it. Arguments: the program, the folder with
 # recorded results, the man page.
 set -u
-report=$1 data=$2 man=$3
+report=$(realpath "$1") data=$2 man=$3
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -128,7 +128,7 @@ try 0 compare "$tmp/r.json"
 says out '0/1' failed 10.0.99
 cmp -s "$tmp/out" "$tmp/r.txt" || problem 'compare and --text differ'
 try 1 run --scenario idle-1g --modes none --json -
-says out '"schema" : 1'
+says out '"schema" : 2'
 says err '0/1'
 
 # So does a device that one of the QEMUs does not have.
@@ -175,9 +175,9 @@ got=$?
 [ ! -e "$tmp/s.json" ] || problem 'a result was written'
 kill -0 "$(cat "$tmp/pid")" 2>/dev/null && problem 'QEMU still runs'
 
-# Recorded results: medians, ratios, failed rows; hints by either device; never
-# wider than 80 columns.
-for name in three-repeats all-modes; do
+# Recorded results: medians, ratios, failed rows; hints by either device; enough
+# runs for an interval; never wider than 80 columns.
+for name in three-repeats all-modes six-repeats; do
 	try 0 compare "$data/$name.json"
 	silent err
 	cmp -s "$tmp/out" "$data/$name.txt" || {
@@ -188,6 +188,54 @@ for name in three-repeats all-modes; do
 done
 try 0 compare "$data/three-repeats.json" "$data/three-repeats.json"
 says out "$data/three-repeats.json"
+
+# The other formats; a file is named as on the command line.
+golden() {
+	cmp -s "$tmp/out" "$data/$1" || {
+		problem "differs from $1"
+		diff "$data/$1" "$tmp/out"
+	}
+}
+cd "$data" || exit 1
+try 0 compare --format markdown six-repeats.json
+golden six-repeats.md
+try 0 compare --format csv six-repeats.json three-repeats.json
+golden six-and-three-repeats.csv
+try 0 compare --format json six-repeats.json
+golden six-repeats.summary.json
+try 0 compare --output "$tmp/file.txt" six-repeats.json
+silent out
+cp "$tmp/file.txt" "$tmp/out"
+golden six-repeats.txt
+try 1 compare --output /nonexistent/x.txt six-repeats.json
+says err /nonexistent/x.txt
+try 2 compare --format pony six-repeats.json
+says err "'pony'"
+sed 's/"scenario": "idle-8g"/"scenario": "a, \\"b\\""/' three-repeats.json >"$tmp/quoted.json"
+try 0 compare --format csv "$tmp/quoted.json"
+says out ',"a, ""b""",none,total_ms,3,1286,1250,1300,,'
+cd - >/dev/null || exit 1
+
+# Limits: of one file against mode none, of several against the first.
+for bad_limit in time time=110 time=x% pony=110% time=-1% =110% time=0%; do
+	try 2 compare --fail-over "$bad_limit" "$data/six-repeats.json"
+	says err "'$bad_limit'"
+	silent out
+done
+try 0 compare --fail-over time=100% --fail-over bytes=99.9% "$data/six-repeats.json"
+try 4 compare --fail-over bytes=50% "$data/six-repeats.json"
+says err 'idle-256m both: bytes=50%: '
+says out idle-256m
+try 4 compare --fail-over time=1000% "$data/three-repeats.json"
+says err 'busy-8g pagemap: time=1000%: nothing to compare with'
+try 0 compare --fail-over time=100% "$data/six-repeats.json" "$data/six-repeats.json"
+try 4 compare --fail-over time=99% "$data/six-repeats.json" "$data/six-repeats.json"
+try 4 compare --fail-over time=100% "$data/six-repeats.json" "$data/all-modes.json"
+says err 'idle-256m none: time=100%: no figure'
+sed 's/"cores" : 2/"cores" : 64/' "$data/six-repeats.json" >"$tmp/other.json"
+try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/other.json"
+says err 'different machines'
+try 0 compare "$data/six-repeats.json" "$tmp/other.json"
 
 # An answer that is not complete is told; what was not measured has no figure.
 sed '/"mode": "pv",/,/"state": "answered"/ {
@@ -209,7 +257,7 @@ edit() {
 edit '40,$d'
 says err 'not JSON'
 edit 's/"schema": 1,/"schema": 99,/'
-says err 'schema: 99, this fph-report reads 1'
+says err 'schema: 99, this fph-report reads 1 to 2'
 edit 's/"schema": 1,/"schema": "1",/'
 says err 'schema: must be an integer'
 edit '/"schema"/d'
@@ -230,6 +278,19 @@ edit 's/"mode": "pagemap"/"mode": null/'
 says err 'runs[1].mode: must be a string'
 edit '1,/completed/s/"completed"/"done"/'
 says err "runs[0].status: must be 'completed' or 'failed'"
+# edit_samples SCRIPT: the same, of a file with samples
+edit_samples() {
+	sed "$1" "$data/six-repeats.json" >"$tmp/bad.json"
+	try 1 compare "$tmp/bad.json"
+	silent out
+	says err "$tmp/bad.json: runs[0].samples"
+}
+edit_samples '/"us"/s/"us" : \[ [0-9]*, /"us" : [ /'
+says err 'remaining: must have as many elements as us'
+edit_samples '/"remaining"/s/: \[.*/: 3,/'
+says err 'remaining: must be an array'
+edit_samples '/"transferred"/s/\[ [0-9]*,/[ "much",/'
+says err 'transferred: must have integers'
 echo '[1]' >"$tmp/bad.json"
 try 1 compare "$tmp/bad.json" "$data/three-repeats.json"
 says err 'no JSON object'

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "floor.h"
+#include "io.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Sent again and again: more than any cache holds, as guest memory is. */
+#define BUFFER_MAX	((size_t)256 << 20)
+#define WRITE_MAX	((size_t)1 << 20)
+
+static guint64 now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * G_GUINT64_CONSTANT(1000000000) + t.tv_nsec;
+}
+
+/* In the child of a program with threads: system calls only. */
+static void read_all(int fd, size_t bytes, bool shared)
+{
+	size_t done = 0;
+	int memfd = -1;
+	ssize_t n;
+	char *p;
+
+	if (shared) {
+		memfd = memfd_create("fph-floor", MFD_CLOEXEC);
+		if (memfd < 0 || ftruncate(memfd, bytes) < 0)
+			_exit(1);
+	}
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		 shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, memfd, 0);
+	if (p == MAP_FAILED)
+		_exit(1);
+	madvise(p, bytes, MADV_HUGEPAGE);
+	while (done < bytes) {
+		n = read(fd, p + done, bytes - done);
+		if (n <= 0 && !(n < 0 && errno == EINTR))
+			_exit(1);
+		done += MAX(n, 0);
+	}
+	_exit(write(fd, "", 1) != 1);
+}
+
+static pid_t start_reader(int fd, size_t bytes, bool shared)
+{
+	pid_t parent = getpid(), pid = fork();
+
+	if (pid != 0)
+		return pid;
+	/* It must not outlive us, nor catch what is meant for us. */
+	setpgid(0, 0);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGTERM, SIG_DFL);
+	if (getppid() == parent)
+		read_all(fd, bytes, shared);
+	_exit(1);
+}
+
+static bool write_all(int fd, const char *buffer, size_t size, guint64 bytes)
+{
+	guint64 done = 0;
+	char ack;
+
+	while (done < bytes) {
+		size_t at = done % size;
+		size_t len = MIN(MIN(size - at, WRITE_MAX), bytes - done);
+		ssize_t n = send(fd, buffer + at, len, MSG_NOSIGNAL);
+
+		if (io_signal() || (n < 0 && errno != EINTR))
+			return false;
+		done += MAX(n, 0);
+	}
+	return recv(fd, &ack, 1, 0) == 1;
+}
+
+bool floor_measure(guint64 bytes, bool shared, guint64 *ns, GError **error)
+{
+	size_t size = MIN(MAX(bytes, 1), BUFFER_MAX);
+	int pair[2] = { -1, -1 };
+	char *buffer;
+	guint64 began;
+	pid_t reader;
+	int status;
+	bool ok;
+
+	buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buffer == MAP_FAILED) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "mmap: %s", g_strerror(errno));
+		return false;
+	}
+	memset(buffer, 0x5a, size);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "socketpair: %s",
+			    g_strerror(errno));
+		munmap(buffer, size);
+		return false;
+	}
+	reader = start_reader(pair[1], bytes, shared);
+	close(pair[1]);
+	began = now_ns();
+	ok = reader > 0 && write_all(pair[0], buffer, size, bytes);
+	*ns = now_ns() - began;
+	/* A reader that still waits for bytes ends with the connection. */
+	close(pair[0]);
+	if (reader > 0)
+		while (waitpid(reader, &status, 0) < 0 && errno == EINTR)
+			;
+	munmap(buffer, size);
+	if (!ok)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the bare loop did not get through");
+	return ok;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The least that moving bytes to another process costs on this machine. */
+#ifndef FPH_REPORT_FLOOR_H
+#define FPH_REPORT_FLOOR_H
+
+#include <gio/gio.h>
+#include <stdbool.h>
+
+/**
+ * floor_measure() - send @bytes to a process that reads them into fresh memory
+ * @shared: that memory is a memfd, mapped shared; else anonymous, with huge
+ *	pages where the kernel gives them, as QEMU asks for it
+ * @ns: from the first write until the reader has said that it has all of them
+ *
+ * Through a UNIX stream socket, with one system call for as much as the socket
+ * takes: no headers, no look at the content, one thread on each side. Return:
+ * false with @error set.
+ */
+bool floor_measure(guint64 bytes, bool shared, guint64 *ns, GError **error);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* All runs of one scenario in one mode, summed up. */
+#ifndef FPH_REPORT_SUMMARY_H
+#define FPH_REPORT_SUMMARY_H
+
+#include "result.h"
+
+/*
+ * A figure over several runs. The interval is the one between two runs, in
+ * their order by size, that holds the true median in 95 of 100 cases, whatever
+ * the distribution; less than SPREAD_MIN runs have none.
+ */
+#define SPREAD_MIN	6
+
+struct spread {
+	guint n;		/* runs that have it; 0: all the rest is NAN */
+	double median, min, max;
+	double low, high;	/* the interval; NAN: there is none */
+};
+
+struct summary {
+	const char *scenario, *mode;	/* belong to the first run */
+	const struct run *first;
+	const struct run *typical;	/* that completed, with the median of total_ms; NULL: none */
+	guint64 n, failed;
+	const char *text[T_COUNT];	/* of the first run that has it */
+	struct spread v[V_COUNT];
+	/* Ratios of medians; negative: there is none. */
+	double time_ratio, bytes_ratio;	/* to mode none */
+	double floor_ratio;		/* total time to the floor */
+};
+
+/** spread_of() - of @n values, which it sorts. */
+struct spread spread_of(double *v, size_t n);
+
+/** result_summary() - one struct summary per scenario and mode, in order of appearance. */
+GPtrArray *result_summary(const struct result *r);
+
+/** summary_find() - the one of @all; NULL: none. */
+const struct summary *summary_find(const GPtrArray *all, const char *scenario, const char *mode);
+
+/** summary_scenarios() - the names, in order of appearance; they belong to @all. */
+GPtrArray *summary_scenarios(const GPtrArray *all);
+
+/** summary_to_json() - result_summary(), with an object for each figure. */
+JsonArray *summary_to_json(const struct result *r);
+
+#endif

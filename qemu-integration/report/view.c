@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "view.h"
+
+#include <math.h>
+#include <string.h>
+
+static const struct figure times[] = {
+	{ "mode", -13, K_MODE, 0, "who said which pages can be left out" },
+	{ "runs", 6, K_RUNS, 0, "runs that completed, of those tried; figures are medians" },
+	{ "total ms", 9, K_COUNT, V_TOTAL_MS, "total time of the migration" },
+	{ "min - max", 15, K_RANGE, V_TOTAL_MS, "the fastest and the slowest run" },
+	{ "95%", 15, K_INTERVAL, V_TOTAL_MS, "interval of the median; takes 6 runs" },
+	{ "speed-up", 10, K_SPEED_UP, 0, "total time in mode none, by this one" },
+	{ "of none", 9, K_TIME_RATIO, 0, "total time as a part of that in mode none" },
+	{ NULL },
+};
+
+static const struct figure data[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "MiB", 9, K_MIB, V_BYTES, "data sent" },
+	{ "of none", 9, K_BYTES_RATIO, 0, "data sent as a part of that in mode none" },
+	{ "downtime", 10, K_COUNT, V_DOWNTIME_MS, "milliseconds the guest stood still" },
+	{ "setup", 7, K_COUNT, V_SETUP_MS, "milliseconds of set-up" },
+	{ "floor ms", 10, K_NS_IN_MS, V_FLOOR_NS, "time of a bare loop for as many bytes" },
+	{ "x floor", 9, K_FLOOR_RATIO, 0, "total time, by that" },
+	{ NULL },
+};
+
+static const struct figure costs[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "CPU src", 9, K_COUNT, V_SRC_CPU, "milliseconds of CPU time of the source with its guest" },
+	{ "CPU dst", 9, K_COUNT, V_DST_CPU, "milliseconds of CPU time of the destination" },
+	{ "guest", 8, K_COUNT, V_GUEST_CPU, "the part of the source's for its virtual CPUs" },
+	{ "faults src", 11, K_COUNT, V_SRC_FAULTS, "page faults of the source meanwhile" },
+	{ "faults dst", 11, K_COUNT, V_DST_FAULTS, "page faults of the destination meanwhile" },
+	{ "+MiB src", 9, K_KIB_GROWTH, V_SRC_BEFORE, "growth of the source's memory" },
+	{ "+MiB dst", 9, K_KIB_GROWTH, V_DST_BEFORE, "growth of the destination's memory" },
+	{ NULL },
+};
+
+static const struct figure pages[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "sent", 10, K_COUNT, V_SENT, "pages sent with their content" },
+	{ "zero", 10, K_COUNT, V_ZERO, "pages read, found to be zero and sent as such" },
+	{ "checked", 9, K_COUNT, V_CHECKED, "pages whose content the guest verified afterwards" },
+	{ "RSS src MiB", 19, K_KIB_PAIR, V_SRC_BEFORE, "memory of the source before and after" },
+	{ "RSS dst MiB", 19, K_KIB_PAIR, V_DST_BEFORE, "memory of the destination before and after" },
+	{ NULL },
+};
+
+static const struct figure left_out[] = {
+	{ "in all", 0, K_COUNT, V_SKIPPED, "pages left out at the end; some for several reasons" },
+	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
+	{ "zero-mapped", 0, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
+	{ "free", 0, K_COUNT, V_FREE, "pages left out: the guest says they are free" },
+	{ "known to guest only", 0, K_COUNT, V_GUEST_ONLY, "pages left out, unknown to the host" },
+	{ "known to host only", 0, K_COUNT, V_HOST_ONLY, "pages left out, unknown to the guest" },
+	{ "known to both", 0, K_COUNT, V_BOTH, "pages left out that both knew of" },
+	{ "sent after all", 0, K_COUNT, V_RESENT, "pages left out first, then dirtied" },
+	{ "scan ms", 0, K_NS_IN_MS, V_SCAN_NS, "time the host took to find its pages" },
+	{ "guest answers by", 0, K_TEXT, T_TRANSPORT, "the device through which it does" },
+	{ "requests", 0, K_COUNT, V_REQUESTS, "how often it was asked" },
+	{ "answers", 0, K_COUNT, V_ANSWERS, "how often its answer was complete" },
+	{ "first answer ms", 0, K_NS_IN_MS, V_LATENCY_NS, "time until the first was complete" },
+	{ "held back ms", 0, K_NS_IN_MS, V_WAIT_NS, "time that sending waited for it" },
+	{ "clear log us", 0, K_NS_IN_US, V_ARM_NS, "time to clear the dirty log before it" },
+	{ "apply ms", 0, K_NS_IN_MS, V_APPLY_NS, "time to take out pages, of all answers" },
+	{ "walk in guest", 0, K_TEXT, T_WALK, "how its driver looked for free pages" },
+	{ "walk ms", 0, K_NS_IN_MS, V_WALK_NS, "time the guest took for its first answer" },
+	{ "longest lock us", 0, K_NS_IN_US, V_LOCK_NS, "longest time its page allocator was locked" },
+	{ "free runs found", 0, K_COUNT, V_GUEST_ENTRIES, "runs of free pages in that answer" },
+	{ NULL },
+};
+
+const struct figure_table figure_tables[] = {
+	{ "time", times, true },
+	{ "data", data, true },
+	{ "cost", costs, true },
+	{ "pages", pages, true },
+	{ "left out", left_out, false },
+	{ NULL },
+};
+
+bool figure_has(const struct figure *f, const struct summary *s)
+{
+	switch (f->kind) {
+	case K_COUNT:
+	case K_MIB:
+	case K_KIB_PAIR:
+	case K_KIB_GROWTH:
+	case K_NS_IN_MS:
+	case K_NS_IN_US:
+	case K_RANGE:
+		return s->v[f->what].n;
+	case K_INTERVAL:
+		return !isnan(s->v[f->what].low);
+	case K_TIME_RATIO:
+	case K_SPEED_UP:
+		return s->time_ratio >= 0;
+	case K_BYTES_RATIO:
+		return s->bytes_ratio >= 0;
+	case K_FLOOR_RATIO:
+		return s->floor_ratio >= 0;
+	case K_TEXT:
+		return s->text[f->what];
+	case K_MODE:
+	case K_RUNS:
+		return true;
+	}
+	g_assert_not_reached();
+}
+
+bool figure_any_has(const struct figure *f, const GPtrArray *modes, guint from, guint to)
+{
+	for (; from < to; from++)
+		if (figure_has(f, modes->pdata[from]))
+			return true;
+	return false;
+}
+
+char *figure_cell(const struct figure *f, const struct summary *s)
+{
+	const struct spread *v = &s->v[f->what];
+
+	if (!figure_has(f, s))
+		return g_strdup(f->kind == K_COUNT && f->what == V_TOTAL_MS ? "failed" : "-");
+	switch (f->kind) {
+	case K_MODE:
+		return g_strdup(s->mode);
+	case K_RUNS:
+		return g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT,
+				       s->n, s->n + s->failed);
+	case K_COUNT:
+		return g_strdup_printf("%.0f", v->median);
+	case K_MIB:
+		return g_strdup_printf("%.1f", v->median / 1048576);
+	case K_KIB_PAIR:
+		return g_strdup_printf("%.0f -> %.0f", v[0].median / 1024, v[1].median / 1024);
+	case K_KIB_GROWTH:
+		return g_strdup_printf("%+.0f", (v[1].median - v[0].median) / 1024);
+	case K_NS_IN_MS:
+		return g_strdup_printf("%.2f", v->median / 1e6);
+	case K_NS_IN_US:
+		return g_strdup_printf("%.1f", v->median / 1e3);
+	case K_RANGE:
+		return g_strdup_printf("%.0f - %.0f", v->min, v->max);
+	case K_INTERVAL:
+		return g_strdup_printf("%.0f - %.0f", v->low, v->high);
+	case K_TIME_RATIO:
+		return g_strdup_printf("%.1f%%", s->time_ratio * 100);
+	case K_SPEED_UP:
+		return g_strdup_printf("%.2fx", 1 / s->time_ratio);
+	case K_BYTES_RATIO:
+		return g_strdup_printf("%.1f%%", s->bytes_ratio * 100);
+	case K_FLOOR_RATIO:
+		return g_strdup_printf("%.2f", s->floor_ratio);
+	case K_TEXT:
+		return g_strdup(s->text[f->what]);
+	}
+	g_assert_not_reached();
+}
+
+GPtrArray *view_modes(const struct figure_table *t, const GPtrArray *all, const char *scenario)
+{
+	GPtrArray *modes = g_ptr_array_new();
+	guint i;
+
+	for (i = 0; i < all->len; i++) {
+		struct summary *s = all->pdata[i];
+
+		if (strcmp(s->scenario, scenario) == 0 &&
+		    (t->row_is_mode || s->text[T_FPH_STATE]))
+			g_ptr_array_add(modes, s);
+	}
+	return modes;
+}
+
+static const char *known(const char *s)
+{
+	return s ? s : "unknown";
+}
+
+char *view_machine(const struct result *r)
+{
+	const struct machine *m = &r->machine;
+	GString *text = g_string_new(NULL);
+
+	g_string_printf(text, "%s, %" G_GUINT64_FORMAT " CPUs, ", known(m->cpu), m->cores);
+	if (m->governor)
+		g_string_append_printf(text, "governor %s, ", m->governor);
+	g_string_append_printf(text, "%.1f GiB, Linux %s, huge pages: %s, shared: %s; QEMU %s",
+			       m->memory_kib / 1048576.0, known(m->kernel), known(m->thp),
+			       known(m->thp_shmem), known(m->qemu));
+	if (g_strcmp0(m->qemu, m->destination_qemu) != 0)
+		g_string_append_printf(text, ", at the destination %s", known(m->destination_qemu));
+	if (r->started)
+		g_string_append_printf(text, "; %s", r->started);
+	return g_string_free(text, FALSE);
+}
+
+static char *size_words(guint64 bytes)
+{
+	if (bytes && bytes % (UINT64_C(1) << 30) == 0)
+		return g_strdup_printf("%" G_GUINT64_FORMAT " GiB", bytes >> 30);
+	return g_strdup_printf("%" G_GUINT64_FORMAT " MiB", bytes >> 20);
+}
+
+char *view_scenario(const GPtrArray *all, const char *scenario)
+{
+	g_autofree char *size = NULL;
+	guint i;
+
+	for (i = 0; i < all->len; i++) {
+		const struct summary *s = all->pdata[i];
+
+		if (strcmp(s->scenario, scenario) != 0)
+			continue;
+		size = size_words(s->first->memory);
+		return g_strdup_printf("%s: %s of %s", scenario, size,
+				       s->first->ram ? s->first->ram : "memory");
+	}
+	return g_strdup(scenario);
+}
+
+/* What a reader of the tables must know about @run, or NULL. */
+static char *note(const struct run *run)
+{
+	const char *hints = run->text[T_HINT_STATE], *why = run->text[T_HINT_REASON];
+
+	if (!run->ok)
+		return g_strdup_printf(" failed: %s%s%s", known(run->error),
+				       run->log ? "; logs: " : "", run->log ? run->log : "");
+	if (g_strcmp0(run->text[T_FPH_STATE], "inactive") == 0)
+		return g_strdup_printf(": fph-source was inactive: %s",
+				       known(run->text[T_FPH_REASON]));
+	if (hints && strcmp(hints, "answered") != 0)
+		return g_strdup_printf(": hints of the guest: %s%s%s", hints, why ? ": " : "",
+				       why ? why : "");
+	return NULL;
+}
+
+GPtrArray *view_notes(const struct result *r)
+{
+	GPtrArray *notes = g_ptr_array_new_with_free_func(g_free);
+	guint i;
+
+	for (i = 0; i < r->runs->len; i++) {
+		const struct run *run = r->runs->pdata[i];
+		g_autofree char *what = note(run);
+
+		if (what)
+			g_ptr_array_add(notes, g_strdup_printf("%s %s, run %" G_GUINT64_FORMAT "%s",
+							       run->scenario, run->mode,
+							       run->repeat, what));
+	}
+	return notes;
+}
+
+char *view_help(void)
+{
+	GString *out = g_string_new("Columns; ratios are to mode none of the same file:\n");
+	const struct figure_table *t;
+	const struct figure *f;
+
+	for (t = figure_tables; t->title; t++) {
+		if (!t->row_is_mode)
+			g_string_append(out, "\nRows; of modes with fph-source:\n");
+		for (f = t->figures; f->head; f++)
+			if (f->help)
+				g_string_append_printf(out, "  %-20s %s\n", f->head, f->help);
+	}
+	return g_string_free(out, FALSE);
+}
