@@ -9,6 +9,7 @@
 const struct format formats[] = {
 	{ "text", format_text, "tables, within 80 columns" },
 	{ "markdown", format_markdown, "the same tables" },
+	{ "html", format_html, "one file with plots, for a browser" },
 	{ "csv", format_csv, "a line for each figure of each scenario and mode" },
 	{ "json", format_json, "the same, in objects" },
 	{ NULL },

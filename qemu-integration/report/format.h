@@ -14,6 +14,7 @@ struct source {
 char *format_text(const struct source *sources, guint n);
 char *format_markdown(const struct source *sources, guint n);
 char *format_csv(const struct source *sources, guint n);
+char *format_html(const struct source *sources, guint n);
 char *format_json(const struct source *sources, guint n);
 
 struct format {

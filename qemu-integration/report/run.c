@@ -27,7 +27,7 @@
 #define BUILT_BY_GUEST		"./demo or tests/guest/build-guest builds it"
 
 enum {
-	O_SCENARIO, O_MODES, O_REPEAT, O_JSON, O_TEXT, O_QEMU, O_DESTINATION_QEMU,
+	O_SCENARIO, O_MODES, O_REPEAT, O_JSON, O_TEXT, O_HTML, O_QEMU, O_DESTINATION_QEMU,
 	O_KERNEL, O_INITRD, O_MEMORY, O_TIMEOUT, O_COLD, O_HELP
 };
 
@@ -37,6 +37,7 @@ static const struct opt run_opts[] = {
 	[O_REPEAT] = { "repeat", "N", "measure each N times [1]" },
 	[O_JSON] = { "json", "FILE", "write all figures there; '-' is standard output" },
 	[O_TEXT] = { "text", "FILE", "write the tables there as well" },
+	[O_HTML] = { "html", "FILE", "write a page with plots there as well" },
 	[O_QEMU] = { "qemu", "PATH", "QEMU of the source [CACHE/bin/qemu-system-x86_64]" },
 	[O_DESTINATION_QEMU] = { "destination-qemu", "PATH", "QEMU of the destination [the same]" },
 	[O_KERNEL] = { "kernel", "PATH", "kernel of the guest [CACHE/guest/vmlinuz]" },
@@ -55,7 +56,7 @@ struct plan {
 	guint64 memory;
 	guint64 timeout_s;
 	bool cold;
-	char *json, *text;
+	char *json, *text, *html;
 	char *qemu, *destination_qemu, *kernel, *initrd;
 };
 
@@ -67,6 +68,7 @@ static void plan_clear(struct plan *p)
 		g_ptr_array_unref(p->modes);
 	g_free(p->json);
 	g_free(p->text);
+	g_free(p->html);
 	g_free(p->qemu);
 	g_free(p->destination_qemu);
 	g_free(p->kernel);
@@ -184,6 +186,9 @@ static int parse(struct plan *p, int argc, char **argv)
 		case O_TEXT:
 			set(&p->text, optarg);
 			break;
+		case O_HTML:
+			set(&p->html, optarg);
+			break;
 		case O_QEMU:
 			set(&p->qemu, optarg);
 			break;
@@ -261,6 +266,7 @@ static int check(struct plan *p, struct machine *m)
 		p->initrd = vm_default_initrd();
 	if ((p->json && strcmp(p->json, "-") != 0 && !writable(p->json, &error)) ||
 	    (p->text && !writable(p->text, &error)) ||
+	    (p->html && !writable(p->html, &error)) ||
 	    !present("QEMU", p->qemu, BUILT_BY_QEMU, &error) ||
 	    !present("QEMU", p->destination_qemu, BUILT_BY_QEMU, &error) ||
 	    !present("guest kernel", p->kernel, BUILT_BY_GUEST, &error) ||
@@ -660,31 +666,38 @@ static bool do_all(const struct plan *p, struct result *result)
 
 /* Results. */
 
+/* By way of a temporary file: whoever finds one finds all of it. */
+static int write_file(const char *path, const char *content, const char *name, FILE *tell)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!g_file_set_contents(path, content, -1, &error))
+		return fail("%s", error->message);
+	fprintf(tell, "%s: %s\n", name, path);
+	return X_DONE;
+}
+
 static int write_results(const struct plan *p, const struct result *r)
 {
-	g_autofree char *json = result_to_json(r);
 	const struct source source = { p->json ? p->json : "this run", r };
-	g_autofree char *text = format_text(&source, 1);
 	bool json_out = g_strcmp0(p->json, "-") == 0;
-	GError *error = NULL;
+	g_autofree char *json = result_to_json(r);
+	g_autofree char *text = format_text(&source, 1);
+	g_autofree char *html = p->html ? format_html(&source, 1) : NULL;
+	FILE *tell = json_out ? stderr : stdout;
 	int status = X_DONE;
 
 	if (json_out)
 		fputs(json, stdout);
-	fputs(text, json_out ? stderr : stdout);
-	/* Both by way of a temporary file: whoever finds one finds all of it. */
-	if (p->text && !g_file_set_contents(p->text, text, -1, &error)) {
-		status = fail("%s", error->message);
-		g_clear_error(&error);
-	} else if (p->text) {
-		fprintf(json_out ? stderr : stdout, "\nText: %s\n", p->text);
-	}
-	if (p->json && !json_out && !g_file_set_contents(p->json, json, -1, &error)) {
-		status = fail("%s", error->message);
-		g_clear_error(&error);
-	} else if (p->json && !json_out) {
-		printf("%sJSON: %s\n", p->text ? "" : "\n", p->json);
-	}
+	fputs(text, tell);
+	if (p->text || html || (p->json && !json_out))
+		fputc('\n', tell);
+	if (p->text && write_file(p->text, text, "Text", tell) != X_DONE)
+		status = X_FAIL;
+	if (html && write_file(p->html, html, "HTML", tell) != X_DONE)
+		status = X_FAIL;
+	if (p->json && !json_out && write_file(p->json, json, "JSON", tell) != X_DONE)
+		status = X_FAIL;
 	return status;
 }
 
