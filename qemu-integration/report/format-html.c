@@ -42,7 +42,7 @@ static const char style[] =
 	".hatch{stroke:var(--bg);stroke-width:2;fill:none}.seg{stroke:var(--bg);stroke-width:1}\n"
 	".curve{fill:none;stroke-width:2.25}\n"
 	".tables{display:flex;flex-wrap:wrap;gap:0 2.5rem}"
-	".scroll{overflow-x:auto;margin:.5rem 0;max-width:100%}\n"
+	".scroll{overflow-x:auto;margin:.5rem 0}\n"
 	"table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}\n"
 	"caption{text-align:left;font-weight:600;padding:.25rem 0}\n"
 	"th,td{padding:.2rem .7rem;text-align:right;white-space:nowrap;"
