@@ -12,12 +12,20 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
+/* Flags of a scan */
+#define FPH_PM_SCAN_WP_MATCHING	(UINT64_C(1) << 0)	/* write-protect what is
+							 * reported, page by page */
+#define FPH_PM_SCAN_CHECK_WPASYNC (UINT64_C(1) << 1)	/* EPERM where userfaultfd
+							 * does not track writes */
+
 /* Categories of a page that the scan asks for */
+#define FPH_PM_WRITTEN	(UINT64_C(1) << 1)	/* not write-protected by userfaultfd */
 #define FPH_PM_PRESENT	(UINT64_C(1) << 3)	/* a page is mapped */
 #define FPH_PM_SWAPPED	(UINT64_C(1) << 4)	/* not mapped, not nothing: swap,
 						 * migration, markers ... */
 #define FPH_PM_PFNZERO	(UINT64_C(1) << 5)	/* the shared zero page is mapped;
 						 * comes with PRESENT */
+#define FPH_PM_HUGE	(UINT64_C(1) << 6)	/* of a huge page that is mapped as one */
 
 /* One run of pages with equal categories: addresses [start, end) */
 struct fph_pm_range {

@@ -4,12 +4,7 @@
 
 #include "scanner.h"
 
-struct why {
-	int err;
-	const char *text;
-};
-
-static const struct why open_why[] = {
+static const struct fph_why open_why[] = {
 	{ EACCES, "no permission to open /proc/self/pagemap (EACCES): a process that changed its user must open it before" },
 	{ EPERM, "not permitted to open /proc/self/pagemap (EPERM): refused by a sandbox" },
 	{ ENOENT, "no /proc/self/pagemap (ENOENT): /proc is not mounted here, or the kernel lacks CONFIG_PROC_PAGE_MONITOR" },
@@ -18,7 +13,7 @@ static const struct why open_why[] = {
 	{ 0, "cannot open /proc/self/pagemap" },
 };
 
-static const struct why scan_why[] = {
+static const struct fph_why scan_why[] = {
 	{ ENOTTY, "no PAGEMAP_SCAN in this kernel (ENOTTY): it is older than Linux 6.7" },
 	{ EINVAL, "PAGEMAP_SCAN of this kernel does not know the categories asked for (EINVAL)" },
 	{ EPERM, "PAGEMAP_SCAN is not permitted (EPERM): refused by a sandbox" },
@@ -27,7 +22,7 @@ static const struct why scan_why[] = {
 	{ 0, "PAGEMAP_SCAN does not work here" },
 };
 
-static const char *lookup(const struct why *w, int err)
+const char *fph_why(const struct fph_why *w, int err)
 {
 	while (w->err && w->err != -err)
 		w++;
@@ -65,7 +60,7 @@ static void probe(struct fph_scanner *s)
 	if (s->fd < 0) {
 		s->err = s->fd;
 		s->fd = -1;
-		s->why = lookup(open_why, s->err);
+		s->why = fph_why(open_why, s->err);
 		return;
 	}
 
@@ -77,7 +72,7 @@ static void probe(struct fph_scanner *s)
 	} while (n == -EINTR);
 	if (n < 0) {
 		s->err = n;
-		s->why = lookup(scan_why, n);
+		s->why = fph_why(scan_why, n);
 	}
 }
 

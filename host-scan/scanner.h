@@ -4,6 +4,7 @@
 #define FPH_SCANNER_H
 
 #include <fph/scan.h>
+#include <fph/watch.h>
 
 #include "sys.h"
 
@@ -38,7 +39,17 @@ struct fph_scanner {
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
 };
 
+/* What an errno means, for people; the last row of a table has errno 0 */
+struct fph_why {
+	int err;
+	const char *text;
+};
+
+const char *fph_why(const struct fph_why *table, int err);
+
 int fph_scanner_open_sys(struct fph_scanner **ret, const struct fph_sys *sys);
+
+int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys);
 
 /* The query of a scan: absent pages and the shared zero page */
 void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,

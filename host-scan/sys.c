@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "sys.h"
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 /* Callers of the library may be in the middle of handling an error. */
 static int take_errno(int saved)
@@ -75,6 +82,70 @@ static int sys_file_info(int fd, struct fph_sys_file *ret)
 	return 0;
 }
 
+/*
+ * Asynchronous write protection asks nobody, so that faults in the kernel need
+ * not be handled by this process, and no privilege is needed.
+ */
+static int sys_open_userfaultfd(void)
+{
+	int saved = errno;
+	int fd = syscall(SYS_userfaultfd,
+			 O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+
+	return fd < 0 ? take_errno(saved) : fd;
+}
+
+static int uffd_ioctl(int fd, unsigned long request, void *arg)
+{
+	int saved = errno;
+
+	return ioctl(fd, request, arg) < 0 ? take_errno(saved) : 0;
+}
+
+static int sys_uffd_api(int fd, uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+
+	return uffd_ioctl(fd, UFFDIO_API, &api);
+}
+
+static int sys_uffd_register(int fd, uint64_t start, uint64_t len)
+{
+	struct uffdio_register reg = {
+		.range = { .start = start, .len = len },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return uffd_ioctl(fd, UFFDIO_REGISTER, &reg);
+}
+
+static int sys_uffd_unregister(int fd, uint64_t start, uint64_t len)
+{
+	struct uffdio_range range = { .start = start, .len = len };
+
+	return uffd_ioctl(fd, UFFDIO_UNREGISTER, &range);
+}
+
+static int sys_open_merged(void)
+{
+	int saved = errno;
+	int fd = open("/proc/self/ksm_merging_pages", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? take_errno(saved) : fd;
+}
+
+static int64_t sys_read_number(int fd)
+{
+	int saved = errno;
+	char text[32];
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+
+	if (n < 0)
+		return take_errno(saved);
+	text[n] = '\0';
+	return strtoll(text, NULL, 10);
+}
+
 static uint64_t sys_now_ns(void)
 {
 	struct timespec ts = { 0 };
@@ -100,6 +171,12 @@ const struct fph_sys fph_sys_linux = {
 	.seek = sys_seek,
 	.file_size = sys_file_size,
 	.file_info = sys_file_info,
+	.open_userfaultfd = sys_open_userfaultfd,
+	.uffd_api = sys_uffd_api,
+	.uffd_register = sys_uffd_register,
+	.uffd_unregister = sys_uffd_unregister,
+	.open_merged = sys_open_merged,
+	.read_number = sys_read_number,
 	.now_ns = sys_now_ns,
 	.page_size = sys_page_size,
 	.pid = sys_pid,

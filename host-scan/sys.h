@@ -11,6 +11,9 @@
 
 #include "pagemap-abi.h"
 
+/* Linux 6.7; the header may be older */
+#define FPH_UFFD_FEATURE_WP_ASYNC	(UINT64_C(1) << 15)
+
 /* What a descriptor refers to */
 struct fph_sys_file {
 	bool regular;		/* a regular file, not a device */
@@ -25,6 +28,12 @@ struct fph_sys {
 	int64_t (*seek)(int fd, uint64_t offset, int whence);
 	int (*file_size)(int fd, uint64_t *ret);
 	int (*file_info)(int fd, struct fph_sys_file *ret);
+	int (*open_userfaultfd)(void);
+	int (*uffd_api)(int fd, uint64_t features);
+	int (*uffd_register)(int fd, uint64_t start, uint64_t len);
+	int (*uffd_unregister)(int fd, uint64_t start, uint64_t len);
+	int (*open_merged)(void);	/* /proc/self/ksm_merging_pages */
+	int64_t (*read_number)(int fd);	/* from the start of a text file */
 	uint64_t (*now_ns)(void);	/* CLOCK_MONOTONIC */
 	uint64_t (*page_size)(void);
 	long (*pid)(void);

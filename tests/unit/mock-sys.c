@@ -22,11 +22,13 @@ static void mock_close(int fd)
 	mock.closed++;
 }
 
-static uint64_t categories(char state)
+static uint64_t state_categories(char state)
 {
 	switch (state) {
 	case M_DATA:
 		return FPH_PM_PRESENT;
+	case M_HUGE:
+		return FPH_PM_PRESENT | FPH_PM_HUGE;
 	case M_SWAP:
 		return FPH_PM_SWAPPED;
 	case M_ZERO:
@@ -34,6 +36,14 @@ static uint64_t categories(char state)
 	default:
 		return 0;
 	}
+}
+
+/* What is absent counts as written */
+static uint64_t categories(uint64_t i)
+{
+	uint64_t c = state_categories(mock.pages[i]);
+
+	return mock.marked && mock.marked[i] ? c : c | FPH_PM_WRITTEN;
 }
 
 static bool interesting(const struct fph_pm_scan *arg, uint64_t c)
@@ -57,21 +67,25 @@ static int walk(struct fph_pm_scan *arg)
 	check(last <= mock.npages);
 
 	for (i = first; i < last; i++) {
-		uint64_t c = categories(mock.pages[i]) & arg->return_mask;
+		uint64_t c = categories(i) & arg->return_mask;
 		uint64_t addr = HOST + i * PAGE;
 
 		if (mock.pages[i] == M_NOVMA ||
-		    !interesting(arg, categories(mock.pages[i])))
+		    !interesting(arg, categories(i)))
 			continue;
 		/* the query is right by itself, not by what is made of it */
-		check(mock.pages[i] == M_NONE || mock.pages[i] == M_ZERO);
-		if (n && vec[n - 1].end == addr && vec[n - 1].categories == c) {
+		if (arg->flags)
+			check(mock.pages[i] != M_NONE);
+		else
+			check(mock.pages[i] == M_NONE || mock.pages[i] == M_ZERO);
+		if (n && vec[n - 1].end == addr && vec[n - 1].categories == c)
 			vec[n - 1].end += PAGE;
-			continue;
-		}
-		if ((uint64_t)n == arg->vec_len)
+		else if ((uint64_t)n == arg->vec_len)
 			break;
-		vec[n++] = (struct fph_pm_range){ addr, addr + PAGE, c };
+		else
+			vec[n++] = (struct fph_pm_range){ addr, addr + PAGE, c };
+		if (arg->flags & FPH_PM_SCAN_WP_MATCHING)
+			mock.marked[i] = 1;
 	}
 	arg->walk_end = HOST + i * PAGE;
 	if (mock.stale_walk && i > first + mock.stale_walk)
@@ -83,7 +97,9 @@ static int mock_pagemap_scan(int fd, struct fph_pm_scan *arg)
 {
 	check_int(fd, 1000);
 	check_int(arg->size, sizeof(*arg));
-	check_int(arg->flags, 0);	/* neither write-protect nor async */
+	/* Nothing is marked but what is watched */
+	if (arg->flags)
+		check(arg->flags & FPH_PM_SCAN_CHECK_WPASYNC);
 	check(arg->start < arg->end);
 	check_int(arg->start % PAGE, 0);
 	check_int(arg->end % PAGE, 0);
@@ -107,8 +123,21 @@ static int mock_pagemap_scan(int fd, struct fph_pm_scan *arg)
 		return -EINTR;
 	if (mock.fail_at == mock.calls)
 		return mock.fail_with;
+	if (arg->flags && !mock.registered)
+		return -EPERM;
 	if (mock.too_many)
 		return arg->vec_len + 1;
+	if (mock.disorder) {
+		struct fph_pm_range *vec = (struct fph_pm_range *)(uintptr_t)arg->vec;
+
+		vec[0] = (struct fph_pm_range){ arg->start - PAGE, arg->end, 0 };
+		arg->walk_end = arg->end;
+		return 1;
+	}
+	if (mock.too_far) {
+		arg->walk_end = arg->end + PAGE;
+		return 0;
+	}
 	if (mock.stuck) {
 		arg->walk_end = arg->start;
 		return 0;
@@ -159,6 +188,57 @@ static int mock_file_info(int fd, struct fph_sys_file *ret)
 	return 0;
 }
 
+static int mock_open_userfaultfd(void)
+{
+	if (mock.uffd_open_error)
+		return mock.uffd_open_error;
+	mock.opened++;
+	return 1000;
+}
+
+static int mock_uffd_api(int fd, uint64_t features)
+{
+	check_int(fd, 1000);
+	check_int(features, UINT64_C(1) << 15);
+	return mock.uffd_api_error;
+}
+
+static int mock_uffd_register(int fd, uint64_t start, uint64_t len)
+{
+	check_int(fd, 1000);
+	check_int(start, HOST);
+	check_int(len, mock.npages * PAGE);
+	if (mock.uffd_register_error)
+		return mock.uffd_register_error;
+	mock.registered = true;
+	return 0;
+}
+
+static int mock_uffd_unregister(int fd, uint64_t start, uint64_t len)
+{
+	check_int(fd, 1000);
+	check_int(start, HOST + mock.unregistered);
+	check(len > 0 && mock.unregistered + len <= mock.npages * PAGE);
+	mock.unregistered += len;
+	if (len > mock.widest_unregister)
+		mock.widest_unregister = len;
+	return mock.uffd_unregister_error;
+}
+
+static int mock_open_merged(void)
+{
+	if (mock.merged < 0)
+		return mock.merged;
+	mock.opened++;
+	return 1000;
+}
+
+static int64_t mock_read_number(int fd)
+{
+	check_int(fd, 1000);
+	return mock.merged;
+}
+
 static uint64_t mock_now_ns(void)
 {
 	return mock.clock += 1000;
@@ -181,6 +261,12 @@ const struct fph_sys mock_sys = {
 	.seek = mock_seek,
 	.file_size = mock_file_size,
 	.file_info = mock_file_info,
+	.open_userfaultfd = mock_open_userfaultfd,
+	.uffd_api = mock_uffd_api,
+	.uffd_register = mock_uffd_register,
+	.uffd_unregister = mock_uffd_unregister,
+	.open_merged = mock_open_merged,
+	.read_number = mock_read_number,
 	.now_ns = mock_now_ns,
 	.page_size = mock_page_size,
 	.pid = mock_pid,
@@ -209,6 +295,7 @@ void mock_free(void)
 {
 	free(mock.pages);
 	free(mock.file);
+	free(mock.marked);
 	memset(&mock, 0, sizeof(mock));
 }
 
@@ -217,6 +304,9 @@ void mock_memory(const char *pattern, uint64_t npages)
 	free(mock.pages);
 	mock.pages = fill(pattern, npages);
 	mock.npages = npages;
+	free(mock.marked);
+	mock.marked = calloc(1, npages);
+	check(mock.marked != NULL);
 }
 
 void mock_file(const char *pattern, uint64_t npages)

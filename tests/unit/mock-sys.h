@@ -20,6 +20,7 @@ enum {
 	M_NOVMA = 'x',
 	M_NONE = 'o',
 	M_ZERO = 'z',
+	M_HUGE = 'h',	/* present, part of a huge page */
 };
 
 struct mock {
@@ -37,6 +38,15 @@ struct mock {
 	uint64_t magic;
 	int info_error;
 
+	/* userfaultfd */
+	char *marked;		/* per page: write-protected */
+	bool registered;
+	int uffd_open_error;
+	int uffd_api_error;
+	int uffd_register_error;
+	int uffd_unregister_error;
+	int64_t merged;		/* pages that KSM merged, or negative errno */
+
 	long pid;
 
 	/* misbehaviour of the scan calls after the probe, counted from 1 */
@@ -47,6 +57,8 @@ struct mock {
 	uint64_t stale_walk;	/* pages by which walk_end is too low */
 	bool stuck;		/* no progress, no ranges */
 	bool too_many;		/* more ranges than there is room for */
+	bool disorder;		/* a range in front of what was asked for */
+	bool too_far;		/* walk_end behind what was asked for */
 	uint64_t shrink_to;	/* bytes the file has from fail_at on */
 
 	/* what happened */
@@ -56,6 +68,8 @@ struct mock {
 	bool probed;
 	uint64_t widest;	/* bytes asked for in one ioctl */
 	uint64_t clock;
+	uint64_t unregistered;	/* bytes */
+	uint64_t widest_unregister;
 };
 
 extern struct mock mock;
