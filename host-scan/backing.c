@@ -22,7 +22,10 @@ static const char *const backing_names[] = {
 static const char *const method_names[] = {
 	[FPH_METHOD_NONE] = "none",
 	[FPH_METHOD_PAGEMAP_SCAN] = "pagemap-scan",
+	[FPH_METHOD_PAGEMAP] = "pagemap",
 	[FPH_METHOD_SEEK] = "seek",
+	[FPH_METHOD_PAGEMAP_SCAN_SEEK] = "pagemap-scan+seek",
+	[FPH_METHOD_PAGEMAP_SEEK] = "pagemap+seek",
 };
 
 _Static_assert(sizeof(backing_names) / sizeof(backing_names[0]) == FPH_BACKING_MAX,
@@ -49,18 +52,22 @@ const char *fph_method_name(enum fph_method method)
  * here. Flags this library does not know yet mean something, so they forbid.
  */
 #define KNOWN_FLAGS		((FPH_REGION_GUEST_MEMFD << 1) - 1)
-#define FACT_BIG_PAGE		(1u << 28)	/* backing page > host page */
-#define FACT_UNKNOWN_FLAGS	(1u << 29)
-#define FACT_NO_SCAN		(1u << 30)	/* PAGEMAP_SCAN does not work */
-#define FACT_BAD_FD		(1u << 31)	/* fstat() or fstatfs() failed */
+#define FACT_BIG_PAGE		(1u << 26)	/* backing page > host page */
+#define FACT_UNKNOWN_FLAGS	(1u << 27)
+#define FACT_BAD_FD		(1u << 28)	/* fstat() or fstatfs() failed */
+#define FACT_NO_TABLES		(1u << 29)	/* page tables cannot be read */
+#define FACT_NO_SEEK		(1u << 30)	/* lseek() may lie */
+#define FACT_ENTRIES		(1u << 31)	/* FPH_SCANNER_PAGEMAP is in use */
 
 #define ANY	FPH_BACKING_MAX
 
-static const char WHY_NO_SCAN[] = "PAGEMAP_SCAN does not work here";
+/* Stand for what the scanner says */
+static const char WHY_NO_TABLES[] = "page tables cannot be read";
+static const char WHY_NO_SEEK[] = "lseek() cannot be relied upon";
 
 /*
  * The decision: the first row whose backing and fact are the region's. A row
- * without a fact always matches. Only the last rows find anything, and what
+ * without a fact always matches. Only the rows at the end find anything, and what
  * no row allows finds nothing.
  */
 static const struct {
@@ -87,7 +94,9 @@ static const struct {
 	  "resizable memory: not all of it is in use" },
 
 	/* A migration of hugetlb pages clears entries for a while, page table
-	 * sharing takes 1 GiB of them away, and lseek() always says data. */
+	 * sharing takes 1 GiB of them away, and lseek() always says data. Even
+	 * as many entries as the file has pages prove nothing while the guest
+	 * runs: one page may come and another go between the two counts. */
 	{ FPH_BACKING_HUGETLB, 0, FPH_METHOD_NONE,
 	  "hugetlb pages: absence in page tables proves nothing" },
 
@@ -106,19 +115,17 @@ static const struct {
 	{ FPH_BACKING_ANON_SHARED, 0, FPH_METHOD_NONE,
 	  "shared anonymous memory without a descriptor: absence in page tables proves nothing" },
 
-	/* An absent entry hides content of the file, a hole in the file hides
-	 * private copies: sound only where both agree, which is not done. */
-	{ FPH_BACKING_SHMEM_PRIVATE, 0, FPH_METHOD_NONE,
-	  "a private mapping of a memfd or tmpfs file: content may be in the file or in private copies" },
+	{ ANY, FACT_NO_TABLES, FPH_METHOD_NONE, WHY_NO_TABLES },
 
-	/* Before Linux 6.4 lseek() could call live data a hole while shmem huge
-	 * pages were collapsed ("mm/khugepaged: maintain page cache uptodate
-	 * flag" ended that). PAGEMAP_SCAN came with 6.7, so a probe that found
-	 * it spares comparing versions, which distributions make meaningless. */
-	{ ANY, FACT_NO_SCAN, FPH_METHOD_NONE, WHY_NO_SCAN },
-
+	/* Transparent huge pages, KSM, swap, mlock and markers of userfaultfd all
+	 * leave something in the page table, so that nothing means nothing. */
+	{ FPH_BACKING_ANON, FACT_ENTRIES, FPH_METHOD_PAGEMAP, NULL },
 	{ FPH_BACKING_ANON, 0, FPH_METHOD_PAGEMAP_SCAN, NULL },
+
+	{ ANY, FACT_NO_SEEK, FPH_METHOD_NONE, WHY_NO_SEEK },
 	{ FPH_BACKING_SHMEM, 0, FPH_METHOD_SEEK, NULL },
+	{ FPH_BACKING_SHMEM_PRIVATE, FACT_ENTRIES, FPH_METHOD_PAGEMAP_SEEK, NULL },
+	{ FPH_BACKING_SHMEM_PRIVATE, 0, FPH_METHOD_PAGEMAP_SCAN_SEEK, NULL },
 
 	{ ANY, 0, FPH_METHOD_NONE, "unknown kind of memory" },
 };
@@ -207,7 +214,7 @@ int fph_region_check(const struct fph_scanner *s, const struct fph_region *r)
 int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 			struct fph_verdict *ret)
 {
-	const char *no_scan = NULL;
+	const char *no_tables = NULL;
 	enum fph_backing backing;
 	uint32_t facts;
 	size_t i = 0;
@@ -219,8 +226,12 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 
 	facts = find_facts(r);
 	backing = find_backing(s, r, &facts);
-	if (fph_scanner_error(s, &no_scan) < 0)
-		facts |= FACT_NO_SCAN;
+	if (fph_scanner_error(s, &no_tables) < 0)
+		facts |= FACT_NO_TABLES;
+	if (s->no_seek)
+		facts |= FACT_NO_SEEK;
+	if (s->kind == FPH_SCANNER_PAGEMAP)
+		facts |= FACT_ENTRIES;
 
 	/* The last row matches everything */
 	while ((table[i].backing != ANY && table[i].backing != backing) ||
@@ -229,6 +240,10 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 
 	ret->backing = backing;
 	ret->method = table[i].method;
-	ret->why = table[i].why == WHY_NO_SCAN ? no_scan : table[i].why;
+	ret->why = table[i].why;
+	if (ret->why == WHY_NO_TABLES)
+		ret->why = no_tables;
+	else if (ret->why == WHY_NO_SEEK)
+		ret->why = s->no_seek;
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The ABI of the PAGEMAP_SCAN ioctl, Linux 6.7 and newer.
+ * The ABI of /proc/PID/pagemap: its entries, and the PAGEMAP_SCAN ioctl of
+ * Linux 6.7 and newer.
  *
  * Declared here because the headers of older distributions do not have it
  * and those of newer ones would clash; hence names of our own.
@@ -12,14 +13,25 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
-/* Flags of a scan */
+/* An entry of 64 bits per page, Linux 3.5 and newer for FILE */
+#define FPH_PAGEMAP_PRESENT	(UINT64_C(1) << 63)
+#define FPH_PAGEMAP_SWAPPED	(UINT64_C(1) << 62)
+#define FPH_PAGEMAP_FILE	(UINT64_C(1) << 61)	/* or shared memory */
+#define FPH_PAGEMAP_PFN		((UINT64_C(1) << 55) - 1)	/* if PRESENT; 0
+							 * without CAP_SYS_ADMIN */
+
+/* Of an entry of /proc/kpageflags */
+#define FPH_KPAGEFLAGS_ZERO	(UINT64_C(1) << 24)
+
+/* Flags of PAGEMAP_SCAN */
 #define FPH_PM_SCAN_WP_MATCHING	(UINT64_C(1) << 0)	/* write-protect what is
 							 * reported, page by page */
 #define FPH_PM_SCAN_CHECK_WPASYNC (UINT64_C(1) << 1)	/* EPERM where userfaultfd
 							 * does not track writes */
 
-/* Categories of a page that the scan asks for */
+/* Categories of a page that PAGEMAP_SCAN can be asked for */
 #define FPH_PM_WRITTEN	(UINT64_C(1) << 1)	/* not write-protected by userfaultfd */
+#define FPH_PM_FILE	(UINT64_C(1) << 2)	/* of a file or shared memory */
 #define FPH_PM_PRESENT	(UINT64_C(1) << 3)	/* a page is mapped */
 #define FPH_PM_SWAPPED	(UINT64_C(1) << 4)	/* not mapped, not nothing: swap,
 						 * migration, markers ... */

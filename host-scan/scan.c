@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-#include "scanner.h"
+#include "table.h"
 
 /* One call of fph_scan_region(); offsets are bytes relative to r->host */
 struct scan {
@@ -23,6 +23,9 @@ struct scan {
 	/* SEEK only: holes of the current batch */
 	uint64_t batch_holes;
 	uint64_t batch_bytes;
+	bool given_up;
+
+	struct fph_pace pace;
 };
 
 static int flush(struct scan *c)
@@ -64,16 +67,6 @@ static int emit(struct scan *c, uint64_t start, uint64_t end,
 	return 0;
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
 /* What the categories of a reported page promise; false if nothing */
 static bool reason_of(uint64_t categories, enum fph_reason *why)
 {
@@ -90,67 +83,8 @@ static bool reason_of(uint64_t categories, enum fph_reason *why)
 	}
 }
 
-static int pm_window(struct scan *c)
-{
-	uint64_t base = (uintptr_t)c->r->host;
-	uint64_t limit = min_u64(c->end, c->pos + FPH_SCAN_WINDOW);
-	uint64_t seen = c->pos;
-	struct fph_pm_scan arg;
-	int n, err;
-
-	fph_pm_query(&arg, base + c->pos, base + limit, c->s->vec,
-		     FPH_SCAN_VEC_LEN);
-	c->stats->calls++;
-	n = c->s->sys->pagemap_scan(c->s->fd, &arg);
-	if (n == -EINTR)
-		return 0;
-	if (n < 0)
-		return n;
-	if (n > FPH_SCAN_VEC_LEN)
-		return -EIO;
-
-	for (int i = 0; i < n; i++) {
-		const struct fph_pm_range *v = &c->s->vec[i];
-		enum fph_reason why;
-		uint64_t start, end;
-
-		if (v->start < base || v->end < base)
-			continue;
-		start = max_u64(v->start - base, seen);
-		end = min_u64(v->end - base, limit);
-		if (start >= end)
-			continue;
-		seen = end;
-		if (!reason_of(v->categories, &why))
-			continue;
-		err = emit(c, start, end, why);
-		if (err < 0)
-			return err;
-	}
-
-	/* walk_end may be stale: what was reported was walked as well */
-	if (arg.walk_end > base)
-		seen = max_u64(seen, min_u64(arg.walk_end - base, limit));
-	seen &= ~(c->s->page_size - 1);
-	if (seen <= c->pos)
-		return -EIO;	/* neither ranges nor progress: it would never end */
-	c->pos = seen;
-	return 0;
-}
-
-static int pm_scan(struct scan *c)
-{
-	while (c->pos < c->end) {
-		int err = pm_window(c);
-
-		if (err < 0)
-			return err;
-	}
-	return 0;
-}
-
 /* Nothing behind the end of the file is memory: touching it is SIGBUS */
-static int clamp_to_file(struct scan *c)
+static int clamp_to_file(struct scan *c, uint64_t *end)
 {
 	uint64_t size;
 	int err;
@@ -160,23 +94,24 @@ static int clamp_to_file(struct scan *c)
 	if (err < 0)
 		return err;
 	size = size > c->r->fd_offset ? size - c->r->fd_offset : 0;
-	c->end = min_u64(c->end, size & ~(c->s->page_size - 1));
+	*end = min_u64(*end, size & ~(c->s->page_size - 1));
 	return 0;
 }
 
-/* Offset of the next data or hole at or after c->pos, clamped to c->end */
-static int seek_next(struct scan *c, int whence, uint64_t *ret)
+/* Offset of the next data or hole at or after @from, clamped to @end */
+static int seek_next(struct scan *c, uint64_t from, int whence, uint64_t end,
+		     uint64_t *ret)
 {
-	uint64_t from = c->r->fd_offset + c->pos;
 	int64_t to;
 
 	c->stats->calls++;
+	from += c->r->fd_offset;
 	to = c->s->sys->seek(c->r->fd, from, whence);
 	if (to < 0)
 		return (int)to;
 	if ((uint64_t)to < from)
 		return -EIO;
-	*ret = min_u64(to - c->r->fd_offset, c->end);
+	*ret = min_u64(to - c->r->fd_offset, end);
 	return 0;
 }
 
@@ -195,22 +130,24 @@ static bool not_worth_it(struct scan *c, uint64_t hole)
 	return poor;
 }
 
-static int seek_scan(struct scan *c)
+/* Emit the holes in [*pos, end); *pos is how far that came */
+static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 {
-	int err = clamp_to_file(c);
+	int err = clamp_to_file(c, &end);
 
 	if (err < 0)
 		return err;
 
-	while (c->pos < c->end) {
-		uint64_t hole = c->pos;
+	while (*pos < end) {
+		uint64_t hole = *pos;
 		uint64_t data = hole;
 
-		err = seek_next(c, SEEK_DATA, &data);
+		fph_pace(&c->pace);
+		err = seek_next(c, *pos, SEEK_DATA, end, &data);
 		if (err == -ENXIO) {
 			/* No data up to the end of the file, wherever that is now */
-			err = clamp_to_file(c);
-			data = c->end;
+			err = clamp_to_file(c, &end);
+			data = end;
 		}
 		if (err < 0)
 			return err;
@@ -219,46 +156,110 @@ static int seek_scan(struct scan *c)
 			err = emit(c, hole, data, FPH_UNMAPPED);
 			if (err < 0)
 				return err;
-			c->pos = data;
+			*pos = data;
 			if (not_worth_it(c, data - hole)) {
 				c->stats->given_up++;
-				break;
+				c->given_up = true;
+				return 0;
 			}
 		}
-		if (c->pos >= c->end)
+		if (*pos >= end)
 			break;
 
-		err = seek_next(c, SEEK_HOLE, &hole);
+		err = seek_next(c, *pos, SEEK_HOLE, end, &hole);
 		if (err == -ENXIO)
 			break;		/* the file shrank: nothing is left */
 		if (err < 0)
 			return err;
 		/* Punched meanwhile? Then leave that page: it has to end somewhere */
-		c->pos = max_u64(hole, c->pos + c->s->page_size);
+		*pos = max_u64(hole, *pos + c->s->page_size);
 	}
 	return 0;
 }
 
+static int run_of_anon(void *opaque, uint64_t start, uint64_t end,
+		       uint64_t categories)
+{
+	enum fph_reason why;
+
+	return reason_of(categories, &why) ? emit(opaque, start, end, why) : 0;
+}
+
+/*
+ * A private mapping of a file: an absent entry hides content of the file, a
+ * hole in the file hides private copies. Zero is only where both agree.
+ */
+static int run_of_copies(void *opaque, uint64_t start, uint64_t end,
+			 uint64_t categories)
+{
+	struct scan *c = opaque;
+	enum fph_reason why;
+
+	if (c->given_up || !reason_of(categories, &why) || why != FPH_UNMAPPED)
+		return 0;
+	return seek_holes(c, &start, end);
+}
+
+static int scan_tables(struct scan *c, fph_run_fn run)
+{
+	struct fph_window w = {
+		.s = c->s,
+		.base = (uintptr_t)c->r->host,
+		.pos = c->pos,
+		.end = c->end,
+		.run = run,
+		.opaque = c,
+	};
+	int err = 0;
+
+	while (!err && w.pos < w.end && !c->given_up) {
+		fph_pace(&c->pace);
+		c->stats->calls++;
+		err = fph_window_next(&w);
+	}
+	c->pos = w.pos;
+	return err;
+}
+
 static int run(struct scan *c, enum fph_method method)
 {
-	int err = method == FPH_METHOD_SEEK ? seek_scan(c) : pm_scan(c);
-	int flushed;
+	int err, flushed;
 
+	switch (method) {
+	case FPH_METHOD_SEEK:
+		err = seek_holes(c, &c->pos, c->end);
+		break;
+	case FPH_METHOD_PAGEMAP_SCAN_SEEK:
+	case FPH_METHOD_PAGEMAP_SEEK:
+		err = scan_tables(c, run_of_copies);
+		break;
+	default:
+		err = scan_tables(c, run_of_anon);
+		break;
+	}
 	/* What was found before an error is still true */
 	flushed = flush(c);
 	return err < 0 ? err : flushed;
 }
 
 /* Only what fph_region_classify() may have decided for such a region */
-static bool method_fits(const struct fph_region *r, enum fph_method method)
+static bool method_fits(const struct fph_scanner *s, const struct fph_region *r,
+			enum fph_method method)
 {
 	bool shared = r->flags & FPH_REGION_SHARED;
+	bool by_entries = s->kind == FPH_SCANNER_PAGEMAP;
 
 	switch (method) {
 	case FPH_METHOD_PAGEMAP_SCAN:
-		return r->fd < 0 && !shared;
+	case FPH_METHOD_PAGEMAP:
+		return r->fd < 0 && !shared &&
+		       by_entries == (method == FPH_METHOD_PAGEMAP);
 	case FPH_METHOD_SEEK:
-		return r->fd >= 0 && shared;
+		return r->fd >= 0 && shared && !s->no_seek;
+	case FPH_METHOD_PAGEMAP_SCAN_SEEK:
+	case FPH_METHOD_PAGEMAP_SEEK:
+		return r->fd >= 0 && !shared && !s->no_seek &&
+		       by_entries == (method == FPH_METHOD_PAGEMAP_SEEK);
 	default:
 		return false;
 	}
@@ -280,23 +281,19 @@ int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 	err = fph_region_check(s, r);
 	if (err < 0)
 		return err;
-	if (!method_fits(r, method))
-		return -EINVAL;
 	err = fph_scanner_error(s, &why);
 	if (err < 0)
 		return err;
+	if (!method_fits(s, r, method))
+		return -EINVAL;
 
-	if (start >= r->used)
+	if (!fph_clamp(s, r, start, len, &c.start, &c.end))
 		return 0;
 	c.stats = stats ? stats : &unused;
-	c.end = len > r->used - start ? r->used : start + len;
-	c.end &= ~(s->page_size - 1);
-	c.start = start + (-start & (s->page_size - 1));
 	c.pos = c.pend_start = c.pend_end = c.start;
-	if (c.start >= c.end)
-		return 0;
 
 	t0 = s->sys->now_ns();
+	fph_pace_begin(&c.pace, s);
 	err = run(&c, method);
 	c.stats->ns += s->sys->now_ns() - t0;
 	c.stats->scanned += c.pos - c.start;

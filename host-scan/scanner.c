@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "scanner.h"
+#include "table.h"
 
 static const struct fph_why open_why[] = {
 	{ EACCES, "no permission to open /proc/self/pagemap (EACCES): a process that changed its user must open it before" },
@@ -11,6 +11,14 @@ static const struct fph_why open_why[] = {
 	{ EMFILE, "cannot open /proc/self/pagemap (EMFILE): too many open files in this process" },
 	{ ENFILE, "cannot open /proc/self/pagemap (ENFILE): too many open files in the system" },
 	{ 0, "cannot open /proc/self/pagemap" },
+};
+
+static const struct fph_why open_other_why[] = {
+	{ EACCES, "no permission to look at the page tables of the process (EACCES): it belongs to another user or gained privileges, which takes CAP_SYS_PTRACE" },
+	{ EPERM, "not permitted to look at the page tables of the process (EPERM): refused by a security module or a sandbox" },
+	{ ENOENT, "no page tables to look at (ENOENT): no such process, /proc is not mounted here, or the kernel lacks CONFIG_PROC_PAGE_MONITOR" },
+	{ ESRCH, "the process has ended (ESRCH)" },
+	{ 0, "cannot open /proc/PID/pagemap" },
 };
 
 static const struct fph_why scan_why[] = {
@@ -29,70 +37,145 @@ const char *fph_why(const struct fph_why *w, int err)
 	return w->text;
 }
 
-void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
-		  struct fph_pm_range *vec, uint64_t vec_len)
+static const char *const kind_names[] = {
+	[FPH_SCANNER_AUTO] = "auto",
+	[FPH_SCANNER_PAGEMAP_SCAN] = "pagemap-scan",
+	[FPH_SCANNER_PAGEMAP] = "pagemap",
+	[FPH_SCANNER_OFF] = "off",
+};
+
+_Static_assert(sizeof(kind_names) / sizeof(kind_names[0]) == FPH_SCANNER_MAX,
+	       "each scanner has a name");
+
+const char *fph_scanner_kind_name(enum fph_scanner_kind kind)
 {
-	/*
-	 * One query for both kinds: not swapped, and (not present or the zero
-	 * page). Absence is asked for positively; addresses without a mapping
-	 * are in no category and are never reported.
-	 */
-	*arg = (struct fph_pm_scan){
-		.size = sizeof(*arg),
-		.start = start,
-		.end = end,
-		.vec = (uintptr_t)vec,
-		.vec_len = vec_len,
-		.category_inverted = FPH_PM_PRESENT | FPH_PM_SWAPPED,
-		.category_mask = FPH_PM_SWAPPED,
-		.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_PFNZERO,
-		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_PFNZERO,
-	};
+	if ((unsigned int)kind >= FPH_SCANNER_MAX)
+		return "unknown";
+	return kind_names[kind];
 }
 
-static void probe(struct fph_scanner *s)
+static int set_error(struct fph_scanner *s, int err, const char *why)
+{
+	s->err = err;
+	s->why = why;
+	s->kind = FPH_SCANNER_OFF;
+	return err;
+}
+
+/* 0 if PAGEMAP_SCAN works */
+static int probe_scan(struct fph_scanner *s)
 {
 	uintptr_t page = (uintptr_t)s & ~(uintptr_t)(s->page_size - 1);
 	struct fph_pm_scan arg;
 	int n;
 
-	s->fd = s->sys->open_pagemap();
-	if (s->fd < 0) {
-		s->err = s->fd;
-		s->fd = -1;
-		s->why = fph_why(open_why, s->err);
-		return;
-	}
-
 	/* The very query of the scan, so that nothing it needs is left to luck */
 	do {
-		fph_pm_query(&arg, page, page + s->page_size, s->vec,
+		fph_pm_query(&arg, page, page + s->page_size, false, s->vec,
 			     FPH_SCAN_VEC_LEN);
 		n = s->sys->pagemap_scan(s->fd, &arg);
 	} while (n == -EINTR);
-	if (n < 0) {
-		s->err = n;
-		s->why = fph_why(scan_why, n);
-	}
+	return n < 0 ? n : 0;
 }
 
-int fph_scanner_open_sys(struct fph_scanner **ret, const struct fph_sys *sys)
+static int use_entries(struct fph_scanner *s)
 {
-	struct fph_scanner *s = calloc(1, sizeof(*s));
+	s->entries = calloc(FPH_READ_ENTRIES, sizeof(*s->entries));
+	if (!s->entries)
+		return -ENOMEM;
+	s->kind = FPH_SCANNER_PAGEMAP;
+	s->zero_pfn = s->sys->zero_pfn();
+	return 0;
+}
 
+/*
+ * Before Linux 6.4 lseek() could call live data a hole while shmem huge pages
+ * were collapsed ("mm/khugepaged: maintain page cache uptodate flag" ended
+ * that). PAGEMAP_SCAN came with 6.7, so a probe that found it spares comparing
+ * versions, which distributions make meaningless.
+ */
+static int probe(struct fph_scanner *s, enum fph_scanner_kind wanted)
+{
+	int err;
+
+	if (wanted == FPH_SCANNER_OFF) {
+		set_error(s, -EOPNOTSUPP, "the host is not asked: scanner=off");
+		return 0;
+	}
+	s->fd = s->sys->open_pagemap(s->pid_of);
+	if (s->fd < 0) {
+		set_error(s, s->fd, fph_why(s->pid_of ? open_other_why : open_why, s->fd));
+		s->fd = -1;
+		return 0;
+	}
+	err = probe_scan(s);
+	if (err < 0)
+		s->no_seek = fph_why(scan_why, err);
+	if (wanted == FPH_SCANNER_PAGEMAP || (wanted == FPH_SCANNER_AUTO && err < 0))
+		return use_entries(s);
+	s->kind = FPH_SCANNER_PAGEMAP_SCAN;
+	if (err < 0)
+		set_error(s, err, s->no_seek);
+	return 0;
+}
+
+static bool known_opts(const struct fph_scanner_opts *opts)
+{
+	const unsigned char *p = (const unsigned char *)opts;
+
+	if (opts->sz < sizeof(*opts) || (unsigned int)opts->kind >= FPH_SCANNER_MAX ||
+	    opts->pid < 0 || opts->cpu_percent > 100)
+		return false;
+	for (size_t i = sizeof(*opts); i < opts->sz; i++)
+		if (p[i])
+			return false;
+	return true;
+}
+
+int fph_scanner_open_sys(struct fph_scanner **ret,
+			 const struct fph_scanner_opts *opts,
+			 const struct fph_sys *sys)
+{
+	static const struct fph_scanner_opts defaults = { .sz = sizeof(defaults) };
+	struct fph_scanner *s;
+	int err;
+
+	if (!opts)
+		opts = &defaults;
+	if (!known_opts(opts))
+		return -EINVAL;
+	s = calloc(1, sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	s->sys = sys;
+	s->fd = -1;
 	s->page_size = sys->page_size();
 	s->pid = sys->pid();
-	probe(s);
+	s->pid_of = opts->pid == s->pid ? 0 : opts->pid;
+	s->cpu_percent = opts->cpu_percent % 100;
+	err = probe(s, opts->kind);
+	if (err < 0) {
+		fph_scanner_close(s);
+		return err;
+	}
 	*ret = s;
 	return 0;
 }
 
 int fph_scanner_open(struct fph_scanner **ret)
 {
-	return fph_scanner_open_sys(ret, &fph_sys_linux);
+	return fph_scanner_open_sys(ret, NULL, &fph_sys_linux);
+}
+
+int fph_scanner_open_with(struct fph_scanner **ret,
+			  const struct fph_scanner_opts *opts)
+{
+	return fph_scanner_open_sys(ret, opts, &fph_sys_linux);
+}
+
+enum fph_scanner_kind fph_scanner_get_kind(const struct fph_scanner *s)
+{
+	return s->kind;
 }
 
 void fph_scanner_close(struct fph_scanner *s)
@@ -103,6 +186,7 @@ void fph_scanner_close(struct fph_scanner *s)
 		return;
 	if (s->fd >= 0)
 		s->sys->close(s->fd);
+	free(s->entries);
 	free(s);
 	errno = saved;
 }
@@ -114,7 +198,7 @@ int fph_scanner_error(const struct fph_scanner *s, const char **why)
 		return s->err;
 	}
 	/* After fork() the descriptor still shows the memory of the parent */
-	if (s->sys->pid() != s->pid) {
+	if (!s->pid_of && s->sys->pid() != s->pid) {
 		*why = "the scanner was opened by another process and shows that one's memory";
 		return -ESRCH;
 	}

@@ -22,6 +22,12 @@
 #define FPH_SCAN_WINDOW		(UINT64_C(64) << 20)
 
 /*
+ * Entries read at once, 16 MiB of memory: they stay in the CPU's cache, and
+ * more of them are not faster. The kernel takes mmap_lock per 2 MiB anyway.
+ */
+#define FPH_READ_ENTRIES	4096
+
+/*
  * A hole costs two system calls where pages alternate, which is more than the
  * page is worth. Looked at per batch of holes, so that a large hole at the
  * start does not pay for a thousand short ones.
@@ -29,13 +35,22 @@
 #define FPH_SEEK_BATCH		512
 #define FPH_SEEK_MIN_PAGES	4
 
+/* With a limit of CPU time: least work between two sleeps */
+#define FPH_PACE_NS		UINT64_C(1000000)
+
 struct fph_scanner {
 	const struct fph_sys *sys;
+	enum fph_scanner_kind kind;	/* never AUTO; OFF if @err */
 	uint64_t page_size;
-	long pid;		/* the pagemap is that of this process */
-	int fd;			/* /proc/self/pagemap, or -1 */
+	long pid;		/* this process; another one is refused */
+	long pid_of;		/* the pagemap's process if it is not @pid, or 0 */
+	int fd;			/* /proc/PID/pagemap, or -1 */
 	int err;		/* of the probe: 0 or negative errno */
 	const char *why;	/* the same for people, NULL if err is 0 */
+	const char *no_seek;	/* why SEEK may lie, or NULL */
+	uint64_t zero_pfn;	/* if entries are read; 0: unknown */
+	uint64_t *entries;	/* [FPH_READ_ENTRIES], the same */
+	uint32_t cpu_percent;	/* 0: no limit */
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
 };
 
@@ -47,13 +62,11 @@ struct fph_why {
 
 const char *fph_why(const struct fph_why *table, int err);
 
-int fph_scanner_open_sys(struct fph_scanner **ret, const struct fph_sys *sys);
+int fph_scanner_open_sys(struct fph_scanner **ret,
+			 const struct fph_scanner_opts *opts,
+			 const struct fph_sys *sys);
 
 int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys);
-
-/* The query of a scan: absent pages and the shared zero page */
-void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
-		  struct fph_pm_range *vec, uint64_t vec_len);
 
 /* -EINVAL if @r contradicts itself */
 int fph_region_check(const struct fph_scanner *s, const struct fph_region *r);

@@ -7,7 +7,9 @@
 #define FPH_SYS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "pagemap-abi.h"
 
@@ -22,9 +24,20 @@ struct fph_sys_file {
 
 /* Functions return a negative errno on failure and do not touch errno. */
 struct fph_sys {
-	int (*open_pagemap)(void);
+	int (*open_pagemap)(long pid);	/* 0: this process */
 	void (*close)(int fd);
 	int (*pagemap_scan)(int fd, struct fph_pm_scan *arg);
+	/* Entries read, 0 if the process has ended */
+	int64_t (*pagemap_read)(int fd, uint64_t first, uint64_t *entries,
+				size_t n);
+	/* A PFN that is the zero page for certain, or 0 */
+	uint64_t (*zero_pfn)(void);
+	/* Are all of these addresses of this process mapped? */
+	bool (*is_mapped)(uint64_t start, uint64_t len);
+	/* Bytes read, from the first on. @fd < 0: addresses of process @pid,
+	 * 0 being this one; else offsets in the file, and one element. */
+	int64_t (*read_memory)(long pid, int fd, const struct iovec *v,
+			       size_t n, void *buf);
 	int64_t (*seek)(int fd, uint64_t offset, int whence);
 	int (*file_size)(int fd, uint64_t *ret);
 	int (*file_info)(int fd, struct fph_sys_file *ret);
@@ -35,6 +48,7 @@ struct fph_sys {
 	int (*open_merged)(void);	/* /proc/self/ksm_merging_pages */
 	int64_t (*read_number)(int fd);	/* from the start of a text file */
 	uint64_t (*now_ns)(void);	/* CLOCK_MONOTONIC */
+	void (*sleep_ns)(uint64_t ns);
 	uint64_t (*page_size)(void);
 	long (*pid)(void);
 };

@@ -65,13 +65,17 @@ static void probe(struct fph_watch *w)
 
 int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys)
 {
+	static const struct fph_scanner_opts opts = {
+		.sz = sizeof(opts),
+		.kind = FPH_SCANNER_PAGEMAP_SCAN,
+	};
 	struct fph_watch *w = calloc(1, sizeof(*w));
 
 	if (!w)
 		return -ENOMEM;
 	w->sys = sys;
 	w->uffd = -1;
-	if (fph_scanner_open_sys(&w->scanner, sys) < 0) {
+	if (fph_scanner_open_sys(&w->scanner, &opts, sys) < 0) {
 		free(w);
 		return -ENOMEM;
 	}

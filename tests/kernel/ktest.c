@@ -13,32 +13,42 @@
 #include <linux/magic.h>
 
 #include "ktest.h"
+#include "scanner.h"
 
 struct fph_scanner *scanner;
 size_t page;
+bool sees_zero_page;
 
 static int pagemap = -1;
 
 const char *kind_name(enum kind kind)
 {
-	static const char *const names[] = { "anon", "memfd", "tmpfs" };
+	static const char *const names[] = { "anon", "memfd", "tmpfs", "private memfd" };
 
 	return names[kind];
 }
 
-void ktest_init(void)
+void ktest_init(int argc, char **argv)
 {
+	struct fph_scanner_opts opts = { .sz = sizeof(opts) };
 	const char *why;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	page = sysconf(_SC_PAGESIZE);
-	if (fph_scanner_open(&scanner) < 0)
+	while (argc > 1 && strcmp(argv[1], fph_scanner_kind_name(opts.kind)) != 0)
+		if (++opts.kind == FPH_SCANNER_MAX)
+			exit(EXIT_FAILURE);
+	if (fph_scanner_open_with(&scanner, &opts) < 0)
 		abort();
 	if (fph_scanner_error(scanner, &why) < 0)
 		fph_test_skip_all("%s", why);
 	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (pagemap < 0)
 		fph_test_skip_all("/proc/self/pagemap: %s", strerror(errno));
+	sees_zero_page = fph_scanner_get_kind(scanner) == FPH_SCANNER_PAGEMAP_SCAN ||
+			 scanner->zero_pfn;
+	if (!sees_zero_page)
+		puts("without CAP_SYS_ADMIN the zero page cannot be told");
 }
 
 static int open_file(enum kind kind, size_t bytes)
@@ -48,7 +58,7 @@ static int open_file(enum kind kind, size_t bytes)
 
 	if (kind == K_ANON)
 		return -1;
-	if (kind == K_MEMFD) {
+	if (kind != K_TMPFS) {
 		fd = memfd_create("fph-test", MFD_CLOEXEC);
 	} else {
 		fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -64,7 +74,8 @@ void mem_open(struct mem *m, enum kind kind, size_t npages)
 {
 	size_t bytes = npages * page;
 	int fd = open_file(kind, bytes);
-	int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	bool shared = fd >= 0 && kind != K_PRIVATE;
+	int flags = shared ? MAP_SHARED : fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_PRIVATE;
 	char *all, *p;
 
 	/* aligned for huge pages, with a guard on both sides */
@@ -88,7 +99,7 @@ void mem_open(struct mem *m, enum kind kind, size_t npages)
 			.max = bytes,
 			.page_size = page,
 			.fd = fd,
-			.flags = fd < 0 ? 0 : FPH_REGION_SHARED,
+			.flags = shared ? FPH_REGION_SHARED : 0,
 		},
 		.want = malloc(npages),
 	};
@@ -192,6 +203,20 @@ static int found_sink(void *opaque, uint64_t start, uint64_t len,
 	return 0;
 }
 
+static enum fph_method wanted_method(enum kind kind)
+{
+	bool by_entries = fph_scanner_get_kind(scanner) == FPH_SCANNER_PAGEMAP;
+
+	switch (kind) {
+	case K_ANON:
+		return by_entries ? FPH_METHOD_PAGEMAP : FPH_METHOD_PAGEMAP_SCAN;
+	case K_PRIVATE:
+		return by_entries ? FPH_METHOD_PAGEMAP_SEEK : FPH_METHOD_PAGEMAP_SCAN_SEEK;
+	default:
+		return FPH_METHOD_SEEK;
+	}
+}
+
 char *mem_scan(const struct mem *m)
 {
 	struct found f = { calloc(1, m->npages), m->npages, 0 };
@@ -199,8 +224,7 @@ char *mem_scan(const struct mem *m)
 
 	check(f.pages != NULL);
 	check_int(fph_region_classify(scanner, &m->r, &v), 0);
-	check_int(v.method, m->kind == K_ANON ? FPH_METHOD_PAGEMAP_SCAN :
-						FPH_METHOD_SEEK);
+	check_int(v.method, wanted_method(m->kind));
 	check_int(fph_scan_region(scanner, &m->r, v.method, 0, m->r.used,
 				  found_sink, &f, NULL), 0);
 	return f.pages;
@@ -262,8 +286,9 @@ static void check_against_two_queries(const struct mem *m, const char *found)
  */
 static int read_zero(const struct mem *m, const char *found)
 {
-	int fd = m->fd < 0 ? open("/proc/self/mem", O_RDONLY | O_CLOEXEC) : m->fd;
-	uintptr_t base = m->fd < 0 ? (uintptr_t)m->p : 0;
+	bool shared = m->r.flags & FPH_REGION_SHARED;
+	int fd = shared ? m->fd : open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	uintptr_t base = shared ? 0 : (uintptr_t)m->p;
 	char *buf = malloc(page);
 
 	if (fd < 0 || !buf)
@@ -305,7 +330,7 @@ static void check_reads_zero(const struct mem *m, const char *found)
 
 static bool as_wanted(char found, char want)
 {
-	if (want == W_ZERO_IF_SEEN)
+	if (want == W_ZERO_IF_SEEN || (want == W_ZERO && !sees_zero_page))
 		return found == W_ZERO || found == W_NOTHING;
 	return found == want;
 }
@@ -322,7 +347,7 @@ void mem_check(const struct mem *m)
 			fail_msg("page %zu: found '%c', wanted '%c'", i,
 				 found[i] ? found[i] : '-',
 				 m->want[i] ? m->want[i] : '-');
-	if (m->kind == K_ANON)
+	if (m->kind == K_ANON && fph_scanner_get_kind(scanner) == FPH_SCANNER_PAGEMAP_SCAN)
 		check_against_two_queries(m, found);
 	check_reads_zero(m, found);
 	free(found);
@@ -451,8 +476,8 @@ static bool is_out(const struct mem *m, size_t first, size_t n)
 	bool out = true;
 
 	for (size_t i = 0; i < n && out; i++)
-		out = m->kind == K_ANON ? raw[first + i] == RAW_SWAPPED :
-					  !(raw[first + i] & RAW_PRESENT);
+		out = m->r.flags & FPH_REGION_SHARED ? !(raw[first + i] & RAW_PRESENT) :
+						       raw[first + i] == RAW_SWAPPED;
 	free(raw);
 	return out && swapped_bytes(m) >= n * page;
 }

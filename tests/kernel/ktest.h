@@ -32,6 +32,7 @@ enum kind {
 	K_ANON,
 	K_MEMFD,
 	K_TMPFS,
+	K_PRIVATE,		/* private mapping of a memfd */
 	K_MAX,
 };
 
@@ -54,11 +55,15 @@ struct mem {
 
 extern struct fph_scanner *scanner;
 extern size_t page;		/* bytes */
+extern bool sees_zero_page;	/* the scanner does */
 
 const char *kind_name(enum kind kind);
 
-/* Open the scanner, or leave with a skip */
-void ktest_init(void);
+/*
+ * Open the scanner of the kind that the program's only argument names, by
+ * default the best one, or leave with a skip
+ */
+void ktest_init(int argc, char **argv);
 
 void mem_open(struct mem *m, enum kind kind, size_t npages);
 void mem_close(struct mem *m);

@@ -84,9 +84,9 @@ static const struct backing_row {
 	{ "anonymous, private", no_file, false, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN },
 	{ "anonymous, shared", no_file, true, FPH_BACKING_ANON_SHARED, FPH_METHOD_NONE },
 	{ "memfd, shared", memfd, true, FPH_BACKING_SHMEM, FPH_METHOD_SEEK },
-	{ "memfd, private", memfd, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE },
+	{ "memfd, private", memfd, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_PAGEMAP_SCAN_SEEK },
 	{ "tmpfs, shared", tmpfs_file, true, FPH_BACKING_SHMEM, FPH_METHOD_SEEK },
-	{ "tmpfs, private", tmpfs_file, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE },
+	{ "tmpfs, private", tmpfs_file, false, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_PAGEMAP_SCAN_SEEK },
 	{ "hugetlb, shared", huge_memfd, true, FPH_BACKING_HUGETLB, FPH_METHOD_NONE },
 	{ "hugetlb, private", huge_memfd, false, FPH_BACKING_HUGETLB, FPH_METHOD_NONE },
 	{ "file on disk, shared", disk_file, true, FPH_BACKING_FILE, FPH_METHOD_NONE },
@@ -122,11 +122,11 @@ static void check_backing(void **state)
 		close(r.fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
-	ktest_init();
+	ktest_init(argc, argv);
 	fph_test_add_rows(&t, rows, check_backing);
 	return fph_test_run(&t, "backings");
 }

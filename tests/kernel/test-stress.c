@@ -135,9 +135,9 @@ static void stress(void **state)
 	check_int(reported, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	static const enum kind kinds[] = { K_ANON, K_MEMFD };
+	static const enum kind kinds[] = { K_ANON, K_MEMFD, K_PRIVATE };
 	struct fph_tests t = { 0 };
 	const char *why;
 
@@ -147,8 +147,9 @@ int main(void)
 		printf("%s\n", why);
 	if (why && fph_test_skip_forbidden())
 		return EXIT_FAILURE;
-	ktest_init();
+	ktest_init(argc, argv);
 	fph_test_add(&t, "anon", stress, &kinds[0]);
 	fph_test_add(&t, "memfd", stress, &kinds[1]);
+	fph_test_add(&t, "private memfd", stress, &kinds[2]);
 	return fph_test_run(&t, "stress");
 }

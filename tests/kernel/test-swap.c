@@ -4,6 +4,7 @@
  * page tables of a shared mapping, and must not be taken for nothing.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "ktest.h"
@@ -54,14 +55,27 @@ static void huge_page(struct mem *m)
 	mem_want(m, HFIRST, HN, W_NOTHING);
 }
 
+/* The copies are in swap, and behind them is a hole */
+static void punched(struct mem *m)
+{
+	written(m);
+	check_int(fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    FIRST * page, N * page), 0);
+}
+
+#define ALL	((1u << K_MAX) - 1)
+#define COPIES	(1u << K_PRIVATE)
+
 static const struct swap_row {
 	const char *name;
 	void (*make)(struct mem *m);
+	unsigned int kinds;
 } rows[] = {
-	{ "written, paged out", written },
-	{ "written, paged out, partly back", every_other },
-	{ "written, paged out, dropped", dropped },
-	{ "huge page written, paged out", huge_page },
+	{ "written, paged out", written, ALL },
+	{ "written, paged out, partly back", every_other, ALL },
+	{ "written, paged out, dropped", dropped, ALL & ~COPIES },
+	{ "huge page written, paged out", huge_page, ALL & ~COPIES },
+	{ "written, paged out, then a hole punched", punched, COPIES },
 };
 
 struct swap_case {
@@ -104,7 +118,7 @@ static void pagemap_would_be_wrong(void **state)
 	mem_close(&m);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static struct swap_case cases[ARRAY_SIZE(rows) * K_MAX];
 	static char names[ARRAY_SIZE(cases)][96];
@@ -115,13 +129,16 @@ int main(void)
 	why = swap_provide(32);
 	if (why)
 		fph_test_skip_all("%s", why);
-	ktest_init();
+	ktest_init(argc, argv);
 	for (size_t k = 0; k < K_MAX; k++) {
-		for (size_t i = 0; i < ARRAY_SIZE(rows); i++, n++) {
+		for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+			if (!(rows[i].kinds & 1u << k))
+				continue;
 			cases[n] = (struct swap_case){ &rows[i], k };
 			snprintf(names[n], sizeof(names[n]), "%s: %s",
 				 kind_name(k), rows[i].name);
 			fph_test_add(&t, names[n], check_swap, &cases[n]);
+			n++;
 		}
 	}
 	fph_test_add(&t, "memfd: what PAGEMAP_SCAN would say",

@@ -102,10 +102,11 @@ static void check_written(const struct mem *m, size_t first, size_t n)
 
 static void with_each(void (*fn)(struct mem *m))
 {
+	static const enum kind kinds[] = { K_ANON, K_MEMFD, K_TMPFS };
 	struct mem m;
 
-	for (enum kind kind = 0; kind < K_MAX; kind++) {
-		mem_open(&m, kind, NPAGES);
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		mem_open(&m, kinds[i], NPAGES);
 		add(&m);
 		fn(&m);
 		fph_watch_remove(watch, &m.r);
@@ -465,13 +466,13 @@ static void test_race(void **state)
 
 static const enum kind anon = K_ANON, memfd = K_MEMFD;
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 	const char *why;
 
 	no_swap = swap_provide(16);
-	ktest_init();
+	ktest_init(argc, argv);
 	if (fph_watch_open(&watch) < 0)
 		abort();
 	if (fph_watch_error(watch, &why) < 0)

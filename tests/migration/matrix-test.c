@@ -35,6 +35,7 @@ struct row {
 	const char *why;	/* part of the reason; with GAIN: why @alone is left alone */
 	const char *alone;	/* this block has no part in it */
 	const char *gain[2];	/* these blocks have, beside what the others have */
+	const char *method;	/* the host is asked in this way, and in no other */
 
 	const char *caps;	/* of both sides, separated by spaces */
 	const char *src_caps;	/* of the source */
@@ -198,6 +199,7 @@ static void switch_over(struct vm *src)
 #define CAPABILITY(name) \
 	"migrate-set-capabilities", "{\"capabilities\":[{\"capability\":\"" name "\",\"state\":true}]}"
 
+#define MEMFD_PRIVATE	"memory-backend-memfd,share=off"
 #define NAMED_FILE	"memory-backend-file,share=on,mem-path=/dev/shm"
 
 static const struct row rows[] = {
@@ -264,6 +266,8 @@ static const struct row rows[] = {
 	{ .name = "kvm-manual-protect", .accel = "kvm", .storm = true },
 	{ .name = "kvm-no-manual-protect", .accel = "kvm", .storm = true,
 	  .no_manual_protect = true },
+	{ .name = "kvm-scanner-pagemap", .accel = "kvm", .storm = true,
+	  .mode = "pagemap,scanner=pagemap", .method = "pagemap" },
 	{ .name = "kvm-dirty-ring", .outcome = INACTIVE, .why = "dirty ring",
 	  .accel = "kvm,dirty-ring-size=4096", .paused = true },
 	{ .name = "kvm-dirty-limit", .outcome = INACTIVE, .why = "dirty ring",
@@ -277,10 +281,16 @@ static const struct row rows[] = {
 	{ .name = "colo", .outcome = REFUSED, .why = "without replication module",
 	  .command = CAPABILITY("x-colo") },
 
+	/* Page tables read without PAGEMAP_SCAN */
+	{ .name = "scanner-pagemap", .mode = "pagemap,scanner=pagemap", .method = "pagemap" },
+	{ .name = "scanner-pagemap-memfd", .mode = "pagemap,scanner=pagemap",
+	  .ram = VM_RAM_MEMFD, .method = "seek" },
+	{ .name = "scanner-pagemap-memfd-private", .mode = "pagemap,scanner=pagemap",
+	  .ram = MEMFD_PRIVATE, .method = "pagemap+seek" },
+
 	/* RAM */
 	{ .name = "ram-memfd", .ram = VM_RAM_MEMFD },
-	{ .name = "ram-memfd-private", .outcome = INACTIVE, .why = "private mapping",
-	  .ram = "memory-backend-memfd,share=off" },
+	{ .name = "ram-memfd-private", .ram = MEMFD_PRIVATE, .method = "pagemap-scan+seek" },
 	{ .name = "ram-prealloc", .outcome = NOTHING, .ram = "memory-backend-ram,prealloc=on",
 	  .memory = 64 * MIB },
 	{ .name = "ram-named-file", .outcome = INACTIVE, .why = "named file", .ram = NAMED_FILE },
@@ -429,6 +439,23 @@ static void says(const char *text, const char *why)
 		fail_msg("\"%s\" does not say \"%s\"", text ? text : "(nothing)", why);
 }
 
+static void check_method(const struct vm_fph *fph, const char *method)
+{
+	JsonArray *blocks = json_object_get_array_member(fph_object(fph), "blocks");
+	guint n = 0;
+
+	for (guint i = 0; i < json_array_get_length(blocks); i++) {
+		const char *by = json_object_get_string_member(
+			json_array_get_object_element(blocks, i), "method");
+
+		if (strcmp(by, "none") == 0)
+			continue;
+		check_str(by, method);
+		n++;
+	}
+	check(n > 0);
+}
+
 static void check_outcome(const struct row *r, const struct vm_fph *fph)
 {
 	JsonObject *block;
@@ -440,6 +467,8 @@ static void check_outcome(const struct row *r, const struct vm_fph *fph)
 		check(fph->reason == NULL);
 		check(fph->skipped > 1000);
 		check_int(fph->chunks_not_scanned, r->unscanned);
+		if (r->method)
+			check_method(fph, r->method);
 		if (r->storm)
 			check(fph->resent > 100);	/* or nothing was put to the test */
 		for (size_t i = 0; i < ARRAY_SIZE(r->gain) && r->gain[i]; i++) {

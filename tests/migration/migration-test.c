@@ -398,7 +398,7 @@ struct inactive_row {
 };
 
 static const struct inactive_row inactive_rows[] = {
-	{ "inactive-private-memfd", "memory-backend-memfd,share=off", "private mapping", NULL },
+	{ "inactive-scanner-off", VM_RAM_ANON, "scanner=off", NULL, "pagemap,scanner=off" },
 	{ "inactive-named-file", "memory-backend-file,mem-path=/dev/shm,share=on",
 	  "named file", NULL },
 	{ "inactive-pv-no-device", VM_RAM_ANON, "there is no virtio-fph device", NULL, "pv" },

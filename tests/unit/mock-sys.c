@@ -8,8 +8,9 @@
 
 struct mock mock;
 
-static int mock_open_pagemap(void)
+static int mock_open_pagemap(long pid)
 {
+	mock.opened_pid = pid;
 	if (mock.open_error)
 		return mock.open_error;
 	mock.opened++;
@@ -77,7 +78,8 @@ static int walk(struct fph_pm_scan *arg)
 		if (arg->flags)
 			check(mock.pages[i] != M_NONE);
 		else
-			check(mock.pages[i] == M_NONE || mock.pages[i] == M_ZERO);
+			check(arg->category_mask == 0 || mock.pages[i] == M_NONE ||
+			      mock.pages[i] == M_ZERO);
 		if (n && vec[n - 1].end == addr && vec[n - 1].categories == c)
 			vec[n - 1].end += PAGE;
 		else if ((uint64_t)n == arg->vec_len)
@@ -143,6 +145,87 @@ static int mock_pagemap_scan(int fd, struct fph_pm_scan *arg)
 		return 0;
 	}
 	return walk(arg);
+}
+
+static uint64_t entry_of(uint64_t i)
+{
+	switch (mock.pages[i]) {
+	case M_DATA:
+		/* neighbours have their own PFN */
+		return FPH_PAGEMAP_PRESENT | (mock.pfns ? 1000 + i : 0);
+	case M_ZERO:
+		return FPH_PAGEMAP_PRESENT | (mock.pfns ? ZERO_PFN : 0);
+	case M_SWAP:
+		/* a swap type and offset, where PFNs are otherwise */
+		return FPH_PAGEMAP_SWAPPED | ZERO_PFN;
+	default:
+		/* soft-dirty; not a word about whether there is a mapping */
+		return UINT64_C(1) << 55;
+	}
+}
+
+static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
+				 size_t n)
+{
+	check_int(fd, 1000);
+	check(first >= HOST / PAGE);
+	first -= HOST / PAGE;
+	check(n > 0 && first + n <= mock.npages);
+
+	mock.calls++;
+	if (mock.eintr_every && mock.calls % mock.eintr_every == 0)
+		return -EINTR;
+	if (mock.fail_at == mock.calls)
+		return mock.fail_with;
+	if (mock.too_many)
+		return n + 1;
+	if (mock.max_walk && n > mock.max_walk)
+		n = mock.max_walk;
+	for (size_t i = 0; i < n; i++)
+		entries[i] = entry_of(first + i);
+	return n;
+}
+
+static uint64_t mock_zero_pfn(void)
+{
+	return mock.pfns ? ZERO_PFN : 0;
+}
+
+static bool mock_is_mapped(uint64_t start, uint64_t len)
+{
+	check(start >= HOST && len > 0 && len % PAGE == 0);
+	for (uint64_t i = (start - HOST) / PAGE; len; i++, len -= PAGE)
+		if (mock.pages[i] == M_NOVMA)
+			return false;
+	return true;
+}
+
+/* Page i holds zeroes if mock.zeroes has a bit there */
+static int64_t mock_read_memory(long pid, int fd, const struct iovec *v,
+				size_t n, void *buf)
+{
+	uint64_t base = fd < 0 ? HOST : 0;
+	char *to = buf;
+
+	check(fd < 0 || (fd == 5 && n == 1 && pid == 0));
+	mock.reads++;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t first = ((uintptr_t)v[i].iov_base - base) / PAGE;
+
+		check_int(v[i].iov_len % PAGE, 0);
+		for (uint64_t j = first; j < first + v[i].iov_len / PAGE; j++) {
+			/* nothing may be populated, or be read for nothing */
+			check(mock.pages[j] == M_DATA);
+			if (mock.read_error && j == mock.unreadable)
+				return to > (char *)buf ? to - (char *)buf : mock.read_error;
+			memset(to, 0, PAGE);
+			to[mock.content[j] == M_DATA ? PAGE - 1 : 0] =
+				mock.content[j] == M_DATA;
+			to += PAGE;
+			mock.pages_read++;
+		}
+	}
+	return to - (char *)buf;
 }
 
 static uint64_t file_bytes(void)
@@ -241,7 +324,13 @@ static int64_t mock_read_number(int fd)
 
 static uint64_t mock_now_ns(void)
 {
-	return mock.clock += 1000;
+	return mock.clock += mock.tick;
+}
+
+static void mock_sleep_ns(uint64_t ns)
+{
+	mock.slept += ns;
+	mock.clock += ns;
 }
 
 static uint64_t mock_page_size(void)
@@ -258,6 +347,10 @@ const struct fph_sys mock_sys = {
 	.open_pagemap = mock_open_pagemap,
 	.close = mock_close,
 	.pagemap_scan = mock_pagemap_scan,
+	.pagemap_read = mock_pagemap_read,
+	.zero_pfn = mock_zero_pfn,
+	.is_mapped = mock_is_mapped,
+	.read_memory = mock_read_memory,
 	.seek = mock_seek,
 	.file_size = mock_file_size,
 	.file_info = mock_file_info,
@@ -268,6 +361,7 @@ const struct fph_sys mock_sys = {
 	.open_merged = mock_open_merged,
 	.read_number = mock_read_number,
 	.now_ns = mock_now_ns,
+	.sleep_ns = mock_sleep_ns,
 	.page_size = mock_page_size,
 	.pid = mock_pid,
 };
@@ -289,6 +383,7 @@ void mock_reset(void)
 	mock.regular = true;
 	mock.magic = TMPFS_MAGIC;
 	mock.pid = 42;
+	mock.tick = 1000;
 }
 
 void mock_free(void)
@@ -296,6 +391,7 @@ void mock_free(void)
 	free(mock.pages);
 	free(mock.file);
 	free(mock.marked);
+	free(mock.content);
 	memset(&mock, 0, sizeof(mock));
 }
 
@@ -314,6 +410,12 @@ void mock_file(const char *pattern, uint64_t npages)
 	free(mock.file);
 	mock.file = fill(pattern, npages);
 	mock.file_pages = npages;
+}
+
+void mock_content(const char *pattern)
+{
+	free(mock.content);
+	mock.content = fill(pattern, mock.npages);
 }
 
 int catch_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A kernel made of two arrays: the page states of one region for PAGEMAP_SCAN,
- * and the data pages of one file for lseek(). It asserts on each call what the
+ * A kernel made of arrays: the page states of one region for PAGEMAP_SCAN and
+ * pagemap, what is in its pages, and the data pages of one file for lseek(). It asserts on each call what the
  * library promises to ask for, and misbehaves on demand.
  */
 #ifndef MOCK_SYS_H
@@ -12,6 +12,7 @@
 
 #define PAGE	UINT64_C(4096)
 #define HOST	UINT64_C(0x7f0000000000)
+#define ZERO_PFN UINT64_C(77)
 
 /* Page states */
 enum {
@@ -29,6 +30,13 @@ struct mock {
 	uint64_t npages;
 	int open_error;		/* negative errno */
 	int probe_error;
+
+	bool pfns;		/* entries have them */
+
+	/* what is in pages that are present: M_DATA or anything else for zero */
+	char *content;
+	int read_error;		/* negative errno, of page number: */
+	uint64_t unreadable;
 
 	/* file, in pages from its start */
 	char *file;
@@ -67,9 +75,14 @@ struct mock {
 	int calls;		/* of ioctl or lseek, without the probe */
 	bool probed;
 	uint64_t widest;	/* bytes asked for in one ioctl */
+	long opened_pid;
 	uint64_t clock;
 	uint64_t unregistered;	/* bytes */
 	uint64_t widest_unregister;
+	uint64_t tick;		/* nanoseconds that pass when one looks */
+	uint64_t slept;
+	int reads;		/* calls */
+	uint64_t pages_read;
 };
 
 extern struct mock mock;
@@ -97,5 +110,7 @@ void mock_reset(void);
 void mock_free(void);
 void mock_memory(const char *pattern, uint64_t npages);
 void mock_file(const char *pattern, uint64_t npages);
+/* Of the memory there is */
+void mock_content(const char *pattern);
 
 #endif /* MOCK_SYS_H */

@@ -25,6 +25,7 @@ struct verdict_row {
 	int open_error;
 	int probe_error;
 	bool forked;
+	enum fph_scanner_kind kind;
 };
 
 static const struct verdict_row verdicts[] = {
@@ -34,11 +35,12 @@ static const struct verdict_row verdicts[] = {
 	{ "shared memfd or tmpfs: SEEK",
 	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_SEEK, NULL },
 
+	{ "private memfd or tmpfs: both must agree",
+	  TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_PAGEMAP_SCAN_SEEK, NULL },
+
 	/* backings that prove nothing */
 	{ "shared anonymous memory without a descriptor",
 	  0, FPH_REGION_SHARED, FPH_BACKING_ANON_SHARED, FPH_METHOD_NONE, "without a descriptor" },
-	{ "private memfd",
-	  TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE, "private mapping" },
 	{ "hugetlb, shared",
 	  HUGETLBFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_HUGETLB, FPH_METHOD_NONE,
 	  "hugetlb pages: absence in page tables proves nothing", 2 << 20 },
@@ -85,13 +87,17 @@ static const struct verdict_row verdicts[] = {
 
 	/* the kernel; SEEK is gated too, since only a kernel with PAGEMAP_SCAN
 	 * is known to be without the race of shmem huge pages */
-	{ "anonymous, no PAGEMAP_SCAN", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "ENOTTY",
+	{ "anonymous, no PAGEMAP_SCAN", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP, NULL,
 	  .probe_error = -ENOTTY },
 	{ "memfd, no PAGEMAP_SCAN", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
 	  "older than Linux 6.7", .probe_error = -ENOTTY },
-	{ "unknown categories", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EINVAL", .probe_error = -EINVAL },
-	{ "ioctl refused", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EPERM", .probe_error = -EPERM },
-	{ "ioctl fails oddly", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "does not work", .probe_error = -EIO },
+	{ "private memfd, no PAGEMAP_SCAN", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE,
+	  "older than Linux 6.7", .probe_error = -ENOTTY },
+	{ "memfd, unknown categories", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
+	  "EINVAL", .probe_error = -EINVAL },
+	{ "memfd, ioctl refused", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
+	  "EPERM", .probe_error = -EPERM },
+	{ "anonymous, ioctl refused", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP, NULL, .probe_error = -EPERM },
 	{ "ioctl interrupted once", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN, NULL,
 	  .probe_error = -EINTR },
 	{ "no permission", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "no permission", .open_error = -EACCES },
@@ -101,8 +107,28 @@ static const struct verdict_row verdicts[] = {
 	{ "memfd, no /proc", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "ENOENT",
 	  .open_error = -ENOENT },
 	{ "in a forked child", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "another process", .forked = true },
-	{ "the backing's reason comes before the kernel's", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE,
-	  FPH_METHOD_NONE, "private mapping", .probe_error = -ENOTTY },
+	{ "the backing's reason comes before the kernel's", HUGETLBFS_MAGIC, 0, FPH_BACKING_HUGETLB,
+	  FPH_METHOD_NONE, "hugetlb pages", .probe_error = -ENOTTY },
+
+	/* scanners that were asked for */
+	{ "PAGEMAP_SCAN and nothing else", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "ENOTTY",
+	  .probe_error = -ENOTTY, .kind = FPH_SCANNER_PAGEMAP_SCAN },
+	{ "PAGEMAP_SCAN, which fails oddly", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "does not work",
+	  .probe_error = -EIO, .kind = FPH_SCANNER_PAGEMAP_SCAN },
+	{ "anonymous, by entries", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP, NULL,
+	  .kind = FPH_SCANNER_PAGEMAP },
+	{ "private memfd, by entries", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_PAGEMAP_SEEK,
+	  NULL, .kind = FPH_SCANNER_PAGEMAP },
+	{ "memfd, by entries: they are not asked", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_SEEK, NULL, .kind = FPH_SCANNER_PAGEMAP },
+	{ "memfd, by entries, old kernel", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "6.7", .probe_error = -ENOTTY, .kind = FPH_SCANNER_PAGEMAP },
+	{ "entries, no permission", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "no permission",
+	  .open_error = -EACCES, .kind = FPH_SCANNER_PAGEMAP },
+	{ "anonymous, off", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "scanner=off",
+	  .kind = FPH_SCANNER_OFF },
+	{ "memfd, off", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "scanner=off",
+	  .kind = FPH_SCANNER_OFF },
 };
 
 static void check_verdict(void **state)
@@ -117,6 +143,7 @@ static void check_verdict(void **state)
 		.fd = row->magic ? 5 : -1,
 		.flags = row->flags,
 	};
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = row->kind };
 	struct fph_verdict v = { .why = "not written" };
 	struct fph_scanner *s;
 
@@ -127,7 +154,7 @@ static void check_verdict(void **state)
 	mock.open_error = row->open_error;
 	mock.probe_error = row->probe_error;
 
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 	if (row->forked)
 		mock.pid++;
 	check_int(fph_region_classify(s, &r, &v), 0);
@@ -180,7 +207,7 @@ static void check_bad(void **state)
 	struct fph_scanner *s;
 
 	mock_reset();
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
 	check_int(fph_region_classify(s, &row->r, &v), -EINVAL);
 	check_int(v.method, FPH_METHOD_MAX);
 	check_int(fph_scan_region(s, &row->r, FPH_METHOD_PAGEMAP_SCAN, 0, SZ,
@@ -202,7 +229,7 @@ static void newer_region(void **state)
 
 	mock_reset();
 	big.r.sz = sizeof(big);
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
 	check_int(fph_region_classify(s, &big.r, &v), 0);
 	check_int(v.method, FPH_METHOD_PAGEMAP_SCAN);
 	big.newer = 1;
@@ -219,7 +246,7 @@ static void scanner_error(void **state)
 	struct fph_scanner *s;
 
 	mock_reset();
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
 	check_int(fph_scanner_error(s, &why), 0);
 	check_str(why, "untouched");
 	mock.pid++;
@@ -231,11 +258,81 @@ static void scanner_error(void **state)
 
 	mock_reset();
 	mock.open_error = -EACCES;
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
 	check_int(fph_scanner_error(s, &why), -EACCES);
 	fph_scanner_close(s);
 	check_int(mock.closed, 0);
 	fph_scanner_close(NULL);
+	mock_free();
+}
+
+struct opts_row {
+	const char *name;
+	struct fph_scanner_opts o;
+	int err;
+	enum fph_scanner_kind kind;
+	int probe_error;
+	const char *why;
+};
+
+#define OPTS .sz = sizeof(struct fph_scanner_opts)
+
+static const struct opts_row opts_rows[] = {
+	{ "defaults", { OPTS }, 0, FPH_SCANNER_PAGEMAP_SCAN },
+	{ "the ioctl does not work: entries", { OPTS }, 0, FPH_SCANNER_PAGEMAP, -ENOTTY },
+	{ "off", { OPTS, .kind = FPH_SCANNER_OFF }, 0, FPH_SCANNER_OFF, 0, "scanner=off" },
+	{ "an error is off", { OPTS, .kind = FPH_SCANNER_PAGEMAP_SCAN }, 0, FPH_SCANNER_OFF, -ENOTTY, "6.7" },
+	{ "another process", { OPTS, .pid = 4711 }, 0, FPH_SCANNER_PAGEMAP_SCAN },
+	{ "this process, by its number", { OPTS, .pid = 42 }, 0, FPH_SCANNER_PAGEMAP_SCAN },
+	{ "struct too small", { .sz = sizeof(struct fph_scanner_opts) - 1 }, -EINVAL },
+	{ "no such kind", { OPTS, .kind = FPH_SCANNER_MAX }, -EINVAL },
+	{ "negative kind", { OPTS, .kind = -1 }, -EINVAL },
+	{ "negative PID", { OPTS, .pid = -1 }, -EINVAL },
+	{ "more than a CPU", { OPTS, .cpu_percent = 101 }, -EINVAL },
+};
+
+static void check_opts(void **state)
+{
+	const struct opts_row *row = *state;
+	struct fph_scanner *s = NULL;
+	const char *why = NULL;
+
+	mock_reset();
+	mock.probe_error = row->probe_error;
+	check_int(fph_scanner_open_sys(&s, &row->o, &mock_sys), row->err);
+	if (row->err) {
+		check(s == NULL);
+		check_int(mock.opened, 0);
+		return;
+	}
+	check_int(fph_scanner_get_kind(s), row->kind);
+	check_int(fph_scanner_error(s, &why) < 0, row->kind == FPH_SCANNER_OFF);
+	if (row->why)
+		check(why && strstr(why, row->why));
+	/* itself is not another one, which fork() would not matter for */
+	check_int(mock.opened_pid, row->o.pid == mock.pid ? 0 : row->o.pid);
+	mock.pid++;
+	check_int(fph_scanner_error(s, &why) == -ESRCH,
+		  row->kind != FPH_SCANNER_OFF && row->o.pid != 4711);
+	fph_scanner_close(s);
+	check_int(mock.opened, mock.closed);
+	mock_free();
+}
+
+/* What a newer header says and this library does not know is refused */
+static void newer_opts(void **state)
+{
+	struct {
+		struct fph_scanner_opts o;
+		uint64_t newer;
+	} big = { .o.sz = sizeof(big) };
+	struct fph_scanner *s;
+
+	mock_reset();
+	check_int(fph_scanner_open_sys(&s, &big.o, &mock_sys), 0);
+	fph_scanner_close(s);
+	big.newer = 1;
+	check_int(fph_scanner_open_sys(&s, &big.o, &mock_sys), -EINVAL);
 	mock_free();
 }
 
@@ -251,6 +348,11 @@ static void names(void **state)
 	check_str(fph_method_name(FPH_METHOD_SEEK), "seek");
 	check_str(fph_method_name(FPH_METHOD_MAX), "none");
 	check_str(fph_method_name(-1), "none");
+	for (int i = 0; i < FPH_SCANNER_MAX; i++)
+		check(fph_scanner_kind_name(i) != NULL);
+	check_str(fph_scanner_kind_name(FPH_SCANNER_PAGEMAP), "pagemap");
+	check_str(fph_scanner_kind_name(FPH_SCANNER_MAX), "unknown");
+	check_str(fph_scanner_kind_name(-1), "unknown");
 	check_str(fph_reason_name(FPH_UNMAPPED), "unmapped");
 	check_str(fph_reason_name(FPH_ZERO_MAPPED), "zero-mapped");
 	check_str(fph_reason_name(FPH_REASON_MAX), "unknown");
@@ -264,6 +366,8 @@ int main(void)
 	fph_test_add_rows(&t, verdicts, check_verdict);
 	fph_test_add_rows(&t, bad, check_bad);
 	fph_test_add(&t, "region of a newer header", newer_region, NULL);
+	fph_test_add_rows(&t, opts_rows, check_opts);
+	fph_test_add(&t, "options of a newer header", newer_opts, NULL);
 	fph_test_add(&t, "scanner's own error", scanner_error, NULL);
 	fph_test_add(&t, "names", names, NULL);
 	return fph_test_run(&t, "classify");

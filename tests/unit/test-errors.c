@@ -10,10 +10,11 @@
 #include "mock-sys.h"
 
 /* The doors of struct fph_sys that can fail */
-enum door { OPEN, SCAN, SEEK, FILE_INFO, FILE_SIZE, DOORS };
+enum door { OPEN, SCAN, READ, SEEK, FILE_INFO, FILE_SIZE, DOORS };
 
 static const char *const door_names[DOORS] = {
-	[OPEN] = "open", [SCAN] = "PAGEMAP_SCAN", [SEEK] = "lseek",
+	[OPEN] = "open", [SCAN] = "PAGEMAP_SCAN",
+	[READ] = "read of /proc/self/pagemap", [SEEK] = "lseek",
 	[FILE_INFO] = "fstatfs", [FILE_SIZE] = "fstat",
 };
 
@@ -42,14 +43,19 @@ static bool fails(enum door door)
 	return fault.door == door && ++calls == fail_at;
 }
 
-static int open_pagemap(void)
+static int open_pagemap(long pid)
 {
-	return fails(OPEN) ? fault.err : mock_sys.open_pagemap();
+	return fails(OPEN) ? fault.err : mock_sys.open_pagemap(pid);
 }
 
 static int pagemap_scan(int fd, struct fph_pm_scan *arg)
 {
 	return fails(SCAN) ? fault.err : mock_sys.pagemap_scan(fd, arg);
+}
+
+static int64_t pagemap_read(int fd, uint64_t first, uint64_t *entries, size_t n)
+{
+	return fails(READ) ? fault.err : mock_sys.pagemap_read(fd, first, entries, n);
 }
 
 static int64_t seek(int fd, uint64_t offset, int whence)
@@ -86,6 +92,10 @@ static uint64_t scan(bool file, int *err)
 		.fd = file ? 5 : -1,
 		.flags = file ? FPH_REGION_SHARED : 0,
 	};
+	struct fph_scanner_opts opts = {
+		.sz = sizeof(opts),
+		.kind = fault.door == READ ? FPH_SCANNER_PAGEMAP : FPH_SCANNER_PAGEMAP_SCAN,
+	};
 	struct fph_sys sys = mock_sys;
 	struct catch c = { .pages = calloc(1, npages), .limit = npages * PAGE };
 	struct fph_verdict v = { 0 };
@@ -97,6 +107,7 @@ static uint64_t scan(bool file, int *err)
 	mock_file(FILE_PAGES, NFILE);
 	sys.open_pagemap = open_pagemap;
 	sys.pagemap_scan = pagemap_scan;
+	sys.pagemap_read = pagemap_read;
 	sys.seek = seek;
 	sys.file_info = file_info;
 	sys.file_size = file_size;
@@ -104,7 +115,7 @@ static uint64_t scan(bool file, int *err)
 
 	*err = 0;
 	errno = ERANGE;
-	check_int(fph_scanner_open_sys(&s, &sys), 0);
+	check_int(fph_scanner_open_sys(&s, &opts, &sys), 0);
 	check_int(fph_region_classify(s, &r, &v), 0);
 	if (v.method == FPH_METHOD_NONE) {
 		check(v.why && *v.why);
@@ -135,7 +146,7 @@ static void check_fault(void **state)
 	int err;
 
 	fault = *(const struct fault *)*state;
-	file = fault.door != SCAN && fault.door != OPEN;
+	file = fault.door != SCAN && fault.door != READ && fault.door != OPEN;
 	fail_at = 0;
 	all = scan(file, &err);
 	check_int(err, 0);
@@ -146,7 +157,7 @@ static void check_fault(void **state)
 
 		if (calls < fail_at)
 			break;
-		if (fault.door == SCAN && fault.err == -EINTR) {
+		if ((fault.door == SCAN || fault.door == READ) && fault.err == -EINTR) {
 			/* Nothing is lost by asking again */
 			check_int(err, 0);
 			check_int(found, all);
@@ -156,13 +167,13 @@ static void check_fault(void **state)
 		check(found < all);
 	}
 	/* A scan makes more than one of most calls */
-	check(fail_at > (fault.door == SCAN || fault.door == SEEK ? 3 : 1));
+	check(fail_at > (fault.door == SCAN || fault.door == READ || fault.door == SEEK ? 3 : 1));
 }
 
 int main(void)
 {
 	static struct fault rows[DOORS * ARRAY_SIZE(errors)];
-	static char names[ARRAY_SIZE(rows)][32];
+	static char names[ARRAY_SIZE(rows)][48];
 	struct fph_tests t = { 0 };
 	size_t n = 0;
 

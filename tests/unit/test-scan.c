@@ -17,13 +17,22 @@ static struct fph_region anon_region(uint64_t npages)
 	};
 }
 
+/* Everything runs through each way to read page tables */
+static enum fph_scanner_kind kind;
+
+static enum fph_method anon_method(void)
+{
+	return kind == FPH_SCANNER_PAGEMAP ? FPH_METHOD_PAGEMAP : FPH_METHOD_PAGEMAP_SCAN;
+}
+
 static struct fph_scanner *open_scanner(void)
 {
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kind };
 	struct fph_scanner *s;
 
 	memset(&stats, 0, sizeof(stats));
 	stats.sz = sizeof(stats);
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 	return s;
 }
 
@@ -33,8 +42,8 @@ static int scan_part(const struct fph_region *r, uint64_t start, uint64_t len,
 	struct fph_scanner *s = open_scanner();
 	int err;
 
-	err = fph_scan_region(s, r, FPH_METHOD_PAGEMAP_SCAN, start, len,
-			      catch_sink, c, &stats);
+	err = fph_scan_region(s, r, anon_method(), start, len, catch_sink, c,
+			      &stats);
 	fph_scanner_close(s);
 	return err;
 }
@@ -57,7 +66,7 @@ struct pattern_row {
 	const char *pattern;	/* repeated over the region */
 	uint64_t npages;
 	uint64_t ranges;
-	int calls;		/* 0: any */
+	int calls;		/* of PAGEMAP_SCAN; 0: any */
 	/* of the kernel */
 	int eintr_every;
 	uint64_t max_walk;
@@ -99,6 +108,7 @@ static void check_pattern(void **state)
 
 	mock_reset();
 	mock_memory(row->pattern, row->npages);
+	mock.pfns = true;
 	mock.eintr_every = row->eintr_every;
 	mock.max_walk = row->max_walk;
 	mock.stale_walk = row->stale_walk;
@@ -106,7 +116,7 @@ static void check_pattern(void **state)
 	check_int(scan_part(&r, 0, UINT64_MAX, &c), 0);
 	check_found_all(&c);
 	check_int(c.n, row->ranges);
-	if (row->calls)
+	if (row->calls && kind == FPH_SCANNER_PAGEMAP_SCAN)
 		check_int(mock.calls, row->calls);
 	check(mock.widest <= FPH_SCAN_WINDOW);
 	check_int(stats.ranges, c.n);
@@ -164,6 +174,8 @@ static void check_part(void **state)
 
 static void kernel_error_midway(void **state)
 {
+	uint64_t window = kind == FPH_SCANNER_PAGEMAP ? FPH_READ_ENTRIES * PAGE :
+							FPH_SCAN_WINDOW;
 	struct fph_region r = anon_region(60000);
 	struct catch c = { 0 };
 
@@ -175,8 +187,8 @@ static void kernel_error_midway(void **state)
 	check_int(mock.calls, 3);
 	/* two windows were found, and stay true */
 	check_int(c.n, 1);
-	check_int(c.bytes, 2 * FPH_SCAN_WINDOW);
-	check_int(stats.scanned, 2 * FPH_SCAN_WINDOW);
+	check_int(c.bytes, 2 * window);
+	check_int(stats.scanned, 2 * window);
 	check_int(stats.calls, 3);
 	mock_free();
 }
@@ -214,7 +226,11 @@ static void no_progress(void **state)
 	mock_reset();
 	mock_memory("o", 10);
 	mock.stuck = true;
-	check_int(scan_part(&r, 0, r.used, &c), -EIO);
+	/* no entries at all: the process has ended */
+	if (kind == FPH_SCANNER_PAGEMAP)
+		mock.fail_at = 1;
+	check_int(scan_part(&r, 0, r.used, &c),
+		  kind == FPH_SCANNER_PAGEMAP ? -ESRCH : -EIO);
 	check_int(mock.calls, 1);
 	check_int(c.n, 0);
 
@@ -259,7 +275,7 @@ static void odd_ranges(void **state)
 
 	mock_reset();
 	sys.pagemap_scan = odd_scan;
-	check_int(fph_scanner_open_sys(&s, &sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &sys), 0);
 	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, r.used,
 				  catch_sink, &c, NULL), 0);
 	/* page 8 whole, the half of 9 that two reports share not */
@@ -269,32 +285,206 @@ static void odd_ranges(void **state)
 	mock_free();
 }
 
+/* Each kind of region and of scanner has its methods, and no others */
 static void method_must_fit(void **state)
 {
-	struct fph_region r = anon_region(16);
+	static const struct {
+		int fd;
+		uint32_t flags;
+		enum fph_method by_ioctl, by_entries;
+	} rows[] = {
+		{ -1, 0, FPH_METHOD_PAGEMAP_SCAN, FPH_METHOD_PAGEMAP },
+		{ -1, FPH_REGION_SHARED, FPH_METHOD_NONE, FPH_METHOD_NONE },
+		{ 5, FPH_REGION_SHARED, FPH_METHOD_SEEK, FPH_METHOD_SEEK },
+		{ 5, 0, FPH_METHOD_PAGEMAP_SCAN_SEEK, FPH_METHOD_PAGEMAP_SEEK },
+	};
 	struct fph_scan_stats small = { .sz = sizeof(small) - 1 };
-	struct catch c = { 0 };
+	struct fph_region r = anon_region(16);
+	struct catch none = { 0 };
 	struct fph_scanner *s;
 
 	mock_reset();
 	mock_memory("o", 16);
 	mock_file("o", 16);
 	s = open_scanner();
-	check_int(fph_scan_region(s, &r, FPH_METHOD_NONE, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_MAX, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, &small), -EINVAL);
-	r.flags = FPH_REGION_SHARED;
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	r.fd = 5;
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	r.flags = 0;
-	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
-	check_int(mock.calls, 0);
-	check_int(c.n, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		enum fph_method fits = kind == FPH_SCANNER_PAGEMAP ? rows[i].by_entries :
+								     rows[i].by_ioctl;
+
+		r.fd = rows[i].fd;
+		r.flags = rows[i].flags;
+		for (int m = 0; m <= FPH_METHOD_MAX; m++) {
+			struct catch c = { 0 };
+			bool fit = m == (int)fits && m != FPH_METHOD_NONE;
+
+			mock.calls = 0;
+			check_int(fph_scan_region(s, &r, m, 0, PAGE, catch_sink, &c, NULL),
+				  fit ? 0 : -EINVAL);
+			check_int(c.n, fit);
+			check_int(mock.calls > 0, fit);
+		}
+	}
+	r = anon_region(16);
+	check_int(fph_scan_region(s, &r, anon_method(), 0, PAGE, catch_sink, &none, &small), -EINVAL);
+	check_int(none.n, 0);
 	fph_scanner_close(s);
 	mock_free();
+}
+
+/* A kernel whose lseek() may lie is not asked for holes */
+static void no_seek_on_old_kernels(void **state)
+{
+	struct fph_region r = anon_region(16);
+	struct catch c = { 0 };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("o", 16);
+	mock_file("o", 16);
+	mock.probe_error = -ENOTTY;
+	s = open_scanner();
+	r.fd = 5;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	r.flags = FPH_REGION_SHARED;
+	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EINVAL);
+	check_int(mock.calls, 0);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+/* Without privileges there are no PFNs: then the zero page is a page */
+static void zero_page_unknown(void **state)
+{
+	struct fph_region r = anon_region(64);
+	struct catch c = { .pages = calloc(1, 64), .limit = 64 * PAGE };
+
+	mock_reset();
+	mock_memory("oz", 64);
+	check_int(scan_part(&r, 0, r.used, &c), 0);
+	check_int(c.n, 32);
+	for (int i = 0; i < 64; i++)
+		check_int(c.pages[i], i % 2 ? 0 : M_NONE);
+	free(c.pages);
+	mock_free();
+}
+
+/* Of another process it is not known what is mapped */
+static void entries_of_another(void **state)
+{
+	struct fph_scanner_opts opts = {
+		.sz = sizeof(opts), .kind = FPH_SCANNER_PAGEMAP, .pid = 4711,
+	};
+	struct fph_region r = anon_region(4);
+	struct fph_scanner *s;
+	struct catch c = { 0 };
+
+	mock_reset();
+	mock_memory("dxod", 4);
+	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP, 0, r.used, catch_sink, &c, NULL), 0);
+	check_int(c.bytes, 2 * PAGE);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+struct both_row {
+	const char *name;
+	const char *memory;	/* 8 pages */
+	const char *file;
+	const char *found;	/* 'o' where both agree */
+};
+
+static const struct both_row both_rows[] = {
+	{ "nothing anywhere", "oooooooo", "oooooooo", "oooooooo" },
+	{ "content of the file that nobody mapped", "oooooooo", "oddooooo", "o--ooooo" },
+	{ "private copies over a hole", "oddooooo", "oooooooo", "o--ooooo" },
+	{ "copies that are swapped out", "ossooooo", "oooooooo", "o--ooooo" },
+	{ "each of them somewhere", "doododoo", "odoodood", "--o---o-" },
+	{ "alternating against each other", "odododod", "dodododo", "--------" },
+	{ "alternating together", "odododod", "odododod", "o-o-o-o-" },
+	{ "the zero page proves nothing here", "zzzzoooo", "oooooooo", "----oooo" },
+	{ "the file ends", "oooooooo", "oooo", "oooo----" },
+};
+
+static void check_both(void **state)
+{
+	const struct both_row *row = *state;
+	struct fph_region r = anon_region(8);
+	struct catch c = { .pages = calloc(1, 8), .limit = 8 * PAGE };
+	struct fph_verdict v;
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory(row->memory, 8);
+	mock_file(row->file, strlen(row->file));
+	mock.pfns = true;
+	r.fd = 5;
+	s = open_scanner();
+	check_int(fph_region_classify(s, &r, &v), 0);
+	check_int(fph_scan_region(s, &r, v.method, 0, r.used, catch_sink, &c, &stats), 0);
+	for (int i = 0; i < 8; i++)
+		if ((c.pages[i] == M_NONE) != (row->found[i] == M_NONE) || c.pages[i] == M_ZERO)
+			fail_msg("page %d: found '%c', not '%c'", i,
+				 c.pages[i] ? c.pages[i] : '-', row->found[i]);
+	fph_scanner_close(s);
+	free(c.pages);
+	mock_free();
+}
+
+/* Short holes do not pay here either; the tables are not walked to the end */
+static void both_gives_up(void **state)
+{
+	struct fph_region r = anon_region(60000);
+	struct catch c = { 0 };
+	struct fph_verdict v;
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("o", 60000);
+	mock_file("od", 60000);
+	r.fd = 5;
+	s = open_scanner();
+	check_int(fph_region_classify(s, &r, &v), 0);
+	check_int(fph_scan_region(s, &r, v.method, 0, r.used, catch_sink, &c, &stats), 0);
+	check_int(stats.given_up, 1);
+	check_int(c.n, FPH_SEEK_BATCH);
+	check(stats.scanned < r.used);
+	fph_scanner_close(s);
+	mock_free();
+}
+
+/* Work is no more than its share, and nothing sleeps without a limit */
+static void cpu_limit(void **state)
+{
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kind };
+	static const uint32_t percents[] = { 0, 100, 50, 20, 1 };
+	struct fph_region r = anon_region(200000);
+	struct fph_scanner *s;
+
+	for (size_t i = 0; i < ARRAY_SIZE(percents); i++) {
+		struct catch c = { 0 };
+		uint64_t t0, busy;
+
+		mock_reset();
+		mock_memory("o", 200000);
+		mock.tick = 400000;
+		opts.cpu_percent = percents[i];
+		check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
+		t0 = mock.clock;
+		check_int(fph_scan_region(s, &r, anon_method(), 0, r.used, catch_sink, &c, NULL), 0);
+		check_int(c.bytes, r.used);
+		busy = mock.clock - t0 - mock.slept;
+		if (percents[i] % 100 == 0) {
+			check_int(mock.slept, 0);
+		} else {
+			uint64_t share = busy * 100 / (busy + mock.slept);
+
+			/* the last piece of work is not slept off */
+			check(share >= percents[i] && share <= percents[i] + 25);
+		}
+		fph_scanner_close(s);
+		mock_free();
+	}
 }
 
 static void unusable_scanner(void **state)
@@ -306,12 +496,12 @@ static void unusable_scanner(void **state)
 	mock_reset();
 	mock_memory("o", 16);
 	mock_file("o", 16);
-	mock.probe_error = -ENOTTY;
+	mock.open_error = -EACCES;
 	s = open_scanner();
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -ENOTTY);
+	check_int(fph_scan_region(s, &r, anon_method(), 0, PAGE, catch_sink, &c, NULL), -EACCES);
 	r.fd = 5;
 	r.flags = FPH_REGION_SHARED;
-	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -ENOTTY);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, PAGE, catch_sink, &c, NULL), -EACCES);
 	fph_scanner_close(s);
 
 	mock_reset();
@@ -319,7 +509,7 @@ static void unusable_scanner(void **state)
 	s = open_scanner();
 	mock.pid++;
 	r = anon_region(16);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, PAGE, catch_sink, &c, NULL), -ESRCH);
+	check_int(fph_scan_region(s, &r, anon_method(), 0, PAGE, catch_sink, &c, NULL), -ESRCH);
 	check_int(mock.calls, 0);
 	check_int(c.n, 0);
 	fph_scanner_close(s);
@@ -335,8 +525,8 @@ static void stats_add_up(void **state)
 	mock_reset();
 	mock_memory("od", 16);
 	s = open_scanner();
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, 8 * PAGE, catch_sink, &a, &stats), 0);
-	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 8 * PAGE, 8 * PAGE, catch_sink, &b, &stats), 0);
+	check_int(fph_scan_region(s, &r, anon_method(), 0, 8 * PAGE, catch_sink, &a, &stats), 0);
+	check_int(fph_scan_region(s, &r, anon_method(), 8 * PAGE, 8 * PAGE, catch_sink, &b, &stats), 0);
 	check_int(stats.ranges, 8);
 	check_int(stats.calls, 2);
 	check_int(stats.scanned, 16 * PAGE);
@@ -345,19 +535,36 @@ static void stats_add_up(void **state)
 	mock_free();
 }
 
-int main(void)
+static int run_all(enum fph_scanner_kind k)
 {
 	struct fph_tests t = { 0 };
 
+	kind = k;
 	fph_test_add_rows(&t, patterns, check_pattern);
 	fph_test_add_rows(&t, parts, check_part);
+	fph_test_add_rows(&t, both_rows, check_both);
+	fph_test_add(&t, "both: short holes do not pay", both_gives_up, NULL);
 	fph_test_add(&t, "EPERM midway", kernel_error_midway, NULL);
 	fph_test_add(&t, "error of the sink stops the scan", sink_error_stops, NULL);
 	fph_test_add(&t, "error of the sink at the last range", sink_error_of_last_range, NULL);
 	fph_test_add(&t, "kernel without progress", no_progress, NULL);
-	fph_test_add(&t, "odd ranges", odd_ranges, NULL);
-	fph_test_add(&t, "method must fit the region", method_must_fit, NULL);
+	fph_test_add(&t, "method must fit region and scanner", method_must_fit, NULL);
 	fph_test_add(&t, "scanner that cannot be used", unusable_scanner, NULL);
 	fph_test_add(&t, "stats add up", stats_add_up, NULL);
-	return fph_test_run(&t, "scan");
+	fph_test_add(&t, "limit of CPU time", cpu_limit, NULL);
+	if (k == FPH_SCANNER_PAGEMAP_SCAN) {
+		fph_test_add(&t, "odd ranges", odd_ranges, NULL);
+	} else {
+		fph_test_add(&t, "kernel whose lseek() may lie", no_seek_on_old_kernels, NULL);
+		fph_test_add(&t, "the zero page cannot be told", zero_page_unknown, NULL);
+		fph_test_add(&t, "entries of another process", entries_of_another, NULL);
+	}
+	return fph_test_run(&t, k == FPH_SCANNER_PAGEMAP ? "scan: pagemap" : "scan: pagemap-scan");
+}
+
+int main(void)
+{
+	int failed = run_all(FPH_SCANNER_PAGEMAP_SCAN);
+
+	return run_all(FPH_SCANNER_PAGEMAP) || failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

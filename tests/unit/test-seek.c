@@ -75,7 +75,7 @@ static int seek_scan(const struct seek_row *row, struct catch *c)
 
 	memset(&stats, 0, sizeof(stats));
 	stats.sz = sizeof(stats);
-	check_int(fph_scanner_open_sys(&s, &mock_sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
 	check_int(fph_region_classify(s, &r, &v), 0);
 	check_int(v.method, FPH_METHOD_SEEK);
 	err = fph_scan_region(s, &r, v.method, row->start,
@@ -146,7 +146,7 @@ static int scan_with_seek(int64_t (*seek)(int, uint64_t, int), struct catch *c)
 	mock_reset();
 	mock_file("o", 16);
 	sys.seek = seek;
-	check_int(fph_scanner_open_sys(&s, &sys), 0);
+	check_int(fph_scanner_open_sys(&s, NULL, &sys), 0);
 	err = fph_scan_region(s, &r, FPH_METHOD_SEEK, 0, r.used, catch_sink, c, NULL);
 	fph_scanner_close(s);
 	return err;

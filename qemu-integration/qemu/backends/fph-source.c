@@ -683,6 +683,20 @@ static void fph_source_set_mode(Object *obj, int mode, Error **errp)
     fs->mode_set = true;
 }
 
+static int fph_source_get_scanner(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->scanner_kind;
+}
+
+static void fph_source_set_scanner(Object *obj, int kind, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (!fph_source_is_complete(fs, "scanner", errp)) {
+        fs->scanner_kind = kind;
+    }
+}
+
 static int fph_source_get_verify(Object *obj, Error **errp)
 {
     return FPH_SOURCE(obj)->verify;
@@ -766,9 +780,29 @@ static void fph_source_set_assume_zero(Object *obj, bool value, Error **errp)
     fs->assume_zero_destination = value;
 }
 
+static enum fph_scanner_kind fph_source_scanner_kind(FphSource *fs)
+{
+    switch (fs->scanner_kind) {
+    case FPH_SCANNER_KIND_AUTO:
+        return FPH_SCANNER_AUTO;
+    case FPH_SCANNER_KIND_PAGEMAP_SCAN:
+        return FPH_SCANNER_PAGEMAP_SCAN;
+    case FPH_SCANNER_KIND_PAGEMAP:
+        return FPH_SCANNER_PAGEMAP;
+    case FPH_SCANNER_KIND_OFF:
+        return FPH_SCANNER_OFF;
+    default:
+        g_assert_not_reached();
+    }
+}
+
 static void fph_source_complete(UserCreatable *uc, Error **errp)
 {
     FphSource *fs = FPH_SOURCE(uc);
+    struct fph_scanner_opts opts = {
+        .sz = sizeof(opts),
+        .kind = fph_source_scanner_kind(fs),
+    };
     const char *why;
 
     if (!fs->mode_set) {
@@ -791,7 +825,7 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
         return;
     }
     /* Here and not later: privileges may be dropped after start-up. */
-    if (fph_scanner_open(&fs->scanner) < 0) {
+    if (fph_scanner_open_with(&fs->scanner, &opts) < 0) {
         error_setg(errp, "out of memory for fph-source");
         return;
     }
@@ -859,6 +893,12 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                    fph_source_get_mode, fph_source_set_mode);
     object_class_property_set_description(oc, "mode",
         "Which witness decides that a page can be left out");
+    object_class_property_add_enum(oc, "scanner", "FphScannerKind",
+                                   &FphScannerKind_lookup,
+                                   fph_source_get_scanner,
+                                   fph_source_set_scanner);
+    object_class_property_set_description(oc, "scanner",
+        "How the host's page tables are read");
     object_class_property_add_enum(oc, "verify", "FphVerify",
                                    &FphVerify_lookup, fph_source_get_verify,
                                    fph_source_set_verify);

@@ -39,6 +39,7 @@ struct FphSource {
 
     bool mode_set;
     FphMode mode;
+    FphScannerKind scanner_kind;
     char *pv_device;
     bool dry_run;
     uint32_t pv_wait;           /* ms */

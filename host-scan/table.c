@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the page tables of a process say of its pages: a window at a time, by
+ * the PAGEMAP_SCAN ioctl or by reading /proc/PID/pagemap.
+ */
+#include <errno.h>
+
+#include "table.h"
+
+void fph_pace_begin(struct fph_pace *p, struct fph_scanner *s)
+{
+	p->s = s;
+	p->began = s->cpu_percent ? s->sys->now_ns() : 0;
+}
+
+void fph_pace(struct fph_pace *p)
+{
+	struct fph_scanner *s = p->s;
+	uint64_t worked;
+
+	if (!s->cpu_percent)
+		return;
+	worked = s->sys->now_ns() - p->began;
+	if (worked < FPH_PACE_NS)
+		return;
+	s->sys->sleep_ns(worked * (100 - s->cpu_percent) / s->cpu_percent);
+	p->began = s->sys->now_ns();
+}
+
+bool fph_clamp(const struct fph_scanner *s, const struct fph_region *r,
+	       uint64_t start, uint64_t len, uint64_t *first, uint64_t *end)
+{
+	if (start >= r->used)
+		return false;
+	*end = len > r->used - start ? r->used : start + len;
+	*end &= ~(s->page_size - 1);
+	*first = start + (-start & (s->page_size - 1));
+	return *first < *end;
+}
+
+void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
+		  bool all, struct fph_pm_range *vec, uint64_t vec_len)
+{
+	*arg = (struct fph_pm_scan){
+		.size = sizeof(*arg),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)vec,
+		.vec_len = vec_len,
+		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_PFNZERO,
+	};
+	if (all) {
+		arg->return_mask |= FPH_PM_FILE | FPH_PM_HUGE;
+		return;
+	}
+	/*
+	 * One query for both kinds: not swapped, and (not present or the zero
+	 * page). Absence is asked for positively; addresses without a mapping
+	 * are in no category and are never reported.
+	 */
+	arg->category_inverted = FPH_PM_PRESENT | FPH_PM_SWAPPED;
+	arg->category_mask = FPH_PM_SWAPPED;
+	arg->category_anyof_mask = FPH_PM_PRESENT | FPH_PM_PFNZERO;
+}
+
+static int by_ioctl(struct fph_window *w)
+{
+	struct fph_scanner *s = w->s;
+	uint64_t limit = min_u64(w->end, w->pos + FPH_SCAN_WINDOW);
+	uint64_t seen = w->pos;
+	struct fph_pm_scan arg;
+	int n, err;
+
+	fph_pm_query(&arg, w->base + w->pos, w->base + limit, w->all, s->vec,
+		     FPH_SCAN_VEC_LEN);
+	n = s->sys->pagemap_scan(s->fd, &arg);
+	if (n == -EINTR)
+		return 0;
+	if (n < 0)
+		return n;
+	if (n > FPH_SCAN_VEC_LEN)
+		return -EIO;
+
+	for (int i = 0; i < n; i++) {
+		const struct fph_pm_range *v = &s->vec[i];
+		uint64_t start, end;
+
+		if (v->start < w->base || v->end < w->base)
+			continue;
+		start = max_u64(v->start - w->base, seen);
+		end = min_u64(v->end - w->base, limit);
+		if (start >= end)
+			continue;
+		seen = end;
+		err = w->run(w->opaque, start, end, v->categories);
+		if (err < 0)
+			return err;
+	}
+
+	/* walk_end may be stale: what was reported was walked as well */
+	if (arg.walk_end > w->base)
+		seen = max_u64(seen, min_u64(arg.walk_end - w->base, limit));
+	seen &= ~(s->page_size - 1);
+	if (seen <= w->pos)
+		return -EIO;	/* neither ranges nor progress: it would never end */
+	w->pos = seen;
+	return 0;
+}
+
+static uint64_t categories_of(const struct fph_scanner *s, uint64_t entry)
+{
+	uint64_t c = entry & FPH_PAGEMAP_FILE ? FPH_PM_FILE : 0;
+
+	if (entry & FPH_PAGEMAP_SWAPPED)
+		return c | FPH_PM_SWAPPED;
+	if (!(entry & FPH_PAGEMAP_PRESENT))
+		return 0;
+	if (s->zero_pfn && (entry & FPH_PAGEMAP_PFN) == s->zero_pfn)
+		c |= FPH_PM_PFNZERO;
+	return c | FPH_PM_PRESENT;
+}
+
+/*
+ * An entry of nothing is also what pagemap has for addresses without a
+ * mapping. Where those are, is found by halves: it is hardly ever asked.
+ */
+static int run_if_mapped(struct fph_window *w, uint64_t start, uint64_t end)
+{
+	uint64_t page = w->s->page_size;
+	uint64_t half;
+	int err;
+
+	if (w->mapped || w->s->pid_of ||
+	    w->s->sys->is_mapped(w->base + start, end - start))
+		return w->run(w->opaque, start, end, 0);
+	if (end - start <= page)
+		return 0;
+	half = start + (end - start) / page / 2 * page;
+	err = run_if_mapped(w, start, half);
+	return err < 0 ? err : run_if_mapped(w, half, end);
+}
+
+static int run_of_entries(struct fph_window *w, uint64_t start, uint64_t end,
+			  uint64_t categories)
+{
+	if (!categories)
+		return run_if_mapped(w, start, end);
+	if (!w->all && !(categories & FPH_PM_PFNZERO))
+		return 0;
+	return w->run(w->opaque, start, end, categories);
+}
+
+static int by_read(struct fph_window *w)
+{
+	struct fph_scanner *s = w->s;
+	uint64_t page = s->page_size;
+	uint64_t n = min_u64((w->end - w->pos) / page, FPH_READ_ENTRIES);
+	uint64_t from = w->pos, c = 0;
+	int64_t got;
+	int err;
+
+	got = s->sys->pagemap_read(s->fd, (w->base + w->pos) / page, s->entries, n);
+	if (got == -EINTR)
+		return 0;
+	if (got < 0)
+		return (int)got;
+	if (!got)
+		return -ESRCH;
+	if ((uint64_t)got > n)
+		return -EIO;
+
+	w->mapped = !s->pid_of && s->sys->is_mapped(w->base + w->pos, got * page);
+	c = categories_of(s, s->entries[0]);
+	for (int64_t i = 1; i <= got; i++) {
+		uint64_t at = w->pos + i * page;
+
+		/* Neighbours have equal bits; only PFNs differ */
+		if (i < got && categories_of(s, s->entries[i]) == c)
+			continue;
+		err = run_of_entries(w, from, at, c);
+		if (err < 0)
+			return err;
+		from = at;
+		if (i < got)
+			c = categories_of(s, s->entries[i]);
+	}
+	w->pos = from;
+	return 0;
+}
+
+int fph_window_next(struct fph_window *w)
+{
+	return w->s->kind == FPH_SCANNER_PAGEMAP ? by_read(w) : by_ioctl(w);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifndef FPH_TABLE_H
+#define FPH_TABLE_H
+
+#include "scanner.h"
+
+/* A run of pages with equal FPH_PM_* categories; 0 or negative errno to stop */
+typedef int (*fph_run_fn)(void *opaque, uint64_t start, uint64_t end,
+			  uint64_t categories);
+
+/* A walk through page tables; offsets are bytes relative to @base */
+struct fph_window {
+	struct fph_scanner *s;
+	uint64_t base;		/* address */
+	uint64_t pos;		/* everything below was looked at */
+	uint64_t end;		/* both are whole host pages */
+	bool all;		/* else only absent pages and the zero page */
+	fph_run_fn run;
+	void *opaque;
+	bool mapped;		/* the window that is under way is, throughout */
+};
+
+/*
+ * Look at the next window and pass on its runs, in ascending order. Memory
+ * without a mapping is in no run. @pos need not move: the call was interrupted.
+ */
+int fph_window_next(struct fph_window *w);
+
+/* Keeps work to the scanner's share of a CPU by sleeping it off */
+struct fph_pace {
+	struct fph_scanner *s;
+	uint64_t began;
+};
+
+void fph_pace_begin(struct fph_pace *p, struct fph_scanner *s);
+void fph_pace(struct fph_pace *p);
+
+/* The whole host pages in [start, start + len) of what is used; false if none */
+bool fph_clamp(const struct fph_scanner *s, const struct fph_region *r,
+	       uint64_t start, uint64_t len, uint64_t *first, uint64_t *end);
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+/* The query of a window */
+void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
+		  bool all, struct fph_pm_range *vec, uint64_t vec_len);
+
+#endif /* FPH_TABLE_H */
