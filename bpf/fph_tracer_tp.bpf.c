@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The tracer with tracepoints only, for kernels that refuse fentry. They tell
+ * when a fault begins, not when it ends, and nothing of faults that the kernel
+ * takes for itself (KVM, O_DIRECT, vhost in a kernel thread of its own).
+ *
+ *   bpftool prog loadall fph_tracer_tp.bpf.o /sys/fs/bpf/fph \
+ *       pinmaps /sys/fs/bpf/fph/maps autoattach
+ */
+#include "tracer.bpf.h"
+
+static __always_inline int
+page_fault(unsigned long addr, __u64 ip, unsigned long error)
+{
+	struct fph_target *target = current_target();
+
+	if (!target)
+		return 0;
+	return fault(target, addr, ip, error & PF_WRITE, !(error & PF_PROT));
+}
+
+SEC("tp_btf/page_fault_user")
+int BPF_PROG(fph_fault_user, unsigned long addr, struct pt_regs *regs,
+	     unsigned long error)
+{
+	return page_fault(addr, regs->ip, error);
+}
+
+SEC("tp_btf/page_fault_kernel")
+int BPF_PROG(fph_fault_kernel, unsigned long addr, struct pt_regs *regs,
+	     unsigned long error)
+{
+	return page_fault(addr, 0, error);
+}
+
+/*
+ * Is the thread still in that fault? A program can fault at one instruction
+ * again and again, but not without a new event. The kernel's own faults end
+ * with the system call at the latest.
+ */
+static __always_inline bool
+still_in(struct pending *pending, struct task_struct *task)
+{
+	long nr = entry_syscall(task);
+
+	if (!pending->ip)
+		return nr != -1;
+	return nr == -1 && entry_regs(task)->ip == pending->ip;
+}
+
+SEC("tp_btf/mm_page_alloc")
+int BPF_PROG(fph_page_alloc, struct page *page, unsigned int order, gfp_t gfp)
+{
+	struct task_struct *task;
+	struct pending *pending;
+
+	if (!page || !(gfp & GFP_MOVABLE) || gfp & GFP_WRITE)
+		return 0;
+	task = bpf_get_current_task_btf();
+	pending = bpf_task_storage_get(&fph_faults, task, NULL, 0);
+	if (pending && pending->addr && still_in(pending, task))
+		return fault_takes(pending, order);
+	/* Nobody told the address: the scan has to find the page */
+	if (entry_syscall(task) == NR_IOCTL && current_target() && !paused())
+		count(FPH_KVM, 1ull << (order & 31));
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(fph_sys_exit, struct pt_regs *regs, long ret)
+{
+	struct pending *pending;
+
+	pending = bpf_task_storage_get(&fph_faults, bpf_get_current_task_btf(),
+				       NULL, 0);
+	if (pending)
+		pending->addr = 0;
+	return syscall_done(regs, ret, true);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(fph_exit, struct task_struct *task)
+{
+	return is_last_thread(task) ? forget(task->tgid) : 0;
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(fph_exec, struct task_struct *task)
+{
+	return forget(task->tgid);
+}

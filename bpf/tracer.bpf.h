@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The tracer without its hooks: an object for each set of hooks is made of it,
+ * as bpftool cannot leave out programs that a kernel refuses.
+ *
+ * A page is taken when a thread that is in a fault within a range allocates a
+ * page that can be mapped: the allocation tells the size, and that the fault
+ * did not only map what was there or the zero page. Bits are set before the
+ * page is mapped, and cleared when memory was given back.
+ */
+#ifndef FPH_TRACER_BPF_H
+#define FPH_TRACER_BPF_H
+
+/* Kernel types come from vmlinux.h or vmlinux-min.h, by -include */
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "drift.bpf.h"
+#include "fph_tracer.h"
+
+#define PAGE	(1ull << FPH_PAGE_SHIFT)
+
+/* The fault that a thread is in; addr 0: in none that counts */
+struct pending {
+	__u64 addr;
+	__u64 ip;		/* where the program faulted, 0: the kernel did */
+	__u32 cause;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FPH_TARGETS_MAX);
+	__type(key, __u32);
+	__type(value, struct fph_target);
+} fph_targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FPH_TOUCHED_WORDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} fph_touched SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FPH_COUNTS_MAX);
+	__type(key, struct fph_counts_key);
+	__type(value, struct fph_counts);
+} fph_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FPH_NSETTINGS);
+	__type(key, __u32);
+	__type(value, __u64);
+} fph_settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FPH_NDROPS);
+	__type(key, __u32);
+	__type(value, __u64);
+} fph_drops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct pending);
+} fph_faults SEC(".maps");
+
+char LICENSE[] SEC("license") = "GPL";
+
+static __always_inline __u64 setting(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&fph_settings, &which);
+
+	return value ? *value : 0;
+}
+
+static __always_inline void dropped(__u32 why)
+{
+	__u64 *count = bpf_map_lookup_elem(&fph_drops, &why);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline __u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline struct fph_target *current_target(void)
+{
+	__u32 tgid = current_tgid();
+
+	return bpf_map_lookup_elem(&fph_targets, &tgid);
+}
+
+static __always_inline bool paused(void)
+{
+	if (!setting(FPH_PAUSED))
+		return false;
+	dropped(FPH_DROP_PAUSED);
+	return true;
+}
+
+static void count(__u32 cause, __u64 pages)
+{
+	struct fph_counts_key key = { .tgid = current_tgid() };
+	struct fph_counts *counts;
+
+	if (!pages || cause >= FPH_NCAUSES)
+		return;
+	bpf_get_current_comm(key.comm, sizeof(key.comm));
+	counts = bpf_map_lookup_elem(&fph_counts, &key);
+	if (!counts) {
+		struct fph_counts none = {};
+
+		/* Fails too if another thread of that name was faster */
+		bpf_map_update_elem(&fph_counts, &key, &none, BPF_NOEXIST);
+		counts = bpf_map_lookup_elem(&fph_counts, &key);
+	}
+	if (!counts) {
+		dropped(FPH_DROP_COUNTS);
+		return;
+	}
+	__sync_fetch_and_add(&counts->pages[cause], pages);
+	__sync_fetch_and_add(&counts->events[cause], 1);
+}
+
+/* The range that holds @addr */
+static __always_inline struct fph_range *
+find_range(struct fph_target *target, __u64 addr)
+{
+	for (__u32 i = 0; i < FPH_MAX_RANGES && i < target->nranges; i++) {
+		struct fph_range *range = &target->range[i];
+
+		if (addr >= range->start && addr < range->end)
+			return range;
+	}
+	return NULL;
+}
+
+/* Bits [first, last) are set or cleared; @changed counts those that were not */
+struct bits {
+	__u64 first;
+	__u64 last;
+	__u64 changed;
+	bool set;
+};
+
+static long change_word(__u64 i, struct bits *bits)
+{
+	__u64 index = (bits->first >> 6) + i;
+	__u64 mask = ~0ull, old;
+	__u32 key = index;
+	__u64 *word;
+
+	if (index == bits->first >> 6)
+		mask <<= bits->first & 63;
+	if (index == bits->last >> 6)
+		mask &= (1ull << (bits->last & 63)) - 1;
+	word = bpf_map_lookup_elem(&fph_touched, &key);
+	if (!word || key != index) {
+		dropped(FPH_DROP_BITS);
+		return 1;
+	}
+	/* Most words have nothing to change: leave their cache lines alone */
+	old = *(volatile __u64 *)word;
+	if (!(bits->set ? mask & ~old : mask & old))
+		return 0;
+	if (bits->set)
+		mask &= ~__sync_fetch_and_or(word, mask);
+	else
+		mask &= __sync_fetch_and_and(word, ~mask);
+	bits->changed += __builtin_popcountll(mask);
+	return 0;
+}
+
+static __always_inline __u64 change_bits(__u64 first, __u64 last, bool set)
+{
+	struct bits bits = { .first = first, .last = last, .set = set };
+
+	if (first >= last)
+		return 0;
+	if (first >> 6 == last >> 6)
+		change_word(0, &bits);
+	else
+		bpf_loop(((last + 63) >> 6) - (first >> 6), change_word, &bits, 0);
+	return bits.changed;
+}
+
+/*
+ * Addresses [start, end) got memory. Returns how many pages that are new; with
+ * grains above the page size, all of them.
+ */
+static __always_inline __u64
+take(struct fph_range *range, __u64 start, __u64 end)
+{
+	__u32 shift = range->shift & 63;
+	__u64 base = range->bit - (range->start >> shift);
+	__u64 changed;
+
+	if (start < range->start)
+		start = range->start;
+	if (end > range->end)
+		end = range->end;
+	if (start >= end)
+		return 0;
+	changed = change_bits(base + (start >> shift),
+			      base + ((end - 1) >> shift) + 1, true);
+	return shift == FPH_PAGE_SHIFT ? changed :
+	       (end - start) >> FPH_PAGE_SHIFT;
+}
+
+/*
+ * Addresses [start, end) lost theirs. Returns how many pages had any; grains
+ * above the page size are taken as whole.
+ */
+static __always_inline __u64
+give_back(struct fph_range *range, __u64 start, __u64 end)
+{
+	__u32 shift = range->shift & 63;
+	__u64 base = range->bit - (range->start >> shift);
+	__u64 max = setting(FPH_CLEAR_MAX);
+	__u64 first, last;
+
+	if (start < range->start)
+		start = range->start;
+	if (end > range->end)
+		end = range->end;
+	if (start >= end)
+		return 0;
+	first = base + ((start + (1ull << shift) - 1) >> shift);
+	last = base + (end >> shift);
+	/* A loop that nothing interrupts must end soon */
+	if (!max)
+		max = 1ull << 24;
+	if (last > first && last - first > max) {
+		dropped(FPH_DROP_CLEAR);
+		last = first + max;
+	}
+	return change_bits(first, last, false) << (shift - FPH_PAGE_SHIFT);
+}
+
+/* The thread faults at @addr; @ip is where, or 0 */
+static __always_inline int
+fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fph_range *range = find_range(target, addr);
+	struct pending *pending;
+
+	/*
+	 * Whatever the thread allocates in a fault elsewhere, or for the zero
+	 * page, is not for the fault it was in before.
+	 */
+	if (!range || (!write && !(range->flags & FPH_RANGE_SHARED))) {
+		pending = bpf_task_storage_get(&fph_faults, task, NULL, 0);
+		if (pending)
+			pending->addr = 0;
+		if (range && absent && !paused())
+			count(FPH_ZERO, 1);
+		return 0;
+	}
+	if (paused())
+		return 0;
+	pending = bpf_task_storage_get(&fph_faults, task, NULL,
+				       BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!pending) {
+		dropped(FPH_DROP_FAULT);
+		return 0;
+	}
+	pending->addr = addr;
+	pending->ip = ip;
+	pending->cause = write ? FPH_WRITE : FPH_READ;
+	return 0;
+}
+
+/* It allocated 2^@order pages for it */
+static __always_inline int fault_takes(struct pending *pending, __u32 order)
+{
+	__u64 size = PAGE << (order & 31);
+	__u64 addr = pending->addr & -size;
+	struct fph_target *target = current_target();
+	struct fph_range *range;
+
+	if (target) {
+		range = find_range(target, pending->addr);
+		if (range)
+			count(pending->cause, take(range, addr, addr + size));
+	}
+	pending->addr = 0;
+	return 0;
+}
+
+enum { IN_PRIVATE = 1, IN_SHARED = 2 };
+
+/* [start, end) was discarded or populated; @kinds of ranges are concerned */
+static int change_ranges(struct fph_target *target, __u64 start, __u64 end,
+			 __u32 cause, __u32 kinds)
+{
+	__u64 pages = 0;
+
+	for (__u32 i = 0; i < FPH_MAX_RANGES && i < target->nranges; i++) {
+		struct fph_range *range = &target->range[i];
+
+		if (!(kinds & (range->flags & FPH_RANGE_SHARED ? IN_SHARED : IN_PRIVATE)))
+			continue;
+		if (cause == FPH_POPULATE)
+			pages += take(range, start, end);
+		else
+			pages += give_back(range, start, end);
+	}
+	count(cause, pages);
+	return 0;
+}
+
+/* A hole of @len bytes at @offset of the file @fd */
+static int punched(struct fph_target *target, __u32 fd, __u64 offset, __u64 len)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(fdt, fd), *file = NULL;
+	__u64 pages = 0, ino;
+	__u32 dev;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	ino = BPF_CORE_READ(file, f_inode, i_ino);
+	dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	for (__u32 i = 0; i < FPH_MAX_RANGES && i < target->nranges; i++) {
+		struct fph_range *range = &target->range[i];
+		__u64 start = range->start + offset - range->offset;
+
+		if (!(range->flags & FPH_RANGE_SHARED) ||
+		    range->ino != ino || range->dev != dev)
+			continue;
+		if (offset + len <= range->offset)
+			continue;
+		if (offset < range->offset)
+			start = range->start;
+		pages += give_back(range, start,
+				   range->start + offset + len - range->offset);
+	}
+	count(FPH_PUNCH, pages);
+	return 0;
+}
+
+/* madvise() has succeeded */
+static __always_inline int
+advised(struct fph_target *target, __u64 start, __u64 end, int advice, bool zaps)
+{
+	switch (advice) {
+	case ADV_DONTNEED:
+	case ADV_DONTNEED_LOCKED:
+		if (!zaps)
+			return 0;
+		return change_ranges(target, start, end, FPH_MADVISE, IN_PRIVATE);
+	case ADV_REMOVE:
+		return change_ranges(target, start, end, FPH_MADVISE, IN_SHARED);
+	case ADV_POPULATE_READ:
+		return change_ranges(target, start, end, FPH_POPULATE, IN_SHARED);
+	case ADV_POPULATE_WRITE:
+	case ADV_COLLAPSE:
+		return change_ranges(target, start, end, FPH_POPULATE,
+				     IN_PRIVATE | IN_SHARED);
+	}
+	return 0;
+}
+
+/*
+ * A system call of the current thread has ended. @zaps: it is to tell which
+ * private memory was unmapped, too.
+ */
+static __always_inline int syscall_done(struct pt_regs *regs, long ret, bool zaps)
+{
+	long nr = (long)regs->orig_ax;
+	struct fph_target *target;
+	__u64 start, len;
+
+	if (nr != NR_MADVISE && nr != NR_FALLOCATE && nr != NR_MUNMAP &&
+	    nr != NR_MMAP)
+		return 0;
+	/* Errors are the last page of all numbers, addresses are below */
+	if ((__u64)ret >= -4095ull)
+		return 0;
+	target = current_target();
+	if (!target || paused())
+		return 0;
+	if (nr == NR_FALLOCATE)
+		return regs->si & FL_PUNCH_HOLE ?
+		       punched(target, regs->di, regs->dx, regs->r10) : 0;
+	start = nr == NR_MMAP ? ret : regs->di;
+	len = (regs->si + PAGE - 1) & -PAGE;
+	if (nr == NR_MADVISE)
+		return advised(target, start, start + len, regs->dx, zaps);
+	return zaps ? change_ranges(target, start, start + len, FPH_UNMAP, IN_PRIVATE) : 0;
+}
+
+static long forget_counts(struct bpf_map *map, struct fph_counts_key *key,
+			  struct fph_counts *counts, __u32 *tgid)
+{
+	if (key->tgid == *tgid)
+		bpf_map_delete_elem(map, key);
+	return 0;
+}
+
+/* The process ends, or runs another program; its bits are left as they are */
+static __always_inline int forget(__u32 tgid)
+{
+	if (!bpf_map_lookup_elem(&fph_targets, &tgid))
+		return 0;
+	bpf_map_delete_elem(&fph_targets, &tgid);
+	bpf_for_each_map_elem(&fph_counts, forget_counts, &tgid, 0);
+	return 0;
+}
+
+#endif
