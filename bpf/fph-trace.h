@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of fph-trace share. Errors are told on stderr where they occur. */
+#ifndef FPH_TRACE_H
+#define FPH_TRACE_H
+
+#include <fph/tracer.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "fph_tracer.h"
+
+/* Exit statuses; unistd.h has an X_OK */
+enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED };
+
+__attribute__((format(printf, 1, 2))) void complain(const char *fmt, ...);
+
+/* trace-load.c: all take the folder where the tracer is, or shall be, pinned */
+
+/* @object: "tp", "complete", or NULL for the latter where the kernel allows it */
+int trace_load(const char *path, const char *object, uint64_t words, bool verbose);
+int trace_unload(const char *path);
+bool trace_loaded(const char *path);
+/* A bpffs of our own at @mount, gone when the process is; then as trace_load() */
+int trace_load_private(const char *mount, const char *path, const char *object,
+		       uint64_t words, bool verbose);
+/* Which hooks: "tp", "complete" */
+const char *trace_object(const char *path);
+/* Descriptor of a map, or negative errno */
+int trace_map(const char *path, const char *name);
+
+/* trace-proc.c */
+
+/* The one QEMU that has this name (NULL: any), or 0; complains */
+pid_t find_qemu(const char *name);
+bool process_comm(pid_t pid, char comm[FPH_COMM_LEN]);
+
+struct memory {
+	struct fph_traced v[FPH_MAX_RANGES];
+	unsigned int n;
+	char *names[FPH_MAX_RANGES];
+};
+
+/* Memory of @pid that could be a guest's: pieces of @min bytes and more */
+int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret);
+void free_memory(struct memory *m);
+/* Set the bits of what has memory already */
+int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m);
+
+/* What a thread of that name does in QEMU */
+const char *thread_kind(const char *comm, const char *main_comm);
+extern const char *const thread_kinds[];
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Loading, pinning and removing the tracer: the same layout as by bpftool */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "fph-trace.h"
+#include "fph_tracer.skel.h"
+#include "fph_tracer_tp.skel.h"
+
+static const struct object {
+	const char *name;
+	const void *(*bytes)(size_t *size);
+} objects[] = {
+	{ "complete", fph_tracer__elf_bytes },
+	{ "tp", fph_tracer_tp__elf_bytes },
+};
+
+static bool tell_all;
+
+static int print(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	return tell_all ? vfprintf(stderr, fmt, ap) : 0;
+}
+
+static bool join(char file[PATH_MAX], const char *path, const char *name)
+{
+	return snprintf(file, PATH_MAX, "%s/%s", path, name) < PATH_MAX;
+}
+
+static bool is_bpffs(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
+}
+
+bool trace_loaded(const char *path)
+{
+	char file[PATH_MAX];
+
+	return join(file, path, "maps/fph_touched") && access(file, F_OK) == 0;
+}
+
+int trace_map(const char *path, const char *name)
+{
+	char file[PATH_MAX];
+	int fd;
+
+	if (snprintf(file, sizeof(file), "%s/maps/%s", path, name) >= (int)sizeof(file))
+		return -ENAMETOOLONG;
+	fd = bpf_obj_get(file);
+	return fd < 0 ? -errno : fd;
+}
+
+const char *trace_object(const char *path)
+{
+	char file[PATH_MAX];
+
+	return join(file, path, "fph_zap") && access(file, F_OK) == 0 ? "complete" : "tp";
+}
+
+/* Names only of our own: what else lies there is not ours to remove */
+static int remove_pins(const char *path)
+{
+	struct dirent *e;
+	char file[PATH_MAX];
+	int err = 0;
+	DIR *dir;
+
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((e = readdir(dir))) {
+		if (strncmp(e->d_name, "fph_", 4) == 0 && join(file, path, e->d_name) &&
+		    unlink(file) < 0)
+			err = -errno;
+	}
+	closedir(dir);
+	if (rmdir(path) < 0 && !err)
+		err = -errno;
+	return err;
+}
+
+int trace_unload(const char *path)
+{
+	char maps[PATH_MAX];
+	int err;
+
+	if (!join(maps, path, "maps"))
+		return -ENAMETOOLONG;
+	err = remove_pins(maps);
+	return err && err != -ENOENT ? err : remove_pins(path);
+}
+
+static int pin(struct bpf_object *obj, const char *path)
+{
+	struct bpf_program *prog;
+	char file[PATH_MAX];
+	int err;
+
+	if (mkdir(path, 0700) < 0)
+		return -errno;
+	if (!join(file, path, "maps"))
+		return -ENAMETOOLONG;
+	err = bpf_object__pin_maps(obj, file);
+	if (err < 0)
+		return err;
+	bpf_object__for_each_program(prog, obj) {
+		struct bpf_link *link = bpf_program__attach(prog);
+
+		if (!link)
+			return -errno;
+		err = join(file, path, bpf_program__name(prog)) ?
+		      bpf_link__pin(link, file) : -ENAMETOOLONG;
+		bpf_link__destroy(link);	/* the pinned one stays */
+		if (err < 0)
+			return err;
+	}
+	return 0;
+}
+
+static int load_object(const struct object *object, const char *path, uint64_t words)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = object->name);
+	struct bpf_object *obj;
+	struct bpf_map *map;
+	const void *bytes;
+	size_t size;
+	int err;
+
+	bytes = object->bytes(&size);
+	obj = bpf_object__open_mem(bytes, size, &opts);
+	if (!obj)
+		return -errno;
+	map = bpf_object__find_map_by_name(obj, "fph_touched");
+	err = !map ? -ENOENT : words ? bpf_map__set_max_entries(map, words) : 0;
+	if (!err)
+		err = bpf_object__load(obj);
+	if (!err) {
+		err = pin(obj, path);
+		if (err)
+			trace_unload(path);
+	}
+	bpf_object__close(obj);
+	return err;
+}
+
+int trace_load(const char *path, const char *object, uint64_t words, bool verbose)
+{
+	char parent[PATH_MAX];
+	int err = -EINVAL;
+
+	if (trace_loaded(path)) {
+		complain("a tracer is loaded at %s already", path);
+		return -EEXIST;
+	}
+	snprintf(parent, sizeof(parent), "%s", path);
+	*strrchr(parent, '/') = '\0';
+	if (!is_bpffs(parent)) {
+		complain("%s is not in a bpffs; try: mount -t bpf bpf /sys/fs/bpf", path);
+		return -ENOENT;
+	}
+	libbpf_set_print(print);
+	tell_all = verbose;
+	for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++) {
+		if (object && strcmp(object, objects[i].name) != 0)
+			continue;
+		err = load_object(&objects[i], path, words);
+		if (!err)
+			return 0;
+		if (object || verbose)
+			complain("the %s tracer cannot be loaded: %s", objects[i].name,
+				 strerror(-err));
+	}
+	if (!object)
+		complain("no tracer can be loaded: %s; --verbose tells more", strerror(-err));
+	return err;
+}
+
+int trace_load_private(const char *mnt, const char *path, const char *object,
+		       uint64_t words, bool verbose)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("bpf", mnt, "bpf", 0, "mode=0700") < 0) {
+		int err = -errno;
+
+		complain("no bpffs of our own at %s: %s", mnt, strerror(errno));
+		return err;
+	}
+	return trace_load(path, object, words, verbose);
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <fph/tracer.h>
+
+#include "fph_tracer.h"
+
+/* The first PID namespace, the one that BPF programs see numbers of */
+#define INIT_PID_NS	"pid:[4026531836]"
+
+struct fph_tracer {
+	char *path;
+	int targets;		/* map descriptors */
+	int touched;
+	__u32 touched_id;
+	__u64 *bits;		/* fph_touched */
+	__u64 words;
+	__u32 tgid;
+	bool ours;		/* the entry in fph_targets, if there is one */
+	struct fph_target target;
+};
+
+static int open_map(const char *path, const char *name, __u32 type, __u32 key,
+		    __u32 value, struct bpf_map_info *info, const char **why)
+{
+	__u32 len = sizeof(*info);
+	char file[PATH_MAX];
+	int fd, ret;
+
+	if (snprintf(file, sizeof(file), "%s/maps/%s", path, name) >= (int)sizeof(file)) {
+		*why = "the path of the tracer is too long";
+		return -ENAMETOOLONG;
+	}
+	fd = bpf_obj_get(file);
+	if (fd < 0) {
+		ret = -errno;
+		*why = ret == -ENOENT || ret == -ENOTDIR ?
+			"no tracer is loaded there: its maps are missing" :
+		       ret == -EACCES || ret == -EPERM ?
+			"no permission to use the tracer's maps" :
+			"the tracer's maps cannot be opened";
+		return ret == -ENOTDIR ? -ENOENT : ret;
+	}
+	memset(info, 0, sizeof(*info));
+	ret = bpf_map_get_info_by_fd(fd, info, &len);
+	if (ret == 0 && info->type == type && info->key_size == key &&
+	    info->value_size == value && strcmp(info->name, name) == 0)
+		return fd;
+	close(fd);
+	*why = "the maps there are not those of this version of the tracer";
+	return -EPROTO;
+}
+
+static int check_namespace(const char **why)
+{
+	char ns[64];
+	ssize_t n = readlink("/proc/self/ns/pid", ns, sizeof(ns) - 1);
+
+	ns[n < 0 ? 0 : n] = '\0';
+	if (strcmp(ns, INIT_PID_NS) == 0)
+		return 0;
+	*why = n < 0 ? "no /proc, so it is unknown what number the kernel has for this process" :
+	       "in a PID namespace the kernel's number of this process is not known";
+	return -EOPNOTSUPP;
+}
+
+static int open_maps(struct fph_tracer *t, const char **why)
+{
+	struct bpf_map_info info;
+	void *bits;
+
+	t->targets = open_map(t->path, "fph_targets", BPF_MAP_TYPE_HASH, sizeof(__u32),
+			      sizeof(struct fph_target), &info, why);
+	if (t->targets < 0)
+		return t->targets;
+	t->touched = open_map(t->path, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+			      sizeof(__u64), &info, why);
+	if (t->touched < 0)
+		return t->touched;
+	t->touched_id = info.id;
+	t->words = info.max_entries;
+	bits = mmap(NULL, t->words * sizeof(__u64), PROT_READ | PROT_WRITE, MAP_SHARED,
+		    t->touched, 0);
+	if (bits == MAP_FAILED) {
+		*why = "the tracer's bitmap cannot be mapped";
+		return -errno;
+	}
+	t->bits = bits;
+	return 0;
+}
+
+int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const char **why)
+{
+	struct fph_tracer *t;
+	int err;
+
+	*why = "out of memory for the tracer";
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->targets = t->touched = -1;
+	t->tgid = pid ? pid : getpid();
+	t->path = strdup(path);
+	err = t->path ? check_namespace(why) : -ENOMEM;
+	if (err == 0)
+		err = open_maps(t, why);
+	if (err < 0) {
+		fph_tracer_close(t);
+		return err;
+	}
+	if (bpf_map_lookup_elem(t->targets, &t->tgid, &t->target) < 0)
+		t->ours = true;
+	if (t->target.nranges > FPH_MAX_RANGES)
+		t->target.nranges = FPH_MAX_RANGES;
+	*ret = t;
+	return 0;
+}
+
+void fph_tracer_close(struct fph_tracer *t)
+{
+	int saved = errno;
+
+	if (!t)
+		return;
+	if (t->ours && t->target.nranges)
+		bpf_map_delete_elem(t->targets, &t->tgid);
+	if (t->bits)
+		munmap(t->bits, t->words * sizeof(__u64));
+	if (t->touched >= 0)
+		close(t->touched);
+	if (t->targets >= 0)
+		close(t->targets);
+	free(t->path);
+	free(t);
+	errno = saved;
+}
+
+int fph_tracer_check(const struct fph_tracer *t, const char **why)
+{
+	struct fph_target target;
+	struct bpf_map_info info;
+	int fd;
+
+	fd = open_map(t->path, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+		      sizeof(__u64), &info, why);
+	if (fd >= 0)
+		close(fd);
+	if (fd < 0 || info.id != t->touched_id) {
+		*why = "the tracer was unloaded";
+		return -ESTALE;
+	}
+	if (t->target.nranges && bpf_map_lookup_elem(t->targets, &t->tgid, &target) < 0) {
+		*why = "this process is not traced any more";
+		return -ESTALE;
+	}
+	return 0;
+}
+
+/* Bits that a range has for itself: whole blocks around those it uses */
+static __u64 first_block(const struct fph_range *r)
+{
+	return r->bit / FPH_BITS_ALIGN;
+}
+
+static __u64 last_bit(const struct fph_range *r)
+{
+	return r->bit + ((r->end - 1) >> r->shift) - (r->start >> r->shift);
+}
+
+/* Where @blocks are not used by any of @n ranges; the lowest such place */
+static int find_room(const struct fph_range *used, size_t n, __u64 blocks, __u64 limit,
+		     __u64 *ret)
+{
+	__u64 at = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		__u64 from = first_block(&used[i]);
+		__u64 to = last_bit(&used[i]) / FPH_BITS_ALIGN + 1;
+
+		if (from < at + blocks && at < to) {
+			at = to;
+			i = -1;	/* those seen before may be in the way there */
+		}
+	}
+	if (blocks > limit || at > limit - blocks)
+		return -ENOSPC;
+	*ret = at;
+	return 0;
+}
+
+/* The ranges of all processes, and ours that are not in the map yet */
+static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max)
+{
+	struct fph_target target;
+	__u32 key, *prev = NULL;
+	size_t n = 0;
+
+	while (bpf_map_get_next_key(t->targets, prev, &key) == 0) {
+		prev = &key;
+		if (bpf_map_lookup_elem(t->targets, &key, &target) < 0)
+			continue;
+		/* The programs remove those that end, but only while attached */
+		if (kill(key, 0) < 0 && errno == ESRCH) {
+			bpf_map_delete_elem(t->targets, &key);
+			prev = NULL;
+			n = 0;
+			continue;
+		}
+		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES && n < max; i++)
+			ret[n++] = target.range[i];
+	}
+	return n;
+}
+
+static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **why)
+{
+	struct fph_target target = t->target;
+	__u64 grains = ((r->end - 1) >> r->shift) - (r->start >> r->shift) + 1;
+	__u64 lead = (r->start >> r->shift) % FPH_BITS_ALIGN, block;
+	__u64 blocks = (lead + grains + FPH_BITS_ALIGN - 1) / FPH_BITS_ALIGN;
+	size_t max = (size_t)FPH_TARGETS_MAX * 4 * FPH_MAX_RANGES;
+	struct fph_range *used = calloc(max, sizeof(*used));
+	int err;
+
+	if (!used) {
+		*why = "out of memory for the tracer";
+		return -ENOMEM;
+	}
+	err = find_room(used, all_ranges(t, used, max), blocks,
+			t->words * 64 / FPH_BITS_ALIGN, &block);
+	free(used);
+	if (err < 0) {
+		*why = "the tracer's bitmap is too small";
+		return err;
+	}
+	r->bit = block * FPH_BITS_ALIGN + lead;
+	/* Whoever had them before is gone */
+	memset(t->bits + block * FPH_BITS_ALIGN / 64, 0, blocks * FPH_BITS_ALIGN / 8);
+	target.range[target.nranges++] = *r;
+	if (bpf_map_update_elem(t->targets, &t->tgid, &target, BPF_ANY) < 0) {
+		err = -errno;
+		*why = err == -E2BIG || err == -ENOMEM ?
+		       "the tracer has too many processes" :
+		       "the tracer's maps cannot be changed";
+		return err == -E2BIG ? -ENOSPC : err;
+	}
+	t->target = target;
+	return 0;
+}
+
+int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
+{
+	__u64 page = 1ull << FPH_PAGE_SHIFT;
+	struct fph_range r = {
+		.start = m->start,
+		.end = m->start + m->len,
+		.offset = m->offset,
+		.shift = m->shift ? m->shift : FPH_PAGE_SHIFT,
+	};
+	struct stat st;
+	int lock, err;
+
+	*why = "such memory cannot be traced";
+	if (m->sz < sizeof(*m) || !m->len || r.end <= r.start ||
+	    (m->start | m->len | m->offset) % page ||
+	    r.shift < FPH_PAGE_SHIFT || r.shift > 40)
+		return -EINVAL;
+	for (__u32 i = 0; i < t->target.nranges; i++) {
+		if (r.start < t->target.range[i].end && t->target.range[i].start < r.end)
+			return -EINVAL;
+	}
+	if (!t->ours) {
+		*why = "somebody else traces this process";
+		return -EBUSY;
+	}
+	if (t->target.nranges == FPH_MAX_RANGES) {
+		*why = "the process has too many pieces of memory for the tracer";
+		return -ENOSPC;
+	}
+	if (m->fd >= 0) {
+		if (fstat(m->fd, &st) < 0)
+			return -errno;
+		r.flags = FPH_RANGE_SHARED;
+		r.ino = st.st_ino;
+		r.dev = major(st.st_dev) << 20 | minor(st.st_dev);
+	}
+	/* Others look for room in the bitmap, too */
+	lock = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (lock < 0 || flock(lock, LOCK_EX) < 0) {
+		err = -errno;
+		*why = "the tracer's folder cannot be locked";
+	} else {
+		err = add_locked(t, &r, why);
+	}
+	if (lock >= 0)
+		close(lock);
+	return err;
+}
+
+void fph_tracer_remove(struct fph_tracer *t, uint64_t start)
+{
+	struct fph_target *target = &t->target;
+
+	for (__u32 i = 0; t->ours && i < target->nranges; i++) {
+		if (target->range[i].start != start)
+			continue;
+		target->range[i] = target->range[--target->nranges];
+		if (target->nranges)
+			bpf_map_update_elem(t->targets, &t->tgid, target, BPF_EXIST);
+		else
+			bpf_map_delete_elem(t->targets, &t->tgid);
+		return;
+	}
+}
+
+int fph_tracer_get(const struct fph_tracer *t, unsigned int index, struct fph_traced *ret)
+{
+	const struct fph_range *r = &t->target.range[index];
+
+	if (index >= t->target.nranges)
+		return 0;
+	ret->start = r->start;
+	ret->len = r->end - r->start;
+	ret->fd = r->flags & FPH_RANGE_SHARED ? 0 : -1;
+	ret->offset = r->offset;
+	ret->shift = r->shift;
+	return 1;
+}
+
+/* The range that holds @addr, or the next one behind it */
+static const struct fph_range *range_at(const struct fph_tracer *t, uint64_t addr)
+{
+	const struct fph_range *best = NULL;
+
+	for (__u32 i = 0; i < t->target.nranges; i++) {
+		const struct fph_range *r = &t->target.range[i];
+
+		if (r->end > addr && (!best || r->start < best->start))
+			best = r;
+	}
+	return best;
+}
+
+static __u64 load(const struct fph_tracer *t, __u64 word)
+{
+	return word < t->words ? __atomic_load_n(&t->bits[word], __ATOMIC_RELAXED) : 0;
+}
+
+/* Calls @fn for each word with bits of addresses [start, end) of @r */
+static __u64 for_words(const struct fph_tracer *t, const struct fph_range *r, __u64 start,
+		       __u64 end, __u64 (*fn)(const struct fph_tracer *t, __u64 word, __u64 mask))
+{
+	__u64 first = r->bit + (start >> r->shift) - (r->start >> r->shift);
+	__u64 last = r->bit + ((end - 1) >> r->shift) - (r->start >> r->shift);
+	__u64 sum = 0;
+
+	for (__u64 word = first / 64; word <= last / 64; word++) {
+		__u64 mask = ~0ull;
+
+		if (word == first / 64)
+			mask &= ~0ull << first % 64;
+		if (word == last / 64)
+			mask &= ~0ull >> (63 - last % 64);
+		sum += fn(t, word, mask);
+	}
+	return sum;
+}
+
+static __u64 count_clear(const struct fph_tracer *t, __u64 word, __u64 mask)
+{
+	return __builtin_popcountll(~load(t, word) & mask);
+}
+
+static __u64 count_set(const struct fph_tracer *t, __u64 word, __u64 mask)
+{
+	return __builtin_popcountll(load(t, word) & mask);
+}
+
+static __u64 set(const struct fph_tracer *t, __u64 word, __u64 mask)
+{
+	if (word < t->words)
+		__atomic_fetch_or(&t->bits[word], mask, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/*
+ * The block, or what is not traced, that begins at @addr: where it ends, and
+ * whether all of it was touched
+ */
+static bool block_at(const struct fph_tracer *t, uint64_t addr, uint64_t end, uint64_t *ret)
+{
+	const struct fph_range *r = range_at(t, addr);
+	uint64_t next = end;
+
+	if (!r || r->start > addr) {
+		if (r && r->start < end)
+			next = r->start;
+		*ret = next;
+		return false;
+	}
+	next = ((addr >> r->shift) / FPH_BITS_ALIGN + 1) * FPH_BITS_ALIGN << r->shift;
+	if (next > r->end)
+		next = r->end;
+	if (next > end)
+		next = end;
+	*ret = next;
+	return for_words(t, r, addr, next, count_clear) == 0;
+}
+
+int fph_tracer_next(const struct fph_tracer *t, uint64_t start, uint64_t end,
+		    uint64_t *from, uint64_t *to)
+{
+	uint64_t next;
+
+	while (start < end && block_at(t, start, end, &next))
+		start = next;
+	if (start >= end)
+		return 0;
+	*from = start;
+	do {
+		start = next;
+	} while (start < end && !block_at(t, start, end, &next));
+	*to = start;
+	return 1;
+}
+
+static __u64 for_range(const struct fph_tracer *t, uint64_t start, uint64_t end,
+		       __u64 (*fn)(const struct fph_tracer *t, __u64 word, __u64 mask))
+{
+	const struct fph_range *r = range_at(t, start);
+
+	if (!r || r->start >= end)
+		return 0;
+	if (start < r->start)
+		start = r->start;
+	if (end > r->end)
+		end = r->end;
+	return for_words(t, r, start, end, fn);
+}
+
+uint64_t fph_tracer_touched(const struct fph_tracer *t, uint64_t start, uint64_t end)
+{
+	return for_range(t, start, end, count_set);
+}
+
+void fph_tracer_touch(struct fph_tracer *t, uint64_t start, uint64_t end)
+{
+	for_range(t, start, end, set);
+}
