@@ -62,7 +62,7 @@ int BPF_PROG(fph_page_alloc, struct page *page, unsigned int order, gfp_t gfp)
 		return fault_takes(pending, order);
 	/* Nobody told the address: the scan has to find the page */
 	if (entry_syscall(task) == NR_IOCTL && current_target() && !paused())
-		count(FPH_KVM, 1ull << (order & 31));
+		fph_count(FPH_KVM, 1ull << (order & 31));
 	return 0;
 }
 

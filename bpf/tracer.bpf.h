@@ -108,13 +108,17 @@ static __always_inline bool paused(void)
 	return true;
 }
 
-static void count(__u32 cause, __u64 pages)
+/*
+ * Functions that are not static are verified once, and not for each path that
+ * leads to them.
+ */
+__noinline int fph_count(__u32 cause, __u64 pages)
 {
 	struct fph_counts_key key = { .tgid = current_tgid() };
 	struct fph_counts *counts;
 
 	if (!pages || cause >= FPH_NCAUSES)
-		return;
+		return 0;
 	bpf_get_current_comm(key.comm, sizeof(key.comm));
 	counts = bpf_map_lookup_elem(&fph_counts, &key);
 	if (!counts) {
@@ -126,10 +130,11 @@ static void count(__u32 cause, __u64 pages)
 	}
 	if (!counts) {
 		dropped(FPH_DROP_COUNTS);
-		return;
+		return 0;
 	}
 	__sync_fetch_and_add(&counts->pages[cause], pages);
 	__sync_fetch_and_add(&counts->events[cause], 1);
+	return 0;
 }
 
 /* The range that holds @addr */
@@ -198,13 +203,15 @@ static __always_inline __u64 change_bits(__u64 first, __u64 last, bool set)
  * Addresses [start, end) got memory. Returns how many pages that are new; with
  * grains above the page size, all of them.
  */
-static __always_inline __u64
-take(struct fph_range *range, __u64 start, __u64 end)
+__noinline __u64 fph_take(struct fph_range *range, __u64 start, __u64 end)
 {
-	__u32 shift = range->shift & 63;
-	__u64 base = range->bit - (range->start >> shift);
-	__u64 changed;
+	__u64 base, changed;
+	__u32 shift;
 
+	if (!range)
+		return 0;
+	shift = range->shift & 63;
+	base = range->bit - (range->start >> shift);
 	if (start < range->start)
 		start = range->start;
 	if (end > range->end)
@@ -221,14 +228,16 @@ take(struct fph_range *range, __u64 start, __u64 end)
  * Addresses [start, end) lost theirs. Returns how many pages had any; grains
  * above the page size are taken as whole.
  */
-static __always_inline __u64
-give_back(struct fph_range *range, __u64 start, __u64 end)
+__noinline __u64 fph_give_back(struct fph_range *range, __u64 start, __u64 end)
 {
-	__u32 shift = range->shift & 63;
-	__u64 base = range->bit - (range->start >> shift);
 	__u64 max = setting(FPH_CLEAR_MAX);
-	__u64 first, last;
+	__u64 base, first, last;
+	__u32 shift;
 
+	if (!range)
+		return 0;
+	shift = range->shift & 63;
+	base = range->bit - (range->start >> shift);
 	if (start < range->start)
 		start = range->start;
 	if (end > range->end)
@@ -264,7 +273,7 @@ fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
 		if (pending)
 			pending->addr = 0;
 		if (range && absent && !paused())
-			count(FPH_ZERO, 1);
+			fph_count(FPH_ZERO, 1);
 		return 0;
 	}
 	if (paused())
@@ -292,7 +301,7 @@ static __always_inline int fault_takes(struct pending *pending, __u32 order)
 	if (target) {
 		range = find_range(target, pending->addr);
 		if (range)
-			count(pending->cause, take(range, addr, addr + size));
+			fph_count(pending->cause, fph_take(range, addr, addr + size));
 	}
 	pending->addr = 0;
 	return 0;
@@ -312,11 +321,11 @@ static int change_ranges(struct fph_target *target, __u64 start, __u64 end,
 		if (!(kinds & (range->flags & FPH_RANGE_SHARED ? IN_SHARED : IN_PRIVATE)))
 			continue;
 		if (cause == FPH_POPULATE)
-			pages += take(range, start, end);
+			pages += fph_take(range, start, end);
 		else
-			pages += give_back(range, start, end);
+			pages += fph_give_back(range, start, end);
 	}
-	count(cause, pages);
+	fph_count(cause, pages);
 	return 0;
 }
 
@@ -345,10 +354,10 @@ static int punched(struct fph_target *target, __u32 fd, __u64 offset, __u64 len)
 			continue;
 		if (offset < range->offset)
 			start = range->start;
-		pages += give_back(range, start,
+		pages += fph_give_back(range, start,
 				   range->start + offset + len - range->offset);
 	}
-	count(FPH_PUNCH, pages);
+	fph_count(FPH_PUNCH, pages);
 	return 0;
 }
 

@@ -1,0 +1,986 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The tracer on the running kernel, loaded by plain bpftool into a bpffs of
+ * this test's own, against what page tables, page cache and fault counts say.
+ *
+ * Environment, set by meson: FPH_TEST_BPFTOOL, FPH_TEST_TRACE (fph-trace),
+ * FPH_TEST_OBJECTS (folder of the objects).
+ */
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fcntl.h>
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fph/tracer.h>
+
+#include "fph_tracer.h"
+#include "ktest.h"
+
+#define PATH	"/sys/fs/bpf/fph"
+#define MIB	(1ul << 20)
+
+static struct fph_tracer *tracer;
+
+static char *env(const char *name)
+{
+	char *value = getenv(name);
+
+	if (!value)
+		fph_test_skip_all("%s is not set: run it by meson test", name);
+	return value;
+}
+
+/* Run a program; its exit status. @out: what it said on stdout and stderr */
+static int run(char *out, size_t size, char *const argv[])
+{
+	int fds[2], status;
+	size_t n = 0;
+	ssize_t got;
+	pid_t pid;
+
+	check(pipe2(fds, O_CLOEXEC) == 0);
+	pid = fork();
+	check(pid >= 0);
+	if (pid == 0) {
+		dup2(fds[1], 1);
+		dup2(fds[1], 2);
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	close(fds[1]);
+	while ((got = read(fds[0], out + n, size - 1 - n)) > 0)
+		n += got;
+	out[n] = '\0';
+	close(fds[0]);
+	check(waitpid(pid, &status, 0) == pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+#define RUN(out, ...)	run(out, sizeof(out), (char *const[]){ __VA_ARGS__, NULL })
+
+static const char *object(const char *name)
+{
+	static char path[512];
+
+	snprintf(path, sizeof(path), "%s/%s.bpf.o", env("FPH_TEST_OBJECTS"), name);
+	return path;
+}
+
+static void load(const char *name)
+{
+	char out[4096];
+
+	if (RUN(out, env("FPH_TEST_BPFTOOL"), "prog", "loadall", (char *)object(name), PATH,
+		"pinmaps", PATH "/maps", "autoattach") != 0)
+		fail_msg("bpftool cannot load %s: %s", name, out);
+}
+
+static void unload(void)
+{
+	char out[4096];
+
+	check_int(RUN(out, "/bin/rm", "-r", PATH), 0);
+}
+
+static int map(const char *name)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), PATH "/maps/%s", name);
+	fd = bpf_obj_get(path);
+	check(fd >= 0);
+	return fd;
+}
+
+static uint64_t drops(__u32 why)
+{
+	int fd = map("fph_drops");
+	uint64_t n;
+
+	check(bpf_map_lookup_elem(fd, &why, &n) == 0);
+	close(fd);
+	return n;
+}
+
+static void set(__u32 setting, uint64_t value)
+{
+	int fd = map("fph_settings");
+
+	check(bpf_map_update_elem(fd, &setting, &value, BPF_ANY) == 0);
+	close(fd);
+}
+
+/* What a thread of that name has done, since the last clear_counts() */
+static struct fph_counts counts_of(pid_t pid, const char *comm)
+{
+	struct fph_counts_key key = { .tgid = pid };
+	struct fph_counts c = { 0 };
+	int fd = map("fph_counts");
+
+	strncpy(key.comm, comm, sizeof(key.comm) - 1);
+	bpf_map_lookup_elem(fd, &key, &c);
+	close(fd);
+	return c;
+}
+
+static void clear_counts(void)
+{
+	struct fph_counts_key key;
+	int fd = map("fph_counts");
+
+	while (bpf_map_get_next_key(fd, NULL, &key) == 0)
+		check(bpf_map_delete_elem(fd, &key) == 0);
+	close(fd);
+}
+
+/* Everything else that this process did must be nothing */
+static void check_counts(const uint64_t want[FPH_NCAUSES])
+{
+	struct fph_counts c = counts_of(getpid(), "test-tracer");
+
+	for (int i = 0; i < FPH_NCAUSES; i++) {
+		if (c.pages[i] != want[i])
+			fail_msg("cause %d: %lu pages, %lu wanted", i,
+				 (unsigned long)c.pages[i], (unsigned long)want[i]);
+	}
+}
+
+static void add(const struct mem *m)
+{
+	struct fph_traced t = {
+		.sz = sizeof(t),
+		.start = (uintptr_t)m->p,
+		.len = m->npages * page,
+		.fd = m->fd,
+	};
+	const char *why;
+
+	if (fph_tracer_add(tracer, &t, &why) < 0)
+		fail_msg("%s", why);
+	clear_counts();
+}
+
+static void drop(struct mem *m)
+{
+	fph_tracer_remove(tracer, (uintptr_t)m->p);
+	mem_close(m);
+}
+
+static bool bit(const struct mem *m, size_t i)
+{
+	uintptr_t at = (uintptr_t)mem_page(m, i);
+
+	return fph_tracer_touched(tracer, at, at + page);
+}
+
+/*
+ * Page by page the bits say what the scan says: a page is untouched if, and
+ * only if, it is absent or the zero page.
+ */
+static void check_bits(const struct mem *m)
+{
+	char *found = mem_scan(m);
+
+	for (size_t i = 0; i < m->npages; i++) {
+		if (bit(m, i) == (found[i] != 0))
+			fail_msg("page %zu: bit %d, scan %d", i, bit(m, i), found[i]);
+	}
+	free(found);
+}
+
+static long faults(void)
+{
+	struct rusage r;
+
+	check(getrusage(RUSAGE_THREAD, &r) == 0);
+	return r.ru_minflt;
+}
+
+/* Every @step-th page of @n, in this thread */
+static long touch(struct mem *m, size_t first, size_t n, size_t step, bool write)
+{
+	volatile char *p = mem_page(m, first);
+	long before = faults();
+
+	for (size_t i = 0; i < n; i++, p += step * page) {
+		if (write)
+			*p = 1;
+		else
+			(void)*p;
+	}
+	return faults() - before;
+}
+
+static void test_private(void **state)
+{
+	struct mem m;
+
+	mem_open(&m, K_ANON, 8192);
+	add(&m);
+	check_int(touch(&m, 0, 1009, 2, true), 1009);
+	check_int(touch(&m, 1, 503, 2, false), 503);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 1009, [FPH_ZERO] = 503 });
+	check_bits(&m);
+
+	/* A write where the zero page was takes memory; a second one does not */
+	check_int(touch(&m, 1, 199, 2, true), 199);
+	check_int(touch(&m, 1, 199, 2, true), 0);
+	check(madvise(mem_page(&m, 10), 2 * 307 * page, MADV_DONTNEED) == 0);
+	/* 307 written at first, and 194 of the others later */
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 1009 + 199, [FPH_ZERO] = 503,
+					      [FPH_MADVISE] = 307 + 194 });
+	check_bits(&m);
+
+	/* Not given back: the system call fails before, or does nothing of the sort */
+	check(madvise(mem_page(&m, 1000) + 1, page, MADV_DONTNEED) < 0);
+	check(madvise(mem_page(&m, 1000), 100 * page, MADV_COLD) == 0);
+	check(mprotect(mem_page(&m, 1000), 100 * page, PROT_READ) == 0);
+	check(madvise(mem_page(&m, 8000), page, MADV_POPULATE_READ) == 0);
+	check_bits(&m);
+
+	/* A new mapping in the place of 53 pages that were written */
+	check(mmap(mem_page(&m, 1000), 106 * page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == mem_page(&m, 1000));
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 1009 + 199, [FPH_ZERO] = 503,
+					      [FPH_MADVISE] = 307 + 194, [FPH_UNMAP] = 53 });
+	check_bits(&m);
+	drop(&m);
+}
+
+static void test_populate(void **state)
+{
+	struct mem m;
+
+	mem_open(&m, K_ANON, 2048);
+	add(&m);
+	check(madvise(mem_page(&m, 1), 257 * page, MADV_POPULATE_WRITE) == 0);
+	/* Half of it has memory already */
+	check(madvise(mem_page(&m, 129), 257 * page, MADV_POPULATE_WRITE) == 0);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_POPULATE] = 257 + 128 });
+	check_bits(&m);
+	drop(&m);
+}
+
+/* Whole huge pages for single writes, if the kernel has some */
+static void test_huge(void **state)
+{
+	struct fph_counts c;
+	struct mem m;
+	size_t n = 0;
+
+	mem_open(&m, K_ANON, 16 * HUGE / page);
+	check(madvise(m.p, 16 * HUGE, MADV_HUGEPAGE) == 0);
+	add(&m);
+	for (size_t i = 1; i < 14; i += 2)
+		*(volatile char *)mem_page(&m, i * HUGE / page + 37) = 1;
+	/* The huge zero page */
+	(void)*(volatile char *)mem_page(&m, 14 * HUGE / page + 5);
+	check_bits(&m);
+	for (size_t i = 0; i < m.npages; i++)
+		n += bit(&m, i);
+	c = counts_of(getpid(), "test-tracer");
+	check_int(c.pages[FPH_WRITE], n);
+	check_int(c.events[FPH_WRITE], 7);
+	print_message("%zu pages by 7 writes\n", n);
+
+	check(madvise(m.p + 3 * HUGE, HUGE, MADV_DONTNEED) == 0);
+	check_bits(&m);
+	drop(&m);
+}
+
+static void test_shared(void **state)
+{
+	struct mem m;
+
+	mem_open(&m, K_MEMFD, 4096);
+	add(&m);
+	touch(&m, 0, 307, 1, true);
+	touch(&m, 1000, 211, 1, false);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 307, [FPH_READ] = 211 });
+	check_bits(&m);
+
+	/* Unmapping gives nothing back, and mapping again takes nothing */
+	check(madvise(m.p, 1024 * page, MADV_DONTNEED) == 0);
+	touch(&m, 0, 307, 1, true);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 307, [FPH_READ] = 211 });
+	check_bits(&m);
+
+	check(fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 11 * page,
+			97 * page) == 0);
+	check(madvise(mem_page(&m, 1000), 13 * page, MADV_REMOVE) == 0);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 307, [FPH_READ] = 211,
+					      [FPH_PUNCH] = 97, [FPH_MADVISE] = 13 });
+	check_bits(&m);
+	drop(&m);
+}
+
+/* The kernel faults for the program that asked it to copy */
+static void test_copy(void **state)
+{
+	static char data[16 * 4096];
+	struct mem m;
+	int fds[2];
+
+	mem_open(&m, K_ANON, 1024);
+	add(&m);
+	check(pipe(fds) == 0);
+	for (int i = 0; i < 13; i++) {
+		check(write(fds[1], data, sizeof(data)) == sizeof(data));
+		check(read(fds[0], mem_page(&m, i * 17), sizeof(data)) == sizeof(data));
+	}
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 13 * 16 });
+	check_bits(&m);
+	close(fds[0]);
+	close(fds[1]);
+	drop(&m);
+}
+
+/* Threads that race for the same pages: each page is taken once */
+static void *racer(void *opaque)
+{
+	struct mem *m = opaque;
+
+	for (size_t i = 0; i < m->npages; i++)
+		__atomic_fetch_add(mem_page(m, i), 1, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	static const char *const names[] = { "CPU 0/TCG", "CPU 1/TCG", "mig/src/main" };
+	pthread_t threads[3];
+	uint64_t sum = 0;
+	struct mem m;
+
+	mem_open(&m, K_ANON, 4099);
+	add(&m);
+	for (int i = 0; i < 3; i++) {
+		check(pthread_create(&threads[i], NULL, racer, &m) == 0);
+		pthread_setname_np(threads[i], names[i]);
+	}
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 3; i++)
+		sum += counts_of(getpid(), names[i]).pages[FPH_WRITE];
+	/* Before it had its name */
+	sum += counts_of(getpid(), "test-tracer").pages[FPH_WRITE];
+	check_int(sum, 4099);
+	check_bits(&m);
+	drop(&m);
+}
+
+/* Threads that take and give back, each in a part of its own */
+struct part {
+	struct mem *m;
+	size_t first;
+	unsigned int seed;
+};
+
+static void *worker(void *opaque)
+{
+	struct part *p = opaque;
+
+	for (int i = 0; i < 4000; i++) {
+		size_t at = p->first + rand_r(&p->seed) % 1000;
+
+		if (rand_r(&p->seed) % 4)
+			*(volatile char *)mem_page(p->m, at) = 1;
+		else
+			check(madvise(mem_page(p->m, at), (1 + rand_r(&p->seed) % 24) * page,
+				      MADV_DONTNEED) == 0);
+	}
+	return NULL;
+}
+
+static void test_busy(void **state)
+{
+	pthread_t threads[3];
+	struct part part[3];
+	struct mem m;
+
+	mem_open(&m, K_ANON, 4096);
+	add(&m);
+	for (int i = 0; i < 3; i++) {
+		part[i] = (struct part){ &m, i * 1024, i + 1 };
+		check(pthread_create(&threads[i], NULL, worker, &part[i]) == 0);
+	}
+	for (int i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	check_bits(&m);
+	drop(&m);
+}
+
+/* A process with memory of its own, which it writes to when told so */
+struct child {
+	pid_t pid;
+	int fd;
+	char *p;
+};
+
+static void tell(struct child *c)
+{
+	char byte = 0;
+
+	check(write(c->fd, &byte, 1) == 1);
+}
+
+static void hear(struct child *c)
+{
+	char byte;
+
+	check(read(c->fd, &byte, 1) == 1);
+}
+
+static struct child start_child(size_t npages, size_t writes, size_t backs)
+{
+	struct child c;
+	int fds[2];
+
+	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+	c.p = mmap(NULL, npages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+		   -1, 0);
+	check(c.p != MAP_FAILED);
+	check(madvise(c.p, npages * page, MADV_NOHUGEPAGE) == 0);
+	fflush(stdout);
+	c.pid = fork();
+	check(c.pid >= 0);
+	if (c.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(fds[0]);
+		c.fd = fds[1];
+		prctl(PR_SET_NAME, "vm");
+		hear(&c);
+		for (size_t i = 0; i < writes; i++)
+			((volatile char *)c.p)[i * page] = 1;
+		if (madvise(c.p, backs * page, MADV_DONTNEED) < 0)
+			_exit(1);
+		tell(&c);
+		hear(&c);
+		_exit(0);
+	}
+	close(fds[1]);
+	munmap(c.p, npages * page);
+	c.fd = fds[0];
+	return c;
+}
+
+static void end_child(struct child *c)
+{
+	int status;
+
+	tell(c);
+	check(waitpid(c->pid, &status, 0) == c->pid);
+	check_int(status, 0);
+	close(c->fd);
+}
+
+static size_t map_entries(const char *name)
+{
+	char key[64], *prev = NULL;
+	int fd = map(name);
+	size_t n = 0;
+
+	while (bpf_map_get_next_key(fd, prev, key) == 0) {
+		prev = key;
+		n++;
+	}
+	close(fd);
+	return n;
+}
+
+static struct fph_tracer *trace_child(const struct child *c, size_t npages)
+{
+	struct fph_traced m = {
+		.sz = sizeof(m), .start = (uintptr_t)c->p, .len = npages * page, .fd = -1,
+	};
+	struct fph_tracer *t;
+	const char *why;
+
+	check(fph_tracer_open(&t, PATH, c->pid, &why) == 0);
+	check(fph_tracer_add(t, &m, &why) == 0);
+	return t;
+}
+
+/* The bits of one never show up in the other, and what ends leaves nothing */
+static void test_two(void **state)
+{
+	struct fph_tracer *t[2];
+	struct child c[2];
+	size_t targets = map_entries("fph_targets");
+
+	clear_counts();
+	c[0] = start_child(3000, 1201, 401);
+	c[1] = start_child(5000, 2203, 601);
+	t[0] = trace_child(&c[0], 3000);
+	t[1] = trace_child(&c[1], 5000);
+	tell(&c[0]);
+	tell(&c[1]);
+	hear(&c[0]);
+	hear(&c[1]);
+	for (int i = 0; i < 2; i++) {
+		uintptr_t start = (uintptr_t)c[i].p;
+		struct fph_counts n = counts_of(c[i].pid, "vm");
+		size_t writes = i ? 2203 : 1201, backs = i ? 601 : 401;
+
+		check_int(n.pages[FPH_WRITE], writes);
+		check_int(n.pages[FPH_MADVISE], backs);
+		check_int(fph_tracer_touched(t[i], start, start + backs * page), 0);
+		check_int(fph_tracer_touched(t[i], start, start + 3000 * page), writes - backs);
+	}
+	check_int(map_entries("fph_targets"), targets + 2);
+	end_child(&c[0]);
+	check_int(map_entries("fph_targets"), targets + 1);
+	check_int(counts_of(c[0].pid, "vm").pages[FPH_WRITE], 0);
+	check_int(counts_of(c[1].pid, "vm").pages[FPH_WRITE], 2203);
+	end_child(&c[1]);
+	check_int(map_entries("fph_targets"), targets);
+	check_int(map_entries("fph_counts"), 0);
+	fph_tracer_close(t[0]);
+	fph_tracer_close(t[1]);
+}
+
+/* A process that runs another program has other memory */
+static void test_exec(void **state)
+{
+	size_t targets = map_entries("fph_targets");
+	struct fph_tracer *t;
+	struct child c;
+	int fds[2];
+	char byte;
+
+	check(pipe(fds) == 0);
+	c.p = (char *)(64 * MIB);
+	c.pid = fork();
+	if (c.pid == 0) {
+		if (read(fds[0], &byte, 1) == 1)
+			execl("/bin/sleep", "sleep", "100", NULL);
+		_exit(1);
+	}
+	t = trace_child(&c, 1024);
+	check_int(map_entries("fph_targets"), targets + 1);
+	check(write(fds[1], "", 1) == 1);
+	for (int i = 0; i < 500 && map_entries("fph_targets") > targets; i++)
+		usleep(10000);
+	check_int(map_entries("fph_targets"), targets);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+	fph_tracer_close(t);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* Nothing is recorded, and that is told; the bits that are missing are clear */
+static void test_paused(void **state)
+{
+	uint64_t before = drops(FPH_DROP_PAUSED);
+	char out[4096];
+	struct mem m;
+
+	mem_open(&m, K_ANON, 1024);
+	add(&m);
+	touch(&m, 0, 101, 1, true);
+	/* Plain bpftool can do that, too */
+	check_int(RUN(out, env("FPH_TEST_BPFTOOL"), "map", "update", "pinned",
+		      PATH "/maps/fph_settings", "key", "0", "0", "0", "0", "value", "1", "0",
+		      "0", "0", "0", "0", "0", "0"), 0);
+	touch(&m, 101, 211, 1, true);
+	set(FPH_PAUSED, 0);
+	touch(&m, 312, 307, 1, true);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 101 + 307 });
+	check_int(drops(FPH_DROP_PAUSED) - before, 211);
+	for (size_t i = 0; i < m.npages; i++)
+		check_int(bit(&m, i), i < 101 || (i >= 312 && i < 312 + 307));
+	drop(&m);
+}
+
+/* No room for one more name: told, and the bits are right all the same */
+static void test_counts_full(void **state)
+{
+	struct fph_counts_key key = { .tgid = 1 };
+	struct fph_counts c = { 0 };
+	uint64_t before;
+	struct mem m;
+	int fd;
+
+	mem_open(&m, K_ANON, 1024);
+	add(&m);
+	fd = map("fph_counts");
+	for (__u32 i = 0; i < FPH_COUNTS_MAX + 1; i++) {
+		memcpy(key.comm, &i, sizeof(i));
+		if (bpf_map_update_elem(fd, &key, &c, BPF_ANY) < 0)
+			break;
+	}
+	close(fd);
+	before = drops(FPH_DROP_COUNTS);
+	touch(&m, 0, 101, 1, true);
+	check_int(drops(FPH_DROP_COUNTS) - before, 101);
+	check_bits(&m);
+	clear_counts();
+	drop(&m);
+}
+
+/* What is too much for one event stays set */
+static void test_clear_max(void **state)
+{
+	uint64_t before = drops(FPH_DROP_CLEAR);
+	struct mem m;
+
+	mem_open(&m, K_ANON, 1024);
+	add(&m);
+	touch(&m, 0, 700, 1, true);
+	set(FPH_CLEAR_MAX, 300);
+	check(madvise(m.p, 700 * page, MADV_DONTNEED) == 0);
+	set(FPH_CLEAR_MAX, 0);
+	check_int(drops(FPH_DROP_CLEAR) - before, 1);
+	check_int(fph_tracer_touched(tracer, (uintptr_t)m.p, (uintptr_t)m.p + 1024 * page), 400);
+	check_int(bit(&m, 299), 0);
+	check_int(bit(&m, 300), 1);
+	drop(&m);
+}
+
+/* Only blocks of 2 MiB that were touched throughout are passed over */
+static void test_next(void **state)
+{
+	uint64_t start, from, to;
+	struct mem m;
+
+	mem_open(&m, K_ANON, 8 * 512);
+	start = (uintptr_t)m.p;
+	check_int(start % HUGE, 0);
+	add(&m);
+	touch(&m, 512, 2 * 512, 1, true);		/* blocks 1 and 2 */
+	touch(&m, 4 * 512, 511, 1, true);		/* 4, but for a page */
+	touch(&m, 6 * 512, 2 * 512, 1, true);		/* 6 and 7, the end */
+
+	check_int(fph_tracer_next(tracer, start, start + 8 * HUGE, &from, &to), 1);
+	check_int(from - start, 0);
+	check_int(to - start, HUGE);
+	check_int(fph_tracer_next(tracer, to, start + 8 * HUGE, &from, &to), 1);
+	check_int(from - start, 3 * HUGE);
+	check_int(to - start, 6 * HUGE);
+	check_int(fph_tracer_next(tracer, to, start + 8 * HUGE, &from, &to), 0);
+	/* What is not traced is for the scan */
+	check_int(fph_tracer_next(tracer, to, start + 9 * HUGE, &from, &to), 1);
+	check_int(from - start, 8 * HUGE);
+	check_int(to - start, 9 * HUGE);
+	check_int(fph_tracer_next(tracer, start - HUGE, start + 2 * HUGE, &from, &to), 1);
+	check_int(start - from, HUGE);
+	check_int(to - start, HUGE);
+	/* Parts of blocks, all of them touched, or not */
+	check_int(fph_tracer_next(tracer, start + HUGE + 7 * page, start + 2 * HUGE, &from, &to), 0);
+	check_int(fph_tracer_next(tracer, start + 4 * HUGE, start + 4 * HUGE + 511 * page,
+				  &from, &to), 0);
+	check_int(fph_tracer_next(tracer, start + 4 * HUGE, start + 5 * HUGE, &from, &to), 1);
+
+	/* Given back, it has to be looked at again */
+	check(madvise(mem_page(&m, 700), page, MADV_DONTNEED) == 0);
+	check_int(fph_tracer_next(tracer, start + HUGE, start + 3 * HUGE, &from, &to), 1);
+	check_int(from - start, HUGE);
+	check_int(to - start, 2 * HUGE);
+	drop(&m);
+}
+
+/* Bits of processes do not overlap, and those of the gone are cleared */
+static void test_room(void **state)
+{
+	struct fph_traced t = { .sz = sizeof(t), .fd = -1 };
+	struct fph_target a, b;
+	struct child c[2];
+	struct fph_tracer *tc[2];
+	const char *why;
+	int fd = map("fph_targets");
+
+	c[0] = start_child(1000, 900, 1);
+	c[1] = start_child(1000, 900, 1);
+	tc[0] = trace_child(&c[0], 1000);
+	tc[1] = trace_child(&c[1], 1000);
+	check(bpf_map_lookup_elem(fd, &c[0].pid, &a) == 0);
+	check(bpf_map_lookup_elem(fd, &c[1].pid, &b) == 0);
+	check(a.range[0].bit + 1000 <= b.range[0].bit || b.range[0].bit + 1000 <= a.range[0].bit);
+	tell(&c[0]);
+	hear(&c[0]);
+	end_child(&c[0]);
+	fph_tracer_close(tc[0]);
+
+	/* The same place for the next one, and nothing is left in it */
+	c[0] = start_child(1000, 1, 1);
+	tc[0] = trace_child(&c[0], 1000);
+	check(bpf_map_lookup_elem(fd, &c[0].pid, &b) == 0);
+	check_int(b.range[0].bit / 512, a.range[0].bit / 512);
+	check_int(fph_tracer_touched(tc[0], (uintptr_t)c[0].p, (uintptr_t)c[0].p + 1000 * page), 0);
+
+	t.start = 1ul << 32;
+	t.len = 1ul << 41;
+	check_int(fph_tracer_add(tc[0], &t, &why), -ENOSPC);
+	check_str(why, "the tracer's bitmap is too small");
+	/* Coarser grains make room */
+	t.shift = 16;
+	check_int(fph_tracer_add(tc[0], &t, &why), 0);
+	t.start += page;
+	check_int(fph_tracer_add(tc[0], &t, &why), -EINVAL);
+	for (int i = 0; i < 2; i++) {
+		tell(&c[i]);
+		hear(&c[i]);
+		end_child(&c[i]);
+		fph_tracer_close(tc[i]);
+	}
+	close(fd);
+}
+
+static void test_refused(void **state)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	struct fph_traced t = { .sz = sizeof(t), .start = 64 * MIB, .len = MIB, .fd = -1 };
+	struct fph_tracer *other;
+	const char *why;
+	struct mem m;
+	int fd, status;
+	pid_t pid;
+
+	check_int(fph_tracer_open(&other, "/sys/fs/bpf/none", 0, &why), -ENOENT);
+	check_str(why, "no tracer is loaded there: its maps are missing");
+
+	check(mkdir("/sys/fs/bpf/other", 0700) == 0 && mkdir("/sys/fs/bpf/other/maps", 0700) == 0);
+	fd = bpf_map_create(BPF_MAP_TYPE_HASH, "fph_targets", 4, 8, 8, &opts);
+	check(fd >= 0 && bpf_obj_pin(fd, "/sys/fs/bpf/other/maps/fph_targets") == 0);
+	close(fd);
+	check_int(fph_tracer_open(&other, "/sys/fs/bpf/other", 0, &why), -EPROTO);
+	check_str(why, "the maps there are not those of this version of the tracer");
+	check(unlink("/sys/fs/bpf/other/maps/fph_targets") == 0);
+
+	/* Somebody else has arranged for this process */
+	mem_open(&m, K_ANON, 16);
+	add(&m);
+	check_int(fph_tracer_open(&other, PATH, 0, &why), 0);
+	check_int(fph_tracer_add(other, &t, &why), -EBUSY);
+	fph_tracer_close(other);
+	check_int(fph_tracer_check(tracer, &why), 0);
+	drop(&m);
+
+	/* In a PID namespace nobody knows what the kernel calls this process */
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		if (unshare(CLONE_NEWPID) < 0)
+			_exit(2);
+		pid = fork();
+		if (pid == 0)
+			_exit(fph_tracer_open(&other, PATH, 0, &why) == -EOPNOTSUPP ? 0 : 1);
+		_exit(waitpid(pid, &status, 0) == pid && status == 0 ? 0 : 1);
+	}
+	check(waitpid(pid, &status, 0) == pid);
+	check_int(status, 0);
+}
+
+/* What the tool says of a process, which it finds for itself */
+static void test_tool(void **state)
+{
+	struct child c = start_child(8192, 1201, 401);
+	char out[16384], pid[16];
+	pid_t helper;
+
+	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
+	fflush(stdout);
+	helper = fork();
+	if (helper == 0) {
+		/* When the process is traced */
+		for (int i = 0; i < 300 && map_entries("fph_targets") == 0; i++)
+			usleep(10000);
+		usleep(200000);
+		tell(&c);
+		_exit(0);
+	}
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "-p", pid, "-m", "8m", "-j", "2", "1"), 0);
+	waitpid(helper, NULL, 0);
+	hear(&c);
+	if (!strstr(out, "\"comm\":\"vm\",\"kind\":\"main\",\"pages\":{\"write\":1201,\"read\":0,"
+		    "\"populate\":0,\"kvm\":0,\"zero\":0,\"madvise\":401,\"punch\":0,\"unmap\":0}") ||
+	    !strstr(out, "\"touched\":3276800}"))
+		fail_msg("%s", out);
+	/* It leaves nothing */
+	check_int(map_entries("fph_targets"), 0);
+	end_child(&c);
+}
+
+/* Programs, maps and links of ours in the kernel */
+static size_t in_kernel(void)
+{
+	size_t n = 0;
+	__u32 id;
+	int fd;
+
+	for (id = 0; bpf_prog_get_next_id(id, &id) == 0;) {
+		struct bpf_prog_info info = { 0 };
+		__u32 len = sizeof(info);
+
+		fd = bpf_prog_get_fd_by_id(id);
+		if (fd >= 0 && bpf_prog_get_info_by_fd(fd, &info, &len) == 0)
+			n += strncmp(info.name, "fph_", 4) == 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	for (id = 0; bpf_map_get_next_id(id, &id) == 0;) {
+		struct bpf_map_info info = { 0 };
+		__u32 len = sizeof(info);
+
+		fd = bpf_map_get_fd_by_id(id);
+		if (fd >= 0 && bpf_map_get_info_by_fd(fd, &info, &len) == 0)
+			n += strncmp(info.name, "fph_", 4) == 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	for (id = 0; bpf_link_get_next_id(id, &id) == 0;)
+		n++;
+	return n;
+}
+
+static size_t before;		/* in the kernel, before anything was loaded */
+
+static void test_hundred(void **state)
+{
+	char out[4096];
+	size_t after;
+
+	fph_tracer_close(tracer);
+	tracer = NULL;
+	unload();
+	for (int i = 0; i < 50; i++) {
+		check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--object", "tp",
+			      "--capacity", "1g"), 0);
+		check_int(RUN(out, env("FPH_TEST_TRACE"), "--unload"), 0);
+		load("fph_tracer_tp");
+		unload();
+	}
+	check(access(PATH, F_OK) < 0);
+	/* The kernel frees in its own time. Others may have ended meanwhile, too. */
+	for (int i = 0; (after = in_kernel()) > before && i < 500; i++)
+		usleep(10000);
+	if (after > before)
+		fail_msg("%zu programs, maps and links are left", after - before);
+	load("fph_tracer_tp");
+}
+
+/* After it was unloaded nobody may rely on its bits */
+static void test_unloaded(void **state)
+{
+	const char *why;
+	struct mem m;
+
+	mem_open(&m, K_ANON, 64);
+	check(fph_tracer_open(&tracer, PATH, 0, &why) == 0);
+	add(&m);
+	check_int(fph_tracer_check(tracer, &why), 0);
+	unload();
+	check_int(fph_tracer_check(tracer, &why), -ESTALE);
+	check_str(why, "the tracer was unloaded");
+	load("fph_tracer_tp");
+	check_int(fph_tracer_check(tracer, &why), -ESTALE);
+	drop(&m);
+	fph_tracer_close(tracer);
+	tracer = NULL;
+	unload();
+}
+
+/* Kernel types that are stored instead of those of the running kernel */
+static void test_stored(void **state)
+{
+	if (access(object("fph_tracer_tp.stored"), F_OK) < 0)
+		fph_test_skip("the stored types are what all objects here are built with");
+	load("fph_tracer_tp.stored");
+	unload();
+}
+
+static int verbose_to(enum libbpf_print_level level, const char *fmt, va_list ap)
+{
+	return level == LIBBPF_WARN ? vprintf(fmt, ap) : 0;
+}
+
+/* The object with fentry: by the kernel's verifier, where that is allowed */
+static void test_complete(void **state)
+{
+	struct bpf_object *obj = bpf_object__open_file(object("fph_tracer"), NULL);
+	int err;
+
+	check(obj);
+	libbpf_set_print(verbose_to);
+	err = bpf_object__load(obj);
+	bpf_object__close(obj);
+	if (err == -EPERM)
+		fph_test_skip("this kernel refuses fentry, before its verifier looks at the program");
+	check_int(err, 0);
+}
+
+static void probe(void)
+{
+	char out[4096];
+
+	if (geteuid() != 0)
+		fph_test_skip_all("loading BPF programs needs root");
+	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
+		fph_test_skip_all("no BTF in this kernel");
+	libbpf_set_print(NULL);
+	if (libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_RAW_TRACEPOINT, NULL) != 1 ||
+	    libbpf_probe_bpf_map_type(BPF_MAP_TYPE_TASK_STORAGE, NULL) != 1)
+		fph_test_skip_all("this kernel has no BPF tracing programs, or refuses them");
+	if (unshare(CLONE_NEWNS) < 0 ||
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("bpf", "/sys/fs/bpf", "bpf", 0, NULL) < 0)
+		fph_test_skip_all("no bpffs of our own: %s", strerror(errno));
+	if (RUN(out, env("FPH_TEST_BPFTOOL"), "prog", "help") != 0 || !strstr(out, "autoattach"))
+		fph_test_skip_all("bpftool is too old for autoattach");
+}
+
+int main(void)
+{
+	struct fph_tests t = { 0 };
+	const char *why;
+	int ret;
+
+	probe();
+	ktest_init();
+	before = in_kernel();
+	load("fph_tracer_tp");
+	ret = fph_tracer_open(&tracer, PATH, 0, &why);
+	if (ret == -EOPNOTSUPP)
+		fph_test_skip_all("%s", why);
+	if (ret < 0) {
+		printf("%s\n", why);
+		return EXIT_FAILURE;
+	}
+
+	fph_test_add(&t, "private memory, page by page", test_private, NULL);
+	fph_test_add(&t, "populated by madvise", test_populate, NULL);
+	fph_test_add(&t, "huge pages", test_huge, NULL);
+	fph_test_add(&t, "shared memory", test_shared, NULL);
+	fph_test_add(&t, "the kernel copies", test_copy, NULL);
+	fph_test_add(&t, "threads race for pages", test_threads, NULL);
+	fph_test_add(&t, "threads take and give back", test_busy, NULL);
+	fph_test_add(&t, "two processes, and their ends", test_two, NULL);
+	fph_test_add(&t, "another program", test_exec, NULL);
+	fph_test_add(&t, "paused by bpftool", test_paused, NULL);
+	fph_test_add(&t, "no room to count", test_counts_full, NULL);
+	fph_test_add(&t, "too much for one event", test_clear_max, NULL);
+	fph_test_add(&t, "what need not be scanned", test_next, NULL);
+	fph_test_add(&t, "room in the bitmap", test_room, NULL);
+	fph_test_add(&t, "refused in words", test_refused, NULL);
+	fph_test_add(&t, "fph-trace", test_tool, NULL);
+	fph_test_add(&t, "loaded a hundred times", test_hundred, NULL);
+	fph_test_add(&t, "unloaded while in use", test_unloaded, NULL);
+	fph_test_add(&t, "stored types", test_stored, NULL);
+	fph_test_add(&t, "the complete object", test_complete, NULL);
+	return fph_test_run(&t, "tracer");
+}
