@@ -944,14 +944,14 @@ static void probe(void)
 		fph_test_skip_all("bpftool is too old for autoattach");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 	const char *why;
 	int ret;
 
 	probe();
-	ktest_init();
+	ktest_init(argc, argv);
 	before = in_kernel();
 	load("fph_tracer_tp");
 	ret = fph_tracer_open(&tracer, PATH, 0, &why);
