@@ -1268,7 +1268,8 @@ struct map_row {
 	int pam;		/* register of the host bridge; 0: none */
 	uint8_t pam_value;
 	bool ram;
-	const char *const extra[5];
+	const char *const extra[9];
+	bool kept;			/* but not the guest's to give up */
 };
 
 #define PAM_C8000	0x5b	/* 0xc8000 to 0xcbfff, and to 0xcffff */
@@ -1281,6 +1282,11 @@ static const struct map_row map_rows[] = {
 	/* Without a video card there is RAM */
 	{ "map-no-vga", 0xa0000, 0, 0, true },
 	{ "map-vga", 0xa0000, 0, 0, false, { "-device", "VGA,romfile=", NULL } },
+	/* Memory that keeps its content, where the first memory device goes (R7) */
+	{ "map-nvdimm", UINT64_C(5) << 30, 0, 0, true,
+	  { "-M", "nvdimm=on", "-m", "slots=1,maxmem=2G",
+	    "-object", "memory-backend-ram,id=nv0,size=16M", "-device", "nvdimm,memdev=nv0", NULL },
+	  true },
 };
 
 static void set_pam(struct qtest *q, unsigned int reg, uint8_t value)
@@ -1303,6 +1309,8 @@ static void test_map(void **state)
 		set_pam(x.q, row->pam, PAM_RW);
 		fill(x.q, row->addr, row->addr + 2 * PAGE, 0x5a);
 		set_pam(x.q, row->pam, row->pam_value);
+	} else if (row->kept) {
+		qtest_memset(x.q, row->addr, 0x5a, 2 * PAGE);
 	} else if (row->ram) {
 		fill(x.q, row->addr, row->addr + 2 * PAGE, 0x5a);
 	}
@@ -1317,12 +1325,13 @@ static void test_map(void **state)
 		end(&x);
 		return;
 	}
-	report(PFN(row->addr), 2);
+	if (!row->kept)
+		report(PFN(row->addr), 2);
 	frame_last(&f, id, 1, 0);
 	driver_deliver(&x.driver, &f);
 	migrate_wait(&x);
 	check_hints(&x, "answered", NULL);
-	check_int(x.m.fph.skipped, 2);
+	check_int(x.m.fph.skipped, row->kept ? 0 : 2);
 	check_missing(&x);
 	end(&x);
 }
