@@ -21,7 +21,7 @@
  */
 static struct vm_config config(const char *mode, const char *ram)
 {
-	bool asked = g_str_has_prefix(mode, "both");
+	bool asked = !g_str_has_prefix(mode, "pagemap");
 	struct vm_config cfg = asked ? linux_guest : tiny_guest;
 
 	cfg.fph_mode = mode;
@@ -94,6 +94,7 @@ static void check_ended(struct vm *src)
 	check_sums(&fph);
 	if (fph.hints.present)
 		check(strcmp(fph.hints.state, "requested"));
+	check_end_event(src, "failed", &fph);
 	vm_fph_clear(&fph);
 }
 
@@ -115,6 +116,7 @@ static void check_retry(struct vm *src, struct vm_config cfg)
 	migrate(src, dst, &fast, &m);
 	check_str(m.fph.state, "ended");
 	check_sums(&m.fph);
+	check_end_event(src, "completed", &m.fph);
 	check(m.fph.skipped > 1000);
 	if (cfg.append) {
 		check_str(m.fph.hints.state, "answered");
@@ -413,7 +415,7 @@ static void test_cancels(void **state)
 	print_message("%u cancelled before a page was sent, %u in the first round, %u later, "
 		      "%u when the guest had stopped\n", no_page, first, later, stopped);
 	check(no_page > 0 && no_page < CANCELS);
-	check_over(src, &cfg);
+	check_guest(src, &cfg);
 	no_capability(src, "pause-before-switchover");
 	check_retry(src, cfg);
 
@@ -477,6 +479,7 @@ struct fault {
 	const char *inactive;		/* part of the reason; NULL: pages are left out */
 	int not_scanned;		/* chunks: 0, or 1 for some */
 	bool nothing;			/* active, but all is sent */
+	const char *mode;		/* NULL: pagemap */
 };
 
 #define FOREVER	1000000000ul
@@ -484,6 +487,10 @@ struct fault {
 static const struct fault faults[] = {
 	{ "kernel-open", "open", 1, FOREVER, VM_RAM_ANON, "/proc/self/pagemap" },
 	{ "kernel-probe", "ioctl", 1, FOREVER, VM_RAM_MEMFD, "PAGEMAP_SCAN" },
+	/* Then the entries of pagemap are read */
+	{ "kernel-probe-anon", "ioctl", 1, FOREVER, VM_RAM_ANON, NULL, 0, false },
+	{ "kernel-entries", "pread", 1, FOREVER, VM_RAM_ANON, NULL, 1, true,
+	  "pagemap,scanner=pagemap" },
 	{ "kernel-scan", "ioctl", 2, FOREVER, VM_RAM_ANON, NULL, 1, true },
 	{ "kernel-scan-midway", "ioctl", 3, FOREVER, VM_RAM_ANON, NULL, 1, false },
 	{ "kernel-seek", "lseek", 1, FOREVER, VM_RAM_MEMFD, NULL, 1, true },
@@ -495,10 +502,15 @@ static const struct fault faults[] = {
 
 static const int errors[] = { EPERM, ENOMEM, EFAULT, EAGAIN, EINTR };
 
+static bool asks_again(const char *call)
+{
+	return !strcmp(call, "ioctl") || !strcmp(call, "pread");
+}
+
 static void migrate_with_fault(const struct fault *f, int err)
 {
 	struct vm_migrate_opts opts = { .downtime_limit_ms = 10000 };
-	struct vm_config cfg = config("pagemap", f->ram);
+	struct vm_config cfg = config(f->mode ? f->mode : "pagemap", f->ram);
 	g_autofree char *fault = g_strdup_printf("%s %d %lu %lu", f->call, err, f->first, f->count);
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -520,7 +532,7 @@ static void migrate_with_fault(const struct fault *f, int err)
 		check_str(m.fph.state, "ended");
 	}
 	/* Who is only interrupted asks again */
-	if (!strcmp(f->call, "ioctl") && err == EINTR) {
+	if (asks_again(f->call) && err == EINTR) {
 		check(m.fph.skipped > 1000);
 		check_int(m.fph.chunks_not_scanned, 0);
 	} else {
@@ -540,7 +552,7 @@ static void test_fault(void **state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
 		/* No kernel interrupts a call for ever, and none does it to a probe */
-		if (errors[i] == EINTR && !strcmp(f.call, "ioctl")) {
+		if (errors[i] == EINTR && asks_again(f.call)) {
 			if (f.inactive)
 				continue;
 			f.count = 5;
@@ -626,11 +638,60 @@ static void test_hold(void **state)
 	vm_free(src);
 }
 
+/*
+ * A part of the guest's answer waits to be used when the migration is
+ * cancelled. It dies with it (R2): the guest takes the pages into use, and the
+ * next migration is in its first round, too, when the time to use it comes.
+ */
+static void test_cancel_late_answer(void **state)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = 4 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = config("pv,pv-wait=0,x-pv-delay=2000", VM_RAM_ANON);
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	src = start(cfg);
+	boot(src);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	dst = start_destination(cfg);
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	for (int i = 0; m.fph.hints.free < 40000; i++) {
+		check(i < 5000);
+		g_usleep(2000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	check_int(m.fph.skipped + m.fph.hints.answers, 0);
+	ok(vm_migrate_cancel(src, 20000, E));
+	vm_free(dst);
+	guest(src, "fill 160M dense", "ok fill");
+
+	dst = start_destination(cfg);
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	for (int i = 0; !m.fph.hints.state || strcmp(m.fph.hints.state, "answered"); i++) {
+		check(i < 4000);
+		g_usleep(5000);
+		ok(vm_migrate_poll(src, &m, E));
+	}
+	check_int(m.sync_count, 1);
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
+	ok(vm_migrate_wait(src, dst, &slow, &m, E));
+	print_migration(&m);
+	check(m.fph.skipped > 1000);
+	check_ram_equal_or_free(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static const struct {
 	const char *name;
 	fph_test_fn fn;
 } singles[] = {
 	{ "cancel-account", test_cancel_account },
+	{ "cancel-late-answer", test_cancel_late_answer },
 };
 
 static bool asks_host(const char *name)

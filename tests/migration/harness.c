@@ -563,6 +563,8 @@ int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const 
 		need_kvm();
 	if (host(argv[1]))
 		need_scanner();
+	/* Set for us by meson; QEMU has a libfph of its own, built as it was */
+	g_unsetenv("LD_LIBRARY_PATH");
 	/* A time-out ends the test through exit(), which cleans up */
 	io_catch_signals();
 

@@ -94,6 +94,11 @@ off64_t lseek64(int fd, off64_t offset, int whence)
 	return FAILS("lseek") ? -1 : REAL(lseek64)(fd, offset, whence);
 }
 
+ssize_t pread64(int fd, void *buf, size_t len, off64_t offset)
+{
+	return FAILS("pread") ? -1 : REAL(pread64)(fd, buf, len, offset);
+}
+
 int fstat64(int fd, struct stat64 *st)
 {
 	return FAILS("fstat") ? -1 : REAL(fstat64)(fd, st);

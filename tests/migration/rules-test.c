@@ -13,9 +13,8 @@
 
 /*
  * A page that the guest calls free must be armed before the guest is asked
- * (R1). Only KVM's log would lose a write if it were not, and a guest with a
- * driver needs more than the KVM here; so QEMU's trace has to tell. The chunks
- * of the first round are armed early, and none of them when its turn comes.
+ * (R1). Only KVM's log loses a write if it is not (tests/device has that); here
+ * QEMU's trace has to tell, for every kind of guest and machine.
  */
 struct order {
 	const char *name;
