@@ -71,6 +71,11 @@ static unsigned long both_word(const struct fph_skip *k, uint64_t w)
 	return host_word(k, w) & guest_word(k, w);
 }
 
+static unsigned long guest_only_word(const struct fph_skip *k, uint64_t w)
+{
+	return guest_word(k, w) & ~host_word(k, w);
+}
+
 /* Bits of word @w that are pages of [start, end) */
 static unsigned long word_mask(uint64_t w, uint64_t start, uint64_t end)
 {
@@ -241,17 +246,28 @@ uint64_t fph_skip_restore(struct fph_skip *k, unsigned long *dirty)
 	return restored;
 }
 
-uint64_t fph_skip_get_host_zero(const struct fph_skip *k, unsigned long *ret)
+static uint64_t get_words(const struct fph_skip *k, unsigned long *ret,
+			  unsigned long (*word)(const struct fph_skip *, uint64_t))
 {
 	uint64_t n = 0;
 
 	for (uint64_t w = 0; w <= (k->npages - 1) / WORD_BITS; w++) {
-		unsigned long host = host_word(k, w);
+		unsigned long bits = word(k, w);
 
-		set_word(&ret[w], ret[w], host);
-		n += weight(host);
+		set_word(&ret[w], ret[w], bits);
+		n += weight(bits);
 	}
 	return n;
+}
+
+uint64_t fph_skip_get_host_zero(const struct fph_skip *k, unsigned long *ret)
+{
+	return get_words(k, ret, host_word);
+}
+
+uint64_t fph_skip_get_guest_only(const struct fph_skip *k, unsigned long *ret)
+{
+	return get_words(k, ret, guest_only_word);
 }
 
 unsigned int fph_skip_test(const struct fph_skip *k, uint64_t page)

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -145,35 +146,61 @@ static void test_dry_run_live(void **state)
 #define VICTIMS		10
 #define VICTIM(i)	(64 * MIB + (i) * 5 * MIB + (i) * 3 * PAGE)
 
-static void write_unnoticed(struct vm *vm, const char *ram)
+/* A file of the QEMU process in /proc */
+static int open_proc(struct vm *vm, const char *name, int flags)
 {
-	g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)vm_pid(vm));
-	const char *name = ram ? "ram0" : "pc.ram";
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-	GError *error = NULL;
-	GPtrArray *blocks = vm_ram_blocks(vm, &error);
-	bool found = false;
+	g_autofree char *path = g_strdup_printf("/proc/%d/%s", (int)vm_pid(vm), name);
+	int fd = open(path, flags | O_CLOEXEC);
 
 	if (fd < 0)
 		fail_msg("%s: %s", path, strerror(errno));
+	return fd;
+}
+
+static const char *ram_name(const char *ram)
+{
+	return ram ? "ram0" : "pc.ram";
+}
+
+static uint64_t ram_address(struct vm *vm, const char *ram)
+{
+	GError *error = NULL;
+	GPtrArray *blocks = vm_ram_blocks(vm, &error);
+	uint64_t hva = 0;
+
 	if (!blocks)
 		fail_msg("RAM blocks: %s", error->message);
 	for (guint i = 0; i < blocks->len; i++) {
 		const struct vm_block *block = blocks->pdata[i];
 
-		if (strcmp(block->name, name))
-			continue;
-		found = true;
-		for (int k = 0; k < VICTIMS; k++) {
-			/* Somewhere in the page, so that a look at its start is not enough */
-			uint64_t at = block->hva + VICTIM(k) + k * 409;
-
-			check_int(pwrite(fd, "x", 1, at), 1);
-		}
+		if (!strcmp(block->name, ram_name(ram)))
+			hva = block->hva;
 	}
-	check(found);
+	check(hva != 0);
 	g_ptr_array_unref(blocks);
+	return hva;
+}
+
+/* @victims: offsets of pages in the block */
+static void write_unnoticed_at(struct vm *vm, const char *ram, const uint64_t *victims)
+{
+	uint64_t hva = ram_address(vm, ram);
+	int fd = open_proc(vm, "mem", O_RDWR);
+
+	for (int k = 0; k < VICTIMS; k++) {
+		/* Somewhere in the page, so that a look at its start is not enough */
+		check_int(pwrite(fd, "x", 1, hva + victims[k] + k * 409), 1);
+	}
 	close(fd);
+}
+
+static void write_unnoticed(struct vm *vm, const char *ram)
+{
+	uint64_t victims[VICTIMS];
+
+	for (int k = 0; k < VICTIMS; k++)
+		victims[k] = VICTIM(k);
+	write_unnoticed_at(vm, ram, victims);
 }
 
 static struct vm *start_below(const char *ram, const char *mode)
@@ -227,6 +254,11 @@ static uint64_t sum_of_blocks(const struct vm_fph *fph, const char *name)
 	for (guint i = 0; i < json_array_get_length(blocks); i++)
 		sum += json_object_get_int_member(json_array_get_object_element(blocks, i), name);
 	return sum;
+}
+
+static uint64_t watched(const struct vm_fph *fph)
+{
+	return json_object_get_int_member(fph_object(fph), "watched");
 }
 
 struct verify_row {
@@ -423,7 +455,7 @@ static const struct live_row live[] = {
 static void test_live(void **state)
 {
 	const struct live_row *row = *state;
-	struct vm_migrate_opts opts = { .max_bandwidth = 100 * MIB };
+	struct vm_migrate_opts opts = { .max_bandwidth = 100 * MIB, .downtime_limit_ms = 1000 };
 	struct vm_config cfg = linux_guest;
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -444,6 +476,9 @@ static void test_live(void **state)
 	guest(src, "fill 16M", "ok fill");
 	guest(src, "touch 2000 192M", "ok touch");
 	guest(src, "rewrite 2000", "ok rewrite");
+	/* Free, used, free again */
+	if (row->extra)
+		guest(src, "churn 24M", "ok churn");
 	migrate(src, dst, &opts, &m);
 	print_message("guest %" PRIu64 ", host %" PRIu64 ", both %" PRIu64 "; %" PRIu64
 		      " pages verified in %" PRIu64 " us\n", m.fph.guest_only, m.fph.host_only,
@@ -461,16 +496,241 @@ static void test_live(void **state)
 	else
 		check(m.normal + m.duplicate >= migrated_pages(&m.fph));
 
-	if (m.fph.guest_only && g_str_has_prefix(row->name, "verify-"))
+	if (m.fph.guest_only && g_str_has_prefix(row->name, "verify-")) {
+		print_message("%" PRIu64 " watched\n", watched(&m.fph));
+		check(watched(&m.fph) > 1000);
+		check(watched(&m.fph) <= m.fph.guest_only);
 		check_ram_equal_or_free(src, dst);
-	else
+	}
+	else {
 		check_ram_equal(src, dst);
+	}
 	ok(vm_cont(dst, E));
 	guest_check(dst);
 
 	vm_migration_clear(&m);
 	vm_free(src);
 	vm_free(dst);
+}
+
+/*
+ * Pages that only the guest called free, so that nobody but the kernel can know
+ * that they were written since.
+ */
+struct free_row {
+	const char *name;
+	const char *ram;
+	const char *const *devices;
+	const char *append;
+	const char *mode;
+	bool no_witness;	/* where userfaultfd is not permitted */
+};
+
+static const struct free_row free_rows[] = {
+	{ "verify-free-anon", VM_RAM_ANON, fph_device, FPH_APPEND, "both", false },
+	{ "verify-free-memfd", VM_RAM_MEMFD, fph_device, FPH_APPEND, "pv", false },
+	{ "verify-free-balloon", VM_RAM_ANON, balloon_device, BALLOON_APPEND, "both", false },
+	{ "verify-free-no-witness", VM_RAM_ANON, fph_device, FPH_APPEND, "both", true },
+};
+
+static bool is_present(int pagemap, uint64_t address)
+{
+	uint64_t entry;
+
+	check_int(pread(pagemap, &entry, sizeof(entry), address / PAGE * sizeof(entry)),
+		  sizeof(entry));
+	return entry >> 63;
+}
+
+/*
+ * Apart from each other, in the middle of much free memory, which the guest has
+ * not touched for a while.
+ */
+static void choose_victims(struct vm *vm, const char *ram, uint64_t *victims)
+{
+	uint64_t hva = ram_address(vm, ram);
+	int pagemap = open_proc(vm, "pagemap", O_RDONLY);
+	GError *error = NULL;
+	JsonNode *answer = vm_command(vm, &error, "x-query-fph-pages", NULL);
+	uint64_t last = 0;
+	JsonArray *list;
+	int n = 0;
+
+	if (!answer)
+		fail_msg("x-query-fph-pages: %s", error->message);
+	list = json_node_get_array(answer);
+	for (guint i = 0; i < json_array_get_length(list) && n < VICTIMS; i++) {
+		JsonObject *o = json_array_get_object_element(list, i);
+		uint64_t first = json_object_get_int_member(o, "first");
+		uint64_t count = json_object_get_int_member(o, "count");
+
+		if (!g_str_has_suffix(json_object_get_string_member(o, "block"), ram_name(ram)) ||
+		    !json_object_get_boolean_member(o, "guest") ||
+		    json_object_get_boolean_member(o, "host"))
+			continue;
+		for (uint64_t p = first + 16; p + 16 < first + count && n < VICTIMS; p++) {
+			if (p < last + 150 || !is_present(pagemap, hva + p * PAGE) ||
+			    !is_present(pagemap, hva + (p + 1) * PAGE))
+				continue;
+			last = p;
+			victims[n++] = p * PAGE;
+		}
+	}
+	check_int(n, VICTIMS);
+	json_node_unref(answer);
+	close(pagemap);
+}
+
+/* The pages next to the victims are cleared, which a page that was discarded is too */
+static void clear_unnoticed(struct vm *vm, const char *ram, const uint64_t *victims)
+{
+	static const char zeroes[PAGE];
+	uint64_t hva = ram_address(vm, ram);
+	int fd = open_proc(vm, "mem", O_RDWR);
+
+	for (int k = 0; k < VICTIMS; k++)
+		check_int(pwrite(fd, zeroes, PAGE, hva + victims[k] + PAGE), PAGE);
+	close(fd);
+}
+
+/* How many of the victims the destination has not got */
+struct lost {
+	const char *block;
+	const uint64_t *victims;
+	uint64_t n;
+};
+
+static void see_lost(void *opaque, const struct vm_block *block, guint64 offset,
+		     const guint8 *a, const guint8 *b)
+{
+	struct lost *lost = opaque;
+
+	for (int k = 0; k < VICTIMS; k++)
+		lost->n += !strcmp(block->name, lost->block) && offset == lost->victims[k];
+}
+
+static const char *without_userfaultfd(void)
+{
+	const char *library = g_getenv("FPH_TEST_NO_USERFAULTFD");
+	g_autofree char *text = NULL;
+	const char *script;
+
+	if (!library)
+		fph_test_skip_all("FPH_TEST_NO_USERFAULTFD is not set");
+	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' '%s' \"$@\"\n", library, qemu);
+	script = temp_file(text, -1);
+	check_int(chmod(script, 0700), 0);
+	return script;
+}
+
+/* A migration with some @verify; return: how many of the victims are lost */
+static uint64_t migrate_free(struct vm *src, const struct free_row *row, const char *verify,
+			     struct vm_migration *m)
+{
+	struct vm_migrate_opts slow = { .max_bandwidth = MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = linux_guest;
+	uint64_t victims[VICTIMS];
+	struct lost lost = { ram_name(row->ram), victims, 0 };
+	GError *error = NULL;
+	struct vm *dst;
+
+	cfg.ram = row->ram;
+	cfg.extra = row->devices;
+	cfg.append = row->append;
+	dst = start_destination(cfg);
+	ok(vm_run(src, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\","
+		  "\"mode\":\"%s\",\"verify\":\"%s\"}", row->mode, verify));
+	ok(vm_migrate_start(src, dst, &slow, m, E));
+	for (int i = 0; !m->fph.hints.answers; i++) {
+		check(i < 3000);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, m, E));
+	}
+	/* It is not asked again, and takes nothing into use */
+	ok(vm_stop(src, E));
+	choose_victims(src, row->ram, victims);
+	write_unnoticed_at(src, row->ram, victims);
+	clear_unnoticed(src, row->ram, victims);
+	full_speed(src);
+	for (int i = 0; strcmp(m->status, "completed") && strcmp(m->status, "failed"); i++) {
+		check(i < 9000);
+		g_usleep(10000);
+		ok(vm_migrate_poll(src, m, E));
+	}
+	print_migration(m);
+	print_message("verify=%s: %" PRIu64 " guest only, %" PRIu64 " watched, %" PRIu64
+		      " violations in %" PRIu64 " us\n", verify, m->fph.guest_only,
+		      watched(&m->fph), m->fph.violations, m->fph.verify_ns / 1000);
+	check_int(m->fph.violations, sum_of_blocks(&m->fph, "violations"));
+	if (!strcmp(m->status, "completed") &&
+	    vm_ram_compare(src, dst, see_lost, &lost, NULL, &error) < 0)
+		fail_msg("comparing RAM: %s", error->message);
+	ok(vm_run(src, E, "object-del", "{\"id\":\"fph0\"}"));
+	ok(vm_cont(src, E));
+	vm_free(dst);
+	return lost.n;
+}
+
+static void test_free_pages(void **state)
+{
+	const struct free_row *row = *state;
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	const char *reason;
+	struct vm *src;
+	char *text;
+
+	cfg.ram = row->ram;
+	cfg.fph_mode = NULL;
+	cfg.extra = row->devices;
+	cfg.append = row->append;
+	if (row->no_witness)
+		cfg.qemu = without_userfaultfd();
+	src = start(cfg);
+	boot(src);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+
+	if (row->no_witness) {
+		check_int(migrate_free(src, row, "report", &m), VICTIMS);
+		check_str(m.status, "completed");
+		check_int(m.fph.violations + watched(&m.fph), 0);
+		check(m.fph.verified > 1000);
+		reason = json_object_get_string_member(fph_object(&m.fph), "witness-reason");
+		check(strstr(reason, "not permitted") != NULL);
+		vm_migration_clear(&m);
+		vm_free(src);
+		return;
+	}
+
+	/* Without it they are lost, or nothing of this puts it to the test */
+	check_int(migrate_free(src, row, "off", &m), VICTIMS);
+	check_str(m.status, "completed");
+	check_int(m.fph.violations + watched(&m.fph), 0);
+	vm_migration_clear(&m);
+
+	migrate_free(src, row, "abort", &m);
+	check_str(m.status, "failed");
+	check_int(m.fph.violations, VICTIMS);
+	text = migration_error(src);
+	check(text && strstr(text, "10 pages that were left out"));
+	g_free(text);
+	vm_migration_clear(&m);
+	guest(src, "rewrite 1000", "ok rewrite");
+	guest(src, "stop", "ok stop");
+
+	check_int(migrate_free(src, row, "report", &m), 0);
+	check_str(m.status, "completed");
+	check_int(m.fph.violations, VICTIMS);
+	check(watched(&m.fph) > 1000);
+	check(watched(&m.fph) <= m.fph.guest_only + VICTIMS);
+	check(!json_object_has_member(fph_object(&m.fph), "witness-reason"));
+	vm_migration_clear(&m);
+
+	/* The guest has not noticed anything */
+	guest_check(src);
+	vm_free(src);
 }
 
 /*
@@ -615,7 +875,7 @@ static void test_properties(void **state)
 
 static bool asks_host(const char *name)
 {
-	return strcmp(name, "verify-live-pv");
+	return strcmp(name, "verify-live-pv") && strcmp(name, "verify-free-memfd");
 }
 
 int main(int argc, char **argv)
@@ -631,6 +891,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "kvm-verify-memfd", test_kvm, VM_RAM_MEMFD);
 	fph_test_add(&t, "verify-abort", test_abort, NULL);
 	fph_test_add_rows(&t, live, test_live);
+	fph_test_add_rows(&t, free_rows, test_free_pages);
 	fph_test_add(&t, "verify-sparse-memfd", test_sparse, NULL);
 	fph_test_add(&t, "verify-properties", test_properties, NULL);
 

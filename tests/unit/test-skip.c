@@ -69,11 +69,14 @@ static void pair_check(struct pair *p)
 	unsigned int guest = 1 << FPH_FREE;
 	uint64_t bits = (p->npages + BITS - 1) / BITS * BITS;
 	unsigned long *host = calloc(bits / BITS, sizeof(unsigned long));
-	uint64_t n;
+	unsigned long *only = calloc(bits / BITS, sizeof(unsigned long));
+	uint64_t n, got_guest_only, guest_only = 0;
 
-	check(host != NULL);
+	check(host && only);
 	memset(host, 0x5a, bits / CHAR_BIT);
+	memset(only, 0x5a, bits / CHAR_BIT);
 	n = fph_skip_get_host_zero(p->k, host);
+	got_guest_only = fph_skip_get_guest_only(p->k, only);
 	for (uint64_t i = 0; i < p->npages; i++) {
 		if (get_bit(p->dirty, i) != p->ref_dirty[i])
 			fail_msg("dirty bit of page %ju", (uintmax_t)i);
@@ -81,6 +84,8 @@ static void pair_check(struct pair *p)
 			fail_msg("reasons of page %ju: %u, not %u", (uintmax_t)i,
 				 fph_skip_test(p->k, i), p->ref_why[i]);
 		check_int(get_bit(host, i), (p->ref_why[i] & ~guest) != 0);
+		check_int(get_bit(only, i), p->ref_why[i] == guest);
+		guest_only += p->ref_why[i] == guest;
 		host_zero += (p->ref_why[i] & ~guest) != 0;
 		skipped += p->ref_why[i] != 0;
 		both += (p->ref_why[i] & guest) && (p->ref_why[i] & ~guest);
@@ -88,7 +93,9 @@ static void pair_check(struct pair *p)
 			reason[r] += p->ref_why[i] >> r & 1;
 	}
 	check_int(n, host_zero);
+	check_int(got_guest_only, guest_only);
 	free(host);
+	free(only);
 	/* bits behind the last page belong to nobody */
 	for (uint64_t i = p->npages; i < bits; i++)
 		check_int(get_bit(p->dirty, i), get_bit(p->dirty, bits - 1));

@@ -38,12 +38,6 @@
 
 #define FPH_HINTS_POLL_MS 10
 
-typedef struct FphRange {
-    RAMBlock *rb;               /* not used but to compare */
-    uint64_t start;
-    uint64_t len;
-} FphRange;
-
 /* A part of an answer, in the order of arrival */
 typedef struct FphBatch {
     unsigned int epoch;
@@ -224,6 +218,8 @@ static void fph_hints_arm(FphHints *h, unsigned int epoch)
 typedef struct FphSlice {
     FphHints *h;
     FphBatch *batch;
+    guint end;                  /* of what is applied at once */
+    GArray *marked;             /* of FphRange, parts that are watched */
     bool late;
 } FphSlice;
 
@@ -232,7 +228,6 @@ static int64_t fph_slice_apply(void *opaque)
     FphSlice *s = opaque;
     FphSource *fs = s->h->fs;
     FphBatch *batch = s->batch;
-    guint end = MIN(batch->ranges->len, batch->next + FPH_HINTS_AT_ONCE);
     struct fph_skip_sink sink;
     FphBlock *block = NULL;
     RAMBlock *rb = NULL;
@@ -246,7 +241,9 @@ static int64_t fph_slice_apply(void *opaque)
         s->late = true;
         return 0;
     }
-    for (; batch->next < end; batch->next++) {
+    fph_verify_marked(fs, &g_array_index(batch->ranges, FphRange, batch->next),
+                      s->end - batch->next, s->marked);
+    for (; batch->next < s->end; batch->next++) {
         FphRange *r = &g_array_index(batch->ranges, FphRange, batch->next);
 
         if (r->rb != rb) {
@@ -271,12 +268,19 @@ static int64_t fph_slice_apply(void *opaque)
 
 static void fph_hints_apply(FphHints *h, FphBatch *batch)
 {
-    FphSlice s = { .h = h, .batch = batch };
+    g_autoptr(GArray) marked = g_array_new(false, false, sizeof(FphRange));
+    FphSlice s = { .h = h, .batch = batch, .marked = marked };
     int64_t start;
 
     g_usleep(h->fs->pv_delay * 1000);
     start = fph_now();
     while (!s.late && batch->next < batch->ranges->len) {
+        s.end = MIN(batch->ranges->len, batch->next + FPH_HINTS_AT_ONCE);
+        g_array_set_size(marked, 0);
+        for (guint i = batch->next; i < s.end; i++) {
+            fph_verify_mark(h->fs, &g_array_index(batch->ranges, FphRange, i),
+                            marked);
+        }
         ram_skip(fph_slice_apply, &s);
     }
     if (batch->end) {

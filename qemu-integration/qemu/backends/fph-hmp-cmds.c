@@ -72,10 +72,15 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
                        info->chunks, info->scan_ns / 1000,
                        info->chunks_not_scanned, info->given_up);
         if (info->verify != FPH_VERIFY_OFF) {
-            monitor_printf(mon, "  verify %s: %" PRIu64 " pages in %" PRIu64
-                           " us, %" PRIu64 " violations\n",
-                           FphVerify_str(info->verify), info->verified,
+            monitor_printf(mon, "  verify %s: %" PRIu64 " pages, and %" PRIu64
+                           " watched, in %" PRIu64 " us, %" PRIu64
+                           " violations\n", FphVerify_str(info->verify),
+                           info->verified, info->watched,
                            info->verify_ns / 1000, info->violations);
+            if (info->witness_reason) {
+                monitor_printf(mon, "  not watched: %s\n",
+                               info->witness_reason);
+            }
         }
         for (FphBlockInfoList *b = info->blocks; b; b = b->next) {
             FphBlockInfo *block = b->value;

@@ -52,6 +52,7 @@ static void fph_block_free(gpointer opaque)
     FphBlock *block = opaque;
 
     fph_skip_free(block->skip);
+    g_free(block->watched);
     g_free(block->name);
     g_free(block);
 }
@@ -484,6 +485,7 @@ static void fph_source_start(FphSource *fs)
                              ram ? ": " : "", ram ? ram->verdict.why : "");
         return;
     }
+    fph_verify_begin(fs);
     fph_source_set_state(fs, FPH_STATE_ACTIVE, NULL);
 }
 
@@ -548,7 +550,8 @@ static void fph_source_arm(FphSource *fs)
         fs->epoch = 0;
         fs->scan_when_armed = mute != NULL;
         fs->postcopy = false;
-        fs->verified = fs->violations = fs->verify_ns = 0;
+        fs->verified = fs->watched = fs->violations = fs->verify_ns = 0;
+        fs->witness_reason = NULL;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->given_up, 0);
@@ -581,6 +584,7 @@ static void fph_source_disarm(FphSource *fs)
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        fph_verify_end(fs);
         for (guint i = 0; i < fs->blocks->len; i++) {
             FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
@@ -825,7 +829,9 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
         return;
     }
     /* Here and not later: privileges may be dropped after start-up. */
-    if (fph_scanner_open_with(&fs->scanner, &opts) < 0) {
+    if (fph_scanner_open_with(&fs->scanner, &opts) < 0 ||
+        (fs->verify != FPH_VERIFY_OFF && fph_source_asks_guest(fs) &&
+         fph_watch_open(&fs->watch) < 0)) {
         error_setg(errp, "out of memory for fph-source");
         return;
     }
@@ -877,6 +883,7 @@ static void fph_source_finalize(Object *obj)
     }
     fph_hints_free(fs->hints);
     g_ptr_array_unref(fs->blocks);
+    fph_watch_close(fs->watch);
     fph_scanner_close(fs->scanner);
     g_free(fs->pv_device);
     g_free(fs->inactive_reason);
@@ -1001,6 +1008,8 @@ FphInfoList *qmp_query_fph(Error **errp)
     info->dry_run = fs->dry_run;
     info->verify = fs->verify;
     info->verified = fs->verified;
+    info->watched = fs->watched;
+    info->witness_reason = g_strdup(qatomic_read(&fs->witness_reason));
     info->violations = fs->violations;
     info->verify_ns = fs->verify_ns;
     /* Whoever has seen a migration complete need not wait for its clean-up */

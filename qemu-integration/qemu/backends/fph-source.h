@@ -16,6 +16,7 @@
 
 #include <fph/scan.h>
 #include <fph/skip.h>
+#include <fph/watch.h>
 
 #define TYPE_FPH_SOURCE "fph-source"
 OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
@@ -32,6 +33,11 @@ typedef struct FphBlock {
     uint64_t chunk;             /* bytes whose dirty log is cleared at once */
     uint64_t chunks_seen;       /* in the first epoch */
     uint64_t violations;        /* written under the BQL and fph_lock */
+    /*
+     * Pages that were write-protected when the guest had called them free; NULL
+     * if they are not watched.  Written under fph_lock.
+     */
+    unsigned long *watched;
 } FphBlock;
 
 struct FphSource {
@@ -47,6 +53,7 @@ struct FphSource {
     FphVerify verify;
     bool assume_zero_destination;
     struct fph_scanner *scanner;
+    struct fph_watch *watch;    /* NULL if there is nothing to watch */
     NotifierWithReturn migration_notifier;
     NotifierWithReturn precopy_notifier;
 
@@ -62,8 +69,10 @@ struct FphSource {
     bool scan_when_armed;       /* nobody scans ahead */
     bool postcopy;              /* all is due that was left out */
     uint64_t verified;          /* pages */
+    uint64_t watched;           /* pages */
     uint64_t violations;
     uint64_t verify_ns;         /* under the BQL alone */
+    const char *witness_reason; /* static; atomic, why pages are not watched */
 
     /* Written under fph_lock, read by all */
     Stat64 chunks;
@@ -114,6 +123,31 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
  * as it was gets sent, or fails the migration.  Under the BQL.
  */
 void fph_source_verify(FphSource *fs);
+
+/*
+ * The dirty log is on: watch, as a second witness, the blocks in which the
+ * guest may call pages free.  Under the BQL and fph_lock.
+ */
+void fph_verify_begin(FphSource *fs);
+void fph_verify_end(FphSource *fs);
+
+/* Part of a RAM block */
+typedef struct FphRange {
+    RAMBlock *rb;               /* not used but to compare */
+    uint64_t start;
+    uint64_t len;
+} FphRange;
+
+/*
+ * Pages are about to be left out because the guest calls them free: from now
+ * on the watch knows if they are written.  Adds the parts of @range for which
+ * that is true to @marked.  Takes locks, but for moments.
+ */
+void fph_verify_mark(FphSource *fs, const FphRange *range, GArray *marked);
+
+/* They are left out now; under the bitmap mutex and fph_lock */
+void fph_verify_marked(FphSource *fs, const FphRange *ranges, guint n,
+                       GArray *marked);
 
 /*
  * The guest's part of a migration.  All under the BQL but for the last two.

@@ -131,6 +131,16 @@ FPH_API uint64_t fph_skip_get_host_zero(const struct fph_skip *k,
 					unsigned long *ret);
 
 /**
+ * fph_skip_get_guest_only() - which pages are skipped for FPH_FREE alone
+ * @k:   the skip bitmap
+ * @ret: as for fph_skip_get_host_zero()
+ *
+ * Return: number of such pages. Since 0.1.
+ */
+FPH_API uint64_t fph_skip_get_guest_only(const struct fph_skip *k,
+					 unsigned long *ret);
+
+/**
  * fph_skip_test() - reasons for which a page is skipped
  * @k:    the skip bitmap
  * @page: page number
