@@ -211,12 +211,12 @@ static int walk(struct map *m, struct fph_window *w)
 	fph_pace_begin(&pace, m->s);
 	while (!err && w->pos < w->end) {
 		fph_pace(&pace);
-		m->stats->calls++;
 		err = fph_window_next(w);
 		/* Not later: what was present a while ago need not be any more */
 		if (!err)
 			err = flush_batch(m);
 	}
+	m->stats->calls += w->calls;
 	return err < 0 ? err : flush(m);
 }
 

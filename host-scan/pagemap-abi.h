@@ -39,6 +39,8 @@
 						 * comes with PRESENT */
 #define FPH_PM_HUGE	(UINT64_C(1) << 6)	/* of a huge page that is mapped as one */
 
+#define FPH_PM_ANY	(FPH_PM_PRESENT | FPH_PM_SWAPPED)	/* anything at all */
+
 /* One run of pages with equal categories: addresses [start, end) */
 struct fph_pm_range {
 	uint64_t start;

@@ -70,8 +70,7 @@ static int emit(struct scan *c, uint64_t start, uint64_t end,
 /* What the categories of a reported page promise; false if nothing */
 static bool reason_of(uint64_t categories, enum fph_reason *why)
 {
-	switch (categories &
-		(FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_PFNZERO)) {
+	switch (categories & (FPH_PM_ANY | FPH_PM_PFNZERO)) {
 	case 0:
 		*why = FPH_UNMAPPED;
 		return true;
@@ -194,10 +193,13 @@ static int run_of_copies(void *opaque, uint64_t start, uint64_t end,
 {
 	struct scan *c = opaque;
 	enum fph_reason why;
+	int err;
 
 	if (c->given_up || !reason_of(categories, &why) || why != FPH_UNMAPPED)
 		return 0;
-	return seek_holes(c, &start, end);
+	err = seek_holes(c, &start, end);
+	c->pos = start;
+	return err;
 }
 
 static int scan_tables(struct scan *c, fph_run_fn run)
@@ -214,10 +216,11 @@ static int scan_tables(struct scan *c, fph_run_fn run)
 
 	while (!err && w.pos < w.end && !c->given_up) {
 		fph_pace(&c->pace);
-		c->stats->calls++;
 		err = fph_window_next(&w);
 	}
-	c->pos = w.pos;
+	c->stats->calls += w.calls;
+	if (!c->given_up)
+		c->pos = w.pos;
 	return err;
 }
 

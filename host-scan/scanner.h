@@ -22,6 +22,13 @@
 #define FPH_SCAN_WINDOW		(UINT64_C(64) << 20)
 
 /*
+ * Unless all of it is empty. Then the walk is short: half a microsecond for a
+ * GiB without page tables, 0.3 ms if a look ahead meets tables without entries.
+ */
+#define FPH_SCAN_AHEAD		(UINT64_C(1) << 30)
+#define FPH_AHEAD_NS		UINT64_C(20000)
+
+/*
  * Entries read at once, 16 MiB of memory: they stay in the CPU's cache, and
  * more of them are not faster. The kernel takes mmap_lock per 2 MiB anyway.
  */

@@ -47,7 +47,7 @@ void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
 		.end = end,
 		.vec = (uintptr_t)vec,
 		.vec_len = vec_len,
-		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_PFNZERO,
+		.return_mask = FPH_PM_ANY | FPH_PM_PFNZERO,
 	};
 	if (all) {
 		arg->return_mask |= FPH_PM_FILE | FPH_PM_HUGE;
@@ -58,22 +58,73 @@ void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
 	 * page). Absence is asked for positively; addresses without a mapping
 	 * are in no category and are never reported.
 	 */
-	arg->category_inverted = FPH_PM_PRESENT | FPH_PM_SWAPPED;
+	arg->category_inverted = FPH_PM_ANY;
 	arg->category_mask = FPH_PM_SWAPPED;
 	arg->category_anyof_mask = FPH_PM_PRESENT | FPH_PM_PFNZERO;
+}
+
+/* The query that ends at the first page of any kind */
+static void query_first(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
+			struct fph_pm_range *vec)
+{
+	*arg = (struct fph_pm_scan){
+		.size = sizeof(*arg),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)vec,
+		.vec_len = 1,
+		.max_pages = 1,
+		.category_anyof_mask = FPH_PM_ANY,
+		.return_mask = FPH_PM_ANY,
+	};
+}
+
+/*
+ * Where the next ioctl may end. Memory that was never touched has no page
+ * tables either, so that a walk through a GiB takes no time, while each ioctl
+ * does. A look ahead ends where memory is in use, so only what is empty is
+ * walked in one go. Page tables that are empty take long all the same: where
+ * there are any, the steps are short again.
+ */
+static uint64_t window_end(struct fph_window *w)
+{
+	struct fph_scanner *s = w->s;
+	uint64_t near = min_u64(w->end, w->pos + FPH_SCAN_WINDOW);
+	uint64_t far = min_u64(w->end, w->pos + FPH_SCAN_AHEAD);
+	uint64_t from = w->base + w->pos;
+	struct fph_pm_scan arg;
+	uint64_t t0;
+	int n;
+
+	if (w->in_use || w->slow || far == near)
+		return near;
+	query_first(&arg, from, w->base + far, s->vec);
+	w->calls++;
+	t0 = s->sys->now_ns();
+	n = s->sys->pagemap_scan(s->fd, &arg);
+	w->slow = s->sys->now_ns() - t0 > FPH_AHEAD_NS;
+	if (n < 0 || w->slow)
+		return near;
+	if (n > 0)
+		arg.walk_end = s->vec[0].start;
+	if (arg.walk_end < from)
+		return near;
+	return max_u64(near, min_u64(far, (arg.walk_end - w->base) & ~(s->page_size - 1)));
 }
 
 static int by_ioctl(struct fph_window *w)
 {
 	struct fph_scanner *s = w->s;
-	uint64_t limit = min_u64(w->end, w->pos + FPH_SCAN_WINDOW);
+	uint64_t limit = window_end(w);
 	uint64_t seen = w->pos;
 	struct fph_pm_scan arg;
 	int n, err;
 
 	fph_pm_query(&arg, w->base + w->pos, w->base + limit, w->all, s->vec,
 		     FPH_SCAN_VEC_LEN);
+	w->calls++;
 	n = s->sys->pagemap_scan(s->fd, &arg);
+	w->in_use = true;
 	if (n == -EINTR)
 		return 0;
 	if (n < 0)
@@ -91,6 +142,8 @@ static int by_ioctl(struct fph_window *w)
 		end = min_u64(v->end - w->base, limit);
 		if (start >= end)
 			continue;
+		if (start == w->pos && end == limit && !(v->categories & FPH_PM_ANY))
+			w->in_use = false;
 		seen = end;
 		err = w->run(w->opaque, start, end, v->categories);
 		if (err < 0)
@@ -159,6 +212,7 @@ static int by_read(struct fph_window *w)
 	int64_t got;
 	int err;
 
+	w->calls++;
 	got = s->sys->pagemap_read(s->fd, (w->base + w->pos) / page, s->entries, n);
 	if (got == -EINTR)
 		return 0;

@@ -17,7 +17,10 @@ struct fph_window {
 	bool all;		/* else only absent pages and the zero page */
 	fph_run_fn run;
 	void *opaque;
+	uint64_t calls;		/* system calls made */
 	bool mapped;		/* the window that is under way is, throughout */
+	bool in_use;		/* something was in the last one */
+	bool slow;		/* so was a look ahead: no more of them */
 };
 
 /*

@@ -63,6 +63,7 @@ struct mock {
 	int eintr_every;	/* 0: never */
 	uint64_t max_walk;	/* pages per call, 0: no limit */
 	uint64_t stale_walk;	/* pages by which walk_end is too low */
+	uint64_t slow_ahead;	/* ns that a look ahead takes */
 	bool stuck;		/* no progress, no ranges */
 	bool too_many;		/* more ranges than there is room for */
 	bool disorder;		/* a range in front of what was asked for */
@@ -74,7 +75,7 @@ struct mock {
 	int closed;
 	int calls;		/* of ioctl or lseek, without the probe */
 	bool probed;
-	uint64_t widest;	/* bytes asked for in one ioctl */
+	uint64_t widest;	/* pages asked for in one ioctl */
 	long opened_pid;
 	uint64_t clock;
 	uint64_t unregistered;	/* bytes */

@@ -251,9 +251,9 @@ FPH_API int fph_region_classify(struct fph_scanner *s,
  * @opaque: passed to @sink
  * @stats:  added to, may be NULL; also when the call fails
  *
- * The kernel is asked for at most 64 MiB and 512 ranges at a time, so that
- * page faults of other threads do not wait behind the scan. Never populates a
- * page. The methods with lseek() move the file position of @r->fd, and emit
+ * The kernel is asked for at most 64 MiB and 512 ranges at a time, or for a
+ * GiB in which nothing is, so that page faults of other threads do not wait
+ * behind the scan. Never populates a page. The methods with lseek() move the file position of @r->fd, and emit
  * nothing behind the end of the file.
  *
  * Return: 0, -EINVAL for a region without a method or a method that fits the
