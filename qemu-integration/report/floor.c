@@ -51,7 +51,7 @@ static void read_all(int fd, size_t bytes, bool shared)
 	_exit(write(fd, "", 1) != 1);
 }
 
-static pid_t start_reader(int fd, size_t bytes, bool shared)
+static pid_t start_reader(const int pair[LINK_ENDS], size_t bytes, bool shared)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -61,8 +61,10 @@ static pid_t start_reader(int fd, size_t bytes, bool shared)
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGTERM, SIG_DFL);
+	/* Else it would never see the end of the connection. */
+	close(pair[LINK_SOURCE]);
 	if (getppid() == parent)
-		read_all(fd, bytes, shared);
+		read_all(pair[LINK_DESTINATION], bytes, shared);
 	_exit(1);
 }
 
@@ -83,35 +85,44 @@ static bool write_all(int fd, const char *buffer, size_t size, guint64 bytes)
 	return recv(fd, &ack, 1, 0) == 1;
 }
 
-bool floor_measure(guint64 bytes, bool shared, guint64 *ns, GError **error)
+static bool make_pair(const struct link *link, int pair[LINK_ENDS], GError **error)
+{
+	if (link->ns[LINK_SOURCE] >= 0)
+		return link_pair(link, pair, error);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0)
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "socketpair: %s", g_strerror(errno));
+	return false;
+}
+
+bool floor_measure(guint64 bytes, bool shared, const struct link *link, guint64 *ns,
+		   GError **error)
 {
 	size_t size = MIN(MAX(bytes, 1), BUFFER_MAX);
-	int pair[2] = { -1, -1 };
+	int pair[LINK_ENDS];
 	char *buffer;
 	guint64 began;
 	pid_t reader;
 	int status;
 	bool ok;
 
+	if (!make_pair(link, pair, error))
+		return false;
 	buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buffer == MAP_FAILED) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "mmap: %s", g_strerror(errno));
+		close(pair[LINK_SOURCE]);
+		close(pair[LINK_DESTINATION]);
 		return false;
 	}
 	memset(buffer, 0x5a, size);
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "socketpair: %s",
-			    g_strerror(errno));
-		munmap(buffer, size);
-		return false;
-	}
-	reader = start_reader(pair[1], bytes, shared);
-	close(pair[1]);
+	reader = start_reader(pair, bytes, shared);
+	close(pair[LINK_DESTINATION]);
 	began = now_ns();
-	ok = reader > 0 && write_all(pair[0], buffer, size, bytes);
+	ok = reader > 0 && write_all(pair[LINK_SOURCE], buffer, size, bytes);
 	*ns = now_ns() - began;
 	/* A reader that still waits for bytes ends with the connection. */
-	close(pair[0]);
+	close(pair[LINK_SOURCE]);
 	if (reader > 0)
 		while (waitpid(reader, &status, 0) < 0 && errno == EINTR)
 			;

@@ -6,16 +6,19 @@
 #include <gio/gio.h>
 #include <stdbool.h>
 
+#include "link.h"
+
 /**
  * floor_measure() - send @bytes to a process that reads them into fresh memory
  * @shared: that memory is a memfd, mapped shared; else anonymous, with huge
  *	pages where the kernel gives them, as QEMU asks for it
+ * @link: send them over it, by TCP; one without namespaces: a UNIX stream socket
  * @ns: from the first write until the reader has said that it has all of them
  *
- * Through a UNIX stream socket, with one system call for as much as the socket
- * takes: no headers, no look at the content, one thread on each side. Return:
- * false with @error set.
+ * One connection, one system call for as much as the socket takes, no headers,
+ * no look at the content, one thread on each side. Return: false with @error set.
  */
-bool floor_measure(guint64 bytes, bool shared, guint64 *ns, GError **error);
+bool floor_measure(guint64 bytes, bool shared, const struct link *link, guint64 *ns,
+		   GError **error);
 
 #endif

@@ -20,6 +20,8 @@ static void add_columns(GString *out, const struct figure *figures, GPtrArray *m
 	const struct figure *f;
 	guint i;
 
+	if (!modes->len)
+		return;
 	g_string_append_c(out, '\n');
 	for (f = figures; f->head; f++)
 		if (figure_any_has(f, modes, 0, modes->len))

@@ -38,6 +38,8 @@ static void add_modes_down(GString *out, const struct figure_table *t, const GPt
 	const struct figure *f;
 	guint i, columns = 0;
 
+	if (!modes->len)
+		return;
 	g_string_append(out, "\n|");
 	for (f = t->figures; f->head; f++) {
 		if (!figure_any_has(f, modes, 0, modes->len))

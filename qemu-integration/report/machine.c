@@ -68,6 +68,17 @@ void machine_describe(struct machine *m)
 	m->memory_kib = meminfo_kib("MemTotal");
 }
 
+bool machine_has_kvm(void)
+{
+	g_autofree char *flags = proc_field("/proc/cpuinfo", "flags");
+	g_auto(GStrv) words = g_strsplit(flags ? flags : "", " ", -1);
+
+	/* Without, as inside a virtual machine, it may be there and too slow to boot Linux. */
+	return access("/dev/kvm", R_OK | W_OK) == 0 &&
+	       (g_strv_contains((const char *const *)words, "vmx") ||
+		g_strv_contains((const char *const *)words, "svm"));
+}
+
 guint64 machine_warm(guint64 bytes)
 {
 	guint64 most = machine_available_kib() * 768;

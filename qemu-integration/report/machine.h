@@ -7,7 +7,7 @@
 
 #include "result.h"
 
-/** machine_describe() - fill all of @m but the two QEMU versions. */
+/** machine_describe() - fill what @m says of the machine, not of QEMU and how it is run. */
 void machine_describe(struct machine *m);
 
 /** machine_available_kib() - memory that can be had without swapping; 0: unknown. */
@@ -24,6 +24,9 @@ guint64 machine_available_kib(void);
  * Return: bytes populated.
  */
 guint64 machine_warm(guint64 bytes);
+
+/** machine_has_kvm() - KVM can be used, with the processor's own support for it. */
+bool machine_has_kvm(void);
 
 /** qemu_version() - "10.0.13"; NULL with @error set if @path is no QEMU that runs. */
 char *qemu_version(const char *path, GError **error);

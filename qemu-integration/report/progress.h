@@ -13,6 +13,9 @@ void progress_begin(void);
 /** progress_step() - a step begins. */
 void progress_step(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
+/** progress_left() - seconds until the end, as far as can be told; 0: it cannot. */
+void progress_left(gint64 seconds);
+
 /** progress_note() - something that stays to be read. */
 void progress_note(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 

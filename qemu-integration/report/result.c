@@ -33,6 +33,8 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_DST_FAULTS] = { "faults.destination", "the same of the destination", true },
 	[V_FLOOR_NS] = { "floor_ns", "a bare loop sends as many bytes the same way", true },
 	[V_CHECKED] = { "checked_pages", "pages the guest verified at the destination", true },
+	[V_WORK_BEFORE] = { "work.before", "pages a second that the guest wrote before", true },
+	[V_WORK_DURING] = { "work.during", "the same, until it ran at the destination", true },
 	[V_SCAN_NS] = { "fph.scan_ns", "time spent in scans", true },
 	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
 	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
@@ -73,6 +75,8 @@ static const struct {
 	{ "thp_shmem", offsetof(struct machine, thp_shmem) },
 	{ "qemu", offsetof(struct machine, qemu) },
 	{ "destination_qemu", offsetof(struct machine, destination_qemu) },
+	{ "accel", offsetof(struct machine, accel) },
+	{ "link", offsetof(struct machine, link) },
 };
 
 static char **machine_string(const struct machine *m, size_t i)
@@ -235,6 +239,8 @@ JsonObject *result_machine_to_json(const struct machine *m)
 		set_string(o, machine_strings[i].key, *machine_string(m, i));
 	json_object_set_int_member(o, "cores", m->cores);
 	json_object_set_int_member(o, "memory_kib", m->memory_kib);
+	if (m->multifd)
+		json_object_set_int_member(o, "multifd", m->multifd);
 	return o;
 }
 
@@ -471,7 +477,8 @@ static bool get_result(JsonObject *o, struct result *r, GError **error)
 				machine_string(&r->machine, i), error))
 			return false;
 	if (!get_count(m, "machine", "cores", true, &r->machine.cores, error) ||
-	    !get_count(m, "machine", "memory_kib", true, &r->machine.memory_kib, error))
+	    !get_count(m, "machine", "memory_kib", true, &r->machine.memory_kib, error) ||
+	    !get_count(m, "machine", "multifd", true, &r->machine.multifd, error))
 		return false;
 	n = json_object_get_member(o, "runs");
 	if (!n || !JSON_NODE_HOLDS_ARRAY(n))

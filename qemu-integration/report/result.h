@@ -22,7 +22,7 @@ enum value {
 	V_GUEST_ONLY, V_HOST_ONLY, V_BOTH,
 	V_SRC_BEFORE, V_SRC_AFTER, V_DST_BEFORE, V_DST_AFTER,
 	V_SRC_CPU, V_DST_CPU, V_GUEST_CPU, V_SRC_FAULTS, V_DST_FAULTS,
-	V_FLOOR_NS, V_CHECKED,
+	V_FLOOR_NS, V_CHECKED, V_WORK_BEFORE, V_WORK_DURING,
 	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED, V_GIVEN_UP,
 	V_REQUESTS, V_ANSWERS, V_STALE, V_HINTED,
 	V_ARM_NS, V_LATENCY_NS, V_APPLY_NS, V_WAIT_NS,
@@ -77,9 +77,10 @@ struct run {
 	GArray *samples;	/* struct sample, by time; empty: none were taken */
 };
 
+/* The machine, and how guests were run and migrated on it. */
 struct machine {
-	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu;
-	guint64 cores, memory_kib;
+	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu, *accel, *link;
+	guint64 cores, memory_kib, multifd;
 };
 
 struct result {

@@ -7,6 +7,10 @@
 
 /* Below, the guest's kernel does not boot. */
 #define MEMORY_MIN	(UINT64_C(128) << 20)
+/* From here on, memory is not reserved: few machines have it, and no scenario fills it. */
+#define RESERVED_MAX	(UINT64_C(64) << 30)
+#define NOT_RESERVED	"memory-backend-ram,reserve=off"
+#define BUSY_RATE	20000u
 
 static const struct {
 	const char *name;
@@ -22,6 +26,8 @@ static const struct {
 	  "the same after it wrote to 5/8 of its memory and freed that" },
 	{ "full", VM_RAM_ANON, "anonymous memory, full of content", false, USE_ALL,
 	  "the same with all its memory in use: nothing to leave out" },
+	{ "busy", VM_RAM_ANON, "anonymous memory, 1/8 of it in use and written to", false, USE_BUSY,
+	  "the same while it rewrites 1/8 of its memory" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
@@ -37,23 +43,31 @@ static const char *const virtio_fph_args[] = {
 	NULL,
 };
 
+static const char *const reporting_args[] = {
+	"-device", "virtio-balloon-pci,id=balloon0,free-page-reporting=on",
+	NULL,
+};
+
+static const struct device reporting = { "virtio-balloon-pci", "virtio_balloon", reporting_args };
 static const struct device balloon = { "virtio-balloon-pci", "virtio_balloon", balloon_args };
 static const struct device virtio_fph = { "virtio-fph-pci", "virtio_fph", virtio_fph_args };
 
 const struct mode modes[] = {
-	{ "none", NULL, NULL, false,
+	{ "none", NULL, NULL, false, false,
 	  "QEMU as it is: reads every page" },
-	{ "balloon", NULL, &balloon, false,
+	{ "balloon", NULL, &balloon, false, false,
 	  "QEMU as it is, with free page hints of virtio-balloon" },
-	{ "pagemap", "pagemap", NULL, true,
+	{ "reporting", NULL, &reporting, false, true,
+	  "QEMU as it is; free pages went back to the host before" },
+	{ "pagemap", "pagemap", NULL, true, false,
 	  "the host leaves out what it never gave memory for" },
-	{ "pv", "pv", &virtio_fph, false,
+	{ "pv", "pv", &virtio_fph, false, false,
 	  "the guest says which pages are free, by virtio-fph" },
-	{ "pv-balloon", "pv", &balloon, false,
+	{ "pv-balloon", "pv", &balloon, false, false,
 	  "the same, by free page hints of virtio-balloon" },
-	{ "both", "both", &virtio_fph, true,
+	{ "both", "both", &virtio_fph, true, false,
 	  "pagemap and pv" },
-	{ "both-balloon", "both", &balloon, true,
+	{ "both-balloon", "both", &balloon, true, false,
 	  "pagemap and pv-balloon" },
 	{ NULL },
 };
@@ -104,8 +118,96 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 		return memory / 8 * 5 >> 21 << 21;	/* whole huge pages of the guest */
 	case USE_ALL:
 		return memory;
+	case USE_BUSY:
+		return memory / 8 >> 21 << 21;
 	}
 	g_assert_not_reached();
+}
+
+static bool memory_valid(const char *name, guint64 memory, GError **error)
+{
+	if (memory >= MEMORY_MIN && memory % 4096 == 0)
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+		    "scenario '%s': memory must be 128m or more, in whole pages", name);
+	return false;
+}
+
+/* Keys of the group [scenario] in a file. */
+static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
+{
+	static const char group[] = "scenario";
+	static const char *const known[] = { "name", "memory", "ram", "use", "fill", "rate", NULL };
+	static const char *const uses[] = { "little", "freed", "all", "busy", NULL };
+	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
+	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
+	g_autofree char *use = g_key_file_get_string(file, group, "use", NULL);
+	g_autofree char *fill = g_key_file_get_string(file, group, "fill", NULL);
+	g_autofree char *rate = g_key_file_get_string(file, group, "rate", NULL);
+	char **k;
+	int i;
+
+	if (!keys)
+		return false;
+	for (k = keys; *k; k++) {
+		if (g_strv_contains(known, *k))
+			continue;
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate", *k);
+		return false;
+	}
+	s->name = g_key_file_get_string(file, group, "name", error);
+	if (!s->name)
+		return false;
+	if (!memory || !size_parse(memory, &s->memory, error)) {
+		if (!memory)
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+				    "memory is missing");
+		return false;
+	}
+	s->ram = g_key_file_get_string(file, group, "ram", NULL);
+	s->shared = s->ram && strstr(s->ram, "share=on");
+	for (i = 0; use && uses[i]; i++)
+		if (strcmp(uses[i], use) == 0)
+			break;
+	if (use && !uses[i]) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "unknown use '%s'; there are: little, freed, all, busy", use);
+		return false;
+	}
+	s->use = use ? (enum memory_use)i : USE_LITTLE;
+	s->fill = bytes_to_fill(s->use, s->memory);
+	if (fill && !size_parse(fill, &s->fill, error))
+		return false;
+	s->rate = BUSY_RATE;
+	if (rate && !g_ascii_string_to_unsigned(rate, 10, 1, 10000000, &s->rate, error))
+		return false;
+	return true;
+}
+
+static struct scenario *scenario_load(const char *path, guint64 memory, GError **error)
+{
+	g_autoptr(GKeyFile) file = g_key_file_new();
+	struct scenario *s = g_new0(struct scenario, 1);
+	GError *err = NULL;
+
+	if (g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, &err) &&
+	    read_keys(file, s, &err)) {
+		if (memory) {
+			s->memory = memory;
+			s->fill = MIN(s->fill, memory);
+		}
+		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
+					       path);
+		if (memory_valid(s->name, s->memory, error))
+			return s;
+	} else {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "%s: %s", path,
+			    err->message);
+		g_error_free(err);
+	}
+	scenario_free(s);
+	return NULL;
 }
 
 struct scenario *scenario_parse(const char *name, guint64 memory, GError **error)
@@ -116,32 +218,35 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	guint64 own = 0;
 	size_t i;
 
+	if (strchr(name, '/'))
+		return scenario_load(name, memory, error);
 	for (i = 0; dash && i < G_N_ELEMENTS(kinds); i++)
 		if (strlen(kinds[i].name) == (size_t)(dash - name) &&
 		    g_str_has_prefix(name, kinds[i].name))
 			break;
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown scenario '%s'; there are idle-8g, freed-8g, full-8g and memfd-8g, "
-			    "and any other size, as in idle-512m", name);
+			    "unknown scenario '%s'; there are idle-8g, freed-8g, full-8g, busy-8g "
+			    "and memfd-8g, any other size, as in idle-512m, and files, as in "
+			    "./mine.scenario", name);
 		return NULL;
 	}
 	if (memory)
 		own = memory;
-	if (own < MEMORY_MIN || own % 4096) {
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "scenario '%s': memory must be 128m or more, in whole pages", name);
+	if (!memory_valid(name, own, error))
 		return NULL;
-	}
 	suffix = size_suffix(own);
 	s = g_new0(struct scenario, 1);
 	s->name = g_strdup_printf("%s-%s", kinds[i].name, suffix);
-	s->ram = kinds[i].ram;
-	s->ram_words = kinds[i].ram_words;
+	s->ram = g_strdup(kinds[i].ram);
+	s->ram_words = g_strdup(kinds[i].ram_words);
+	if (!s->ram && own >= RESERVED_MAX)
+		s->ram = g_strdup(NOT_RESERVED);
 	s->shared = kinds[i].shared;
 	s->memory = own;
 	s->use = kinds[i].use;
 	s->fill = bytes_to_fill(s->use, own);
+	s->rate = BUSY_RATE;
 	return s;
 }
 
@@ -150,6 +255,8 @@ void scenario_free(struct scenario *s)
 	if (!s)
 		return;
 	g_free(s->name);
+	g_free(s->ram);
+	g_free(s->ram_words);
 	g_free(s);
 }
 

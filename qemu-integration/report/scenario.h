@@ -12,16 +12,18 @@ enum memory_use {
 	USE_LITTLE,	/* boots, and nothing else */
 	USE_FREED,	/* writes to most of it and frees that */
 	USE_ALL,	/* fills it with content and keeps that */
+	USE_BUSY,	/* fills some of it, and rewrites that all the time */
 };
 
 struct scenario {
 	char *name;		/* "idle-8g" */
-	const char *ram;	/* for vm_config */
-	const char *ram_words;
+	char *ram;		/* for vm_config */
+	char *ram_words;
 	bool shared;		/* QEMU reads a hole of it and thereby fills it */
 	guint64 memory;
 	enum memory_use use;
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
+	guint64 rate;		/* of USE_BUSY: pages per second */
 };
 
 /* A device through which a guest can say which of its pages are free. */
@@ -36,13 +38,14 @@ struct mode {
 	const char *fph_mode;	/* for vm_config; NULL: no fph-source */
 	const struct device *device;	/* NULL: none */
 	bool host_knows;	/* the source does not read what it never gave memory for */
+	bool reports;		/* the guest gives back its free pages all the time */
 	const char *help;
 };
 
 extern const struct mode modes[];	/* ends with a NULL name */
 
 /**
- * scenario_parse() - "KIND-SIZE", for instance "memfd-8g"
+ * scenario_parse() - "KIND-SIZE", for instance "memfd-8g", or a file's name, which has a '/'
  * @memory: replaces SIZE, in the name as well, unless it is 0
  * Return: NULL with @error set to words that name what is allowed.
  */

@@ -23,6 +23,7 @@ static const struct figure data[] = {
 	{ "setup", 7, K_COUNT, V_SETUP_MS, "milliseconds of set-up" },
 	{ "floor ms", 10, K_NS_IN_MS, V_FLOOR_NS, "time of a bare loop for as many bytes" },
 	{ "x floor", 9, K_FLOOR_RATIO, 0, "total time, by that" },
+	{ "guest", 9, K_WORK_RATIO, V_WORK_BEFORE, "its own work meanwhile, as a part of before" },
 	{ NULL },
 };
 
@@ -101,6 +102,8 @@ bool figure_has(const struct figure *f, const struct summary *s)
 		return s->bytes_ratio >= 0;
 	case K_FLOOR_RATIO:
 		return s->floor_ratio >= 0;
+	case K_WORK_RATIO:
+		return s->v[f->what].n && s->v[f->what].median > 0;
 	case K_TEXT:
 		return s->text[f->what];
 	case K_MODE:
@@ -154,6 +157,8 @@ char *figure_cell(const struct figure *f, const struct summary *s)
 		return g_strdup_printf("%.1f%%", s->bytes_ratio * 100);
 	case K_FLOOR_RATIO:
 		return g_strdup_printf("%.2f", s->floor_ratio);
+	case K_WORK_RATIO:
+		return g_strdup_printf("%.1f%%", v[1].median / v[0].median * 100);
 	case K_TEXT:
 		return g_strdup(s->text[f->what]);
 	}
@@ -163,6 +168,7 @@ char *figure_cell(const struct figure *f, const struct summary *s)
 GPtrArray *view_modes(const struct figure_table *t, const GPtrArray *all, const char *scenario)
 {
 	GPtrArray *modes = g_ptr_array_new();
+	const struct figure *f;
 	guint i;
 
 	for (i = 0; i < all->len; i++) {
@@ -172,6 +178,10 @@ GPtrArray *view_modes(const struct figure_table *t, const GPtrArray *all, const 
 		    (t->row_is_mode || s->text[T_FPH_STATE]))
 			g_ptr_array_add(modes, s);
 	}
+	for (f = t->figures; f->head; f++)
+		if (f->kind != K_MODE && figure_any_has(f, modes, 0, modes->len))
+			return modes;
+	g_ptr_array_set_size(modes, 0);
 	return modes;
 }
 
@@ -193,6 +203,12 @@ char *view_machine(const struct result *r)
 			       known(m->thp_shmem), known(m->qemu));
 	if (g_strcmp0(m->qemu, m->destination_qemu) != 0)
 		g_string_append_printf(text, ", at the destination %s", known(m->destination_qemu));
+	if (m->accel)
+		g_string_append_printf(text, " (%s)", m->accel);
+	if (m->link)
+		g_string_append_printf(text, ", link of %s", m->link);
+	if (m->multifd)
+		g_string_append_printf(text, ", multifd with %" G_GUINT64_FORMAT, m->multifd);
 	if (r->started)
 		g_string_append_printf(text, "; %s", r->started);
 	return g_string_free(text, FALSE);

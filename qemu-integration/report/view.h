@@ -7,7 +7,8 @@
 
 enum figure_kind {
 	K_MODE, K_RUNS, K_COUNT, K_MIB, K_KIB_PAIR, K_KIB_GROWTH, K_NS_IN_MS, K_NS_IN_US,
-	K_RANGE, K_INTERVAL, K_TIME_RATIO, K_SPEED_UP, K_BYTES_RATIO, K_FLOOR_RATIO, K_TEXT
+	K_RANGE, K_INTERVAL, K_TIME_RATIO, K_SPEED_UP, K_BYTES_RATIO, K_FLOOR_RATIO,
+	K_WORK_RATIO, K_TEXT
 };
 
 struct figure {
@@ -35,7 +36,7 @@ bool figure_any_has(const struct figure *f, const GPtrArray *modes, guint from, 
 /** figure_cell() - it in words; "-" if there is none. */
 char *figure_cell(const struct figure *f, const struct summary *s);
 
-/** view_modes() - those of @all that @t shows for @scenario; belongs to @all. */
+/** view_modes() - those of @all that @t has something to say of, for @scenario; belong to @all. */
 GPtrArray *view_modes(const struct figure_table *t, const GPtrArray *all, const char *scenario);
 
 char *view_machine(const struct result *r);

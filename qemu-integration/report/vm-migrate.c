@@ -177,21 +177,58 @@ static bool enable_events(struct vm *vm, GError **error)
 		      "{\"capabilities\": [{\"capability\": \"events\", \"state\": true}]}");
 }
 
+static bool set_multifd(struct vm *vm, unsigned int channels, GError **error)
+{
+	return vm_run(vm, error, "migrate-set-capabilities",
+		      "{\"capabilities\": [{\"capability\": \"multifd\", \"state\": true}]}") &&
+	       vm_run(vm, error, "migrate-set-parameters", "{\"multifd-channels\": %u}", channels);
+}
+
+/* Where @dst listens, once it does. */
+static char *listen_uri(struct vm *dst, const char *address, GError **error)
+{
+	g_autofree char *uri = NULL;
+	g_autoptr(JsonNode) node = NULL;
+	JsonNode *at;
+
+	if (!address) {
+		uri = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+		/* sun_path is an array of 108 with the zero at its end. */
+		if (strlen(uri) - strlen("unix:") > 107) {
+			g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION,
+				    "%s: too long for a UNIX socket; choose a shorter TMPDIR", uri);
+			return NULL;
+		}
+		return vm_run(dst, error, "migrate-incoming", "{\"uri\": \"%s\"}", uri) ?
+		       g_steal_pointer(&uri) : NULL;
+	}
+	/* A port that is free, which it then tells. */
+	if (!vm_run(dst, error, "migrate-incoming", "{\"uri\": \"tcp:%s:0\"}", address))
+		return NULL;
+	node = vm_command(dst, error, "query-migrate", NULL);
+	if (!node)
+		return NULL;
+	at = json_path_query("$['socket-address'][0].port", node, NULL);
+	if (at && JSON_NODE_HOLDS_ARRAY(at) && json_array_get_length(json_node_get_array(at)) == 1)
+		uri = g_strdup_printf("tcp:%s:%s", address,
+				      json_array_get_string_element(json_node_get_array(at), 0));
+	else
+		g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION,
+			    "%s: does not say at which port it listens", vm_name(dst));
+	if (at)
+		json_node_unref(at);
+	return g_steal_pointer(&uri);
+}
+
 bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		      struct vm_migration *m, GError **error)
 {
 	static const struct vm_migrate_opts none;
-	g_autofree char *uri = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+	g_autofree char *uri = NULL;
 
 	if (!opts)
 		opts = &none;
 	vm_migration_clear(m);
-	/* sun_path is an array of 108 with the zero at its end. */
-	if (strlen(uri) - strlen("unix:") > 107) {
-		g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION,
-			    "%s: too long for a UNIX socket; choose a shorter TMPDIR", uri);
-		return false;
-	}
 	if (!enable_events(src, error) || !enable_events(dst, error))
 		return false;
 	if (!vm_run(src, error, "migrate-set-parameters", "{\"max-bandwidth\": %" G_GUINT64_FORMAT
@@ -201,7 +238,11 @@ bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_op
 	    !vm_run(src, error, "migrate-set-parameters", "{\"downtime-limit\": %u}",
 		    opts->downtime_limit_ms))
 		return false;
-	if (!vm_run(dst, error, "migrate-incoming", "{\"uri\": \"%s\"}", uri))
+	if (opts->multifd && (!set_multifd(src, opts->multifd, error) ||
+			      !set_multifd(dst, opts->multifd, error)))
+		return false;
+	uri = listen_uri(dst, opts->address, error);
+	if (!uri)
 		return false;
 	qmp_drop_events(vm_qmp(src));
 	qmp_drop_events(vm_qmp(dst));

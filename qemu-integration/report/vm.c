@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,9 +94,14 @@ struct qmp *vm_qmp(struct vm *vm)
 
 /* Starting. */
 
+struct child {
+	GPid parent;
+	int netns;		/* -1: as it is */
+};
+
 static void in_child(gpointer data)
 {
-	GPid parent = GPOINTER_TO_INT(data);
+	const struct child *c = data;
 
 	/*
 	 * A group of its own: Ctrl-C reaches us only, and we end the VM in
@@ -103,7 +109,7 @@ static void in_child(gpointer data)
 	 */
 	setpgid(0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
+	if (getppid() != c->parent || (c->netns >= 0 && setns(c->netns, CLONE_NEWNET) < 0))
 		_exit(1);
 }
 
@@ -180,6 +186,7 @@ static bool spawn(struct vm *vm, const struct vm_config *cfg, int qmp_fd, int ag
 {
 	g_autoptr(GPtrArray) argv = build_argv(cfg, vm, qmp_fd, agent_fd);
 	const int fds[] = { qmp_fd, agent_fd };	/* same number in the child */
+	struct child child = { getpid(), cfg->netns ? *cfg->netns : -1 };
 	g_autoptr(GError) err = NULL;
 	GSpawnFlags flags = G_SPAWN_DO_NOT_REAP_CHILD;
 	bool ok;
@@ -195,7 +202,7 @@ static bool spawn(struct vm *vm, const struct vm_config *cfg, int qmp_fd, int ag
 	if (!strchr(argv->pdata[0], '/'))
 		flags |= G_SPAWN_SEARCH_PATH;
 	ok = g_spawn_async_with_pipes_and_fds(NULL, (const char *const *)argv->pdata, NULL, flags,
-					      in_child, GINT_TO_POINTER(getpid()),
+					      in_child, &child,
 					      -1, log, log, fds, fds, G_N_ELEMENTS(fds),
 					      &vm->pid,
 					      NULL, NULL, NULL, &err);

@@ -60,6 +60,7 @@ struct vm_config {
 	bool incoming;		/* waits for a migration: -incoming defer */
 	bool paused;		/* -S: does not run until vm_cont(), or after the migration */
 	const char *fph_mode;	/* adds -object fph-source,id=fph0,mode=... */
+	const int *netns;	/* network namespace to run in; NULL: ours */
 	const char *logs;	/* existing directory for NAME-serial.log and NAME-stderr.log, which
 				 * stay there; default: in the VM's own directory */
 	const char *const *extra;	/* more arguments, NULL-terminated */
@@ -173,6 +174,8 @@ struct vm_migration;
 struct vm_migrate_opts {
 	guint64 max_bandwidth;		/* bytes per second; 0: 100 GB/s, no limit in practice */
 	unsigned int downtime_limit_ms;	/* 0: QEMU's own */
+	unsigned int multifd;		/* connections of multifd; 0: none */
+	const char *address;		/* where @dst listens for TCP; NULL: a UNIX socket */
 	int timeout_ms;			/* for the whole migration; 0: 10 minutes */
 	unsigned int poll_ms;		/* between two query-migrate; 0: 5 */
 	void (*sample)(void *opaque, const struct vm_migration *m);	/* after each; or NULL */
@@ -223,7 +226,8 @@ struct vm_migration {
  * vm_migrate() - migrate @src to @dst and wait until both sides are done
  * @m: filled as far as things are known, also on failure
  *
- * Through a UNIX socket in @dst's directory; @dst was started with incoming.
+ * Through a UNIX socket in @dst's directory unless @opts say otherwise; @dst
+ * was started with incoming.
  * RSS and CPU "before" are taken right before the migrate command, "after"
  * right after both sides completed.
  */

@@ -68,21 +68,39 @@ try 2 run stray
 says err stray
 try 2 compare
 for pair in 'repeat 0' 'repeat x' 'repeat 1001' 'timeout 0' 'timeout soon' \
+	    'warmup 0' 'warmup x' 'multifd 0' 'multifd 256' 'accel xen' \
+	    'link 0gbit' 'link fast' 'link 10' 'link 10gbit;' 'link -1gbit' \
 	    'memory 0' 'memory 1x' 'memory -1' 'memory 99999999999g' 'memory 1m'; do
 	try 2 run --${pair% *} "${pair#* }"
 	silent out
 done
 
 # Names that do not exist.
-for name in idle-8 busy-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
+for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
 	try 2 run --scenario "$name"
 	silent out
 done
 try 2 run --scenario pony-8g
-says err "'pony-8g'" idle-8g freed-8g full-8g memfd-8g
+says err "'pony-8g'" idle-8g freed-8g full-8g busy-8g memfd-8g
 try 2 run --modes pony
-says err "'pony'" none, balloon, pagemap, pv, pv-balloon, both, both-balloon
+says err "'pony'" none, balloon, reporting, pagemap, pv, pv-balloon, both, both-balloon
 try 2 run --modes ''
+try 2 run --resume
+says err '--json'
+try 2 run --resume --json -
+
+# A scenario in a file.
+for keys in 'memory=1g' 'name=x' 'name=x memory=1' 'name=x memory=1g use=pony' \
+	    'name=x memory=1g fill=much' 'name=x memory=1g rate=0' 'name=x memory=1g pony=1'; do
+	{ echo '[scenario]'; printf '%s\n' $keys; } >"$tmp/x.scenario"
+	try 2 run --scenario "$tmp/x.scenario"
+	silent out
+done
+says err 'pony' 'name, memory, ram, use, fill, rate'
+echo 'name=x' >"$tmp/x.scenario"
+try 2 run --scenario "$tmp/x.scenario"
+try 2 run --scenario "$tmp/none.scenario"
+says err "$tmp/none.scenario"
 
 # What is missing names the command that makes it.
 export FPH_CACHE="$tmp/cache"

@@ -1,0 +1,436 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "job.h"
+#include "floor.h"
+#include "io.h"
+#include "machine.h"
+#include "progress.h"
+#include "vm.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SETTLE_MS		15000
+#define REPORTED_MS		60000	/* longest wait for a guest that gives back its pages */
+#define REPORTED_STILL_S	5	/* it is done: this long nothing more came back */
+#define WORK_MS			2000	/* how long a guest's work is watched before */
+#define CHECKED			"4M"	/* content of an idle guest, to be found again */
+#define SAMPLES_MAX		100u
+#define GIB			(G_GUINT64_CONSTANT(1) << 30)
+
+static void take_hints(struct run *r, const struct vm_hints *h)
+{
+	r->text[T_HINT_STATE] = g_strdup(h->state);
+	r->text[T_HINT_REASON] = g_strdup(h->reason);
+	r->text[T_TRANSPORT] = g_strdup(h->transport);
+	r->text[T_DEVICE] = g_strdup(h->device);
+	r->v[V_REQUESTS] = h->requests;
+	r->v[V_ANSWERS] = h->answers;
+	r->v[V_STALE] = h->stale;
+	r->v[V_HINTED] = h->free;
+	r->v[V_ARM_NS] = h->arm_ns;
+	/* There never was an answer, and that did not take 0 ns. */
+	r->v[V_LATENCY_NS] = h->latency_ns ? h->latency_ns : NO_VALUE;
+	r->v[V_APPLY_NS] = h->apply_ns;
+	r->v[V_WAIT_NS] = h->wait_ns;
+	if (!h->walk)
+		return;
+	r->text[T_WALK] = g_strdup(h->walk);
+	r->v[V_WALK_NS] = h->walk_ns;
+	r->v[V_LOCK_NS] = h->lock_ns;
+	r->v[V_GUEST_PAGES] = h->guest_pages;
+	r->v[V_GUEST_ENTRIES] = h->guest_entries;
+}
+
+static void take(struct run *r, const struct vm_migration *m)
+{
+	r->v[V_TOTAL_MS] = m->total_ms;
+	r->v[V_DOWNTIME_MS] = m->downtime_ms;
+	r->v[V_SETUP_MS] = m->setup_ms;
+	r->v[V_WALL_MS] = m->wall_ms;
+	r->v[V_BYTES] = m->bytes;
+	r->v[V_SYNCS] = m->sync_count;
+	r->v[V_SENT] = m->normal;
+	r->v[V_ZERO] = m->duplicate;
+	r->v[V_SRC_BEFORE] = m->src_before.rss_kib;
+	r->v[V_SRC_AFTER] = m->src_after.rss_kib;
+	r->v[V_DST_BEFORE] = m->dst_before.rss_kib;
+	r->v[V_DST_AFTER] = m->dst_after.rss_kib;
+	r->v[V_SRC_CPU] = m->src_after.cpu_ms - m->src_before.cpu_ms;
+	r->v[V_DST_CPU] = m->dst_after.cpu_ms - m->dst_before.cpu_ms;
+	r->v[V_GUEST_CPU] = m->src_after.guest_cpu_ms - m->src_before.guest_cpu_ms;
+	r->v[V_SRC_FAULTS] = m->src_after.faults - m->src_before.faults;
+	r->v[V_DST_FAULTS] = m->dst_after.faults - m->dst_before.faults;
+	/* Without fph-source all of these are 0. */
+	r->v[V_UNMAPPED] = m->fph.unmapped;
+	r->v[V_ZERO_MAPPED] = m->fph.zero_mapped;
+	r->v[V_SKIPPED] = m->fph.skipped;
+	r->v[V_RESENT] = m->fph.resent;
+	if (!m->fph.present)
+		return;
+	r->text[T_FPH_STATE] = g_strdup(m->fph.state ? m->fph.state : "unknown");
+	r->text[T_FPH_REASON] = g_strdup(m->fph.reason);
+	r->v[V_SCAN_NS] = m->fph.scan_ns;
+	r->v[V_CHUNKS] = m->fph.chunks;
+	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;
+	r->v[V_GIVEN_UP] = m->fph.given_up;
+	if (!m->fph.hints.present)
+		return;
+	r->v[V_FREE] = m->fph.free;
+	r->v[V_GUEST_ONLY] = m->fph.guest_only;
+	r->v[V_HOST_ONLY] = m->fph.host_only;
+	r->v[V_BOTH] = m->fph.both;
+	take_hints(r, &m->fph.hints);
+}
+
+struct job {
+	const struct setup *setup;
+	const struct scenario *scenario;
+	const struct mode *mode;
+	const char *label;
+	struct run *run;
+	int timeout_ms;
+	char *logs;
+	struct vm *src, *dst;
+	struct vm_migration m;
+	guint64 sample_us;	/* least time between two samples */
+};
+
+/* A machine that runs out of memory ends processes that are not ours. */
+static bool enough_memory(const struct job *j, GError **error)
+{
+	guint64 have = machine_available_kib(), need = j->scenario->fill >> 10;
+
+	if (j->scenario->shared && !j->mode->host_knows)
+		need = j->scenario->memory >> 10;
+	if (!have || have >= 2 * need)
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
+		    "needs %.1f GiB of memory, as both sides may fill theirs; "
+		    "%.1f GiB are available", 2 * need / 1048576.0, have / 1048576.0);
+	return false;
+}
+
+/*
+ * What both QEMUs may grow by, in the mode that needs most: with shared memory
+ * each side by all that is read, else the destination by what it receives.
+ */
+static guint64 expected_growth(const struct scenario *s)
+{
+	/* A kernel has 64 bytes for each page, and uses some memory at boot. */
+	return s->shared ? 2 * s->memory : MIN(s->memory, s->fill + s->memory / 64 + GIB);
+}
+
+static bool has_device(const char *qemu, const struct device *d, GError **error)
+{
+	if (!d || qemu_has(qemu, "-device", d->name))
+		return true;
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+		    "%s has no device %s; " BUILT_BY_QEMU, qemu, d->name);
+	return false;
+}
+
+/*
+ * At most SAMPLES_MAX, evenly: when there is no room for another, every second
+ * one goes, and from then on only half as many are taken.
+ */
+static void take_sample(void *opaque, const struct vm_migration *m)
+{
+	struct job *j = opaque;
+	GArray *all = j->run->samples;
+	struct sample s = {
+		.us = g_get_monotonic_time() - m->started,
+		.remaining = m->remaining,
+		.transferred = m->bytes,
+	};
+	guint i;
+
+	/* Before its first dirty bitmap it does not know what is left. */
+	if (!m->total_ram || (!m->remaining && !m->bytes))
+		return;
+	if (strcmp(m->status, "completed") != 0 && all->len &&
+	    s.us - g_array_index(all, struct sample, all->len - 1).us < j->sample_us)
+		return;
+	if (all->len == SAMPLES_MAX) {
+		for (i = 0; i < SAMPLES_MAX / 2; i++)
+			g_array_index(all, struct sample, i) =
+				g_array_index(all, struct sample, 2 * i);
+		g_array_set_size(all, SAMPLES_MAX / 2);
+		j->sample_us = 2 * s.us / SAMPLES_MAX;
+	}
+	g_array_append_val(all, s);
+}
+
+static bool fill(struct job *j, GError **error)
+{
+	g_autofree char *what = NULL;
+	g_autofree char *filled = NULL;
+	struct vm_usage before, after;
+	guint64 kib;
+
+	progress_step("%s: fill", j->label);
+	if (j->scenario->use == USE_ALL)
+		what = g_strdup("all dense");
+	else
+		what = g_strdup_printf("%" G_GUINT64_FORMAT, j->scenario->fill);
+	if (!vm_usage(j->src, &before, error))
+		return false;
+	filled = vm_guest_command(j->src, j->timeout_ms, error, "fill %s", what);
+	if (!filled || !vm_usage(j->src, &after, error))
+		return false;
+	if (sscanf(filled, "ok fill pages=%" G_GUINT64_FORMAT, &kib) != 1) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest's answer to 'fill %s' is '%s'", what, filled);
+		return false;
+	}
+	kib *= 4;
+	/* Some of what the guest gets was used at boot. */
+	if (after.rss_kib < kib || after.rss_kib < before.rss_kib + kib / 2) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest filled %" G_GUINT64_FORMAT " MiB, but resident memory of "
+			    "the source went from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT
+			    " MiB", kib >> 10, before.rss_kib >> 10, after.rss_kib >> 10);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * A guest that reports its free pages does so little by little, with hardly any
+ * work; what it reported, QEMU has given back.
+ */
+static bool wait_reported(struct job *j, GError **error)
+{
+	guint64 least = G_MAXUINT64;
+	struct vm_usage now;
+	int waited_ms, still_s = 0;
+
+	progress_step("%s: wait for free page reporting", j->label);
+	for (waited_ms = 0; still_s < REPORTED_STILL_S && waited_ms < REPORTED_MS;
+	     waited_ms += 1000) {
+		if (!vm_usage(j->src, &now, error) || !io_sleep(1000, error))
+			return false;
+		still_s = now.rss_kib + 1024 < least ? 0 : still_s + 1;
+		least = MIN(least, now.rss_kib);
+	}
+	return true;
+}
+
+/* Pages that the guest has written so far. */
+static bool read_work(struct job *j, struct vm *vm, guint64 *ret, GError **error)
+{
+	g_autofree char *answer = vm_guest_command(vm, j->timeout_ms, error, "info");
+	const char *writes = answer ? strstr(answer, " writes=") : NULL;
+
+	if (writes)
+		*ret = g_ascii_strtoull(writes + strlen(" writes="), NULL, 10);
+	else if (answer)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest's answer to 'info' is '%s'", answer);
+	return writes;
+}
+
+/* The guest works from now on; how fast it does when nobody bothers it. */
+static bool begin_work(struct job *j, GError **error)
+{
+	g_autofree char *began = NULL;
+	guint64 before, after;
+	gint64 since;
+
+	progress_step("%s: work", j->label);
+	began = vm_guest_command(j->src, j->timeout_ms, error, "rewrite %" G_GUINT64_FORMAT,
+				 j->scenario->rate);
+	if (!began || !read_work(j, j->src, &before, error))
+		return false;
+	since = g_get_monotonic_time();
+	if (!io_sleep(WORK_MS, error) || !read_work(j, j->src, &after, error))
+		return false;
+	j->run->v[V_WORK_BEFORE] = (after - before) * G_USEC_PER_SEC /
+				   (g_get_monotonic_time() - since);
+	return true;
+}
+
+/* Its kernel may lack a module. It says so on its console, which is slow. */
+static bool can_do_all(struct job *j, GError **error)
+{
+	g_autofree char *complaint = vm_guest_complaint(j->src);
+
+	if (complaint)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+			    "the guest says: %s; " BUILT_BY_GUEST, complaint);
+	return !complaint;
+}
+
+/* Bring the guest's memory into the state that the scenario is about. */
+static bool use_memory(struct job *j, GError **error)
+{
+	const struct scenario *s = j->scenario;
+	g_autofree char *freed = NULL;
+	g_autofree char *filled = NULL;
+
+	if (s->fill && !fill(j, error))
+		return false;
+	if (s->use == USE_FREED) {
+		freed = vm_guest_command(j->src, j->timeout_ms, error, "free");
+		if (!freed)
+			return false;
+	}
+	/* Where nothing else is left to check. */
+	if (s->use == USE_FREED || !s->fill) {
+		filled = vm_guest_command(j->src, j->timeout_ms, error, "fill " CHECKED " dense");
+		if (!filled)
+			return false;
+	}
+	progress_step("%s: settle", j->label);
+	if (!vm_guest_settle(j->src, SETTLE_MS, error))
+		return false;
+	return !j->mode->reports || wait_reported(j, error);
+}
+
+/* A fast migration of a guest that lost something is worth nothing. */
+static bool check_content(struct job *j, GError **error)
+{
+	g_autofree char *answer = NULL;
+	guint64 pages, bad;
+
+	progress_step("%s: check", j->label);
+	answer = vm_guest_command(j->dst, j->timeout_ms, error, "check");
+	if (!answer)
+		return false;
+	if (sscanf(answer, "ok check pages=%" G_GUINT64_FORMAT " bad=%" G_GUINT64_FORMAT,
+		   &pages, &bad) == 2 && pages > 0 && bad == 0) {
+		j->run->v[V_CHECKED] = pages;
+		return true;
+	}
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+		    "the guest's content is wrong at the destination: %s", answer);
+	return false;
+}
+
+static bool migrate(struct job *j, GError **error)
+{
+	const struct setup *setup = j->setup;
+	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
+	struct vm_migrate_opts opts = {
+		.timeout_ms = j->timeout_ms, .multifd = setup->multifd,
+		.address = linked ? LINK_ADDRESS : NULL, .sample = take_sample, .opaque = j,
+	};
+	bool works = j->scenario->use == USE_BUSY;
+	guint64 before = 0, after = 0;
+	gint64 since = 0;
+
+	if (works && (!begin_work(j, error) || !read_work(j, j->src, &before, error)))
+		return false;
+	since = g_get_monotonic_time();
+	progress_step("%s: migrate", j->label);
+	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))
+		return false;
+	if (works && !read_work(j, j->dst, &after, error))
+		return false;
+	if (works)
+		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
+					   (g_get_monotonic_time() - since);
+	take(j->run, &j->m);
+	return true;
+}
+
+static bool measure(struct job *j, GError **error)
+{
+	const struct setup *setup = j->setup;
+	const struct device *device = j->mode->device;
+	g_autofree char *append = device ? g_strdup_printf(VM_APPEND " fph.modules=%s",
+							   device->module) : NULL;
+	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
+	struct vm_config source = {
+		.name = "source", .qemu = setup->qemu, .memory = j->scenario->memory,
+		.ram = j->scenario->ram, .kernel = setup->kernel, .initrd = setup->initrd,
+		.append = append, .extra = device ? device->args : NULL, .accel = setup->accel,
+		.fph_mode = j->mode->fph_mode, .logs = j->logs,
+		.netns = linked ? &setup->link.ns[LINK_SOURCE] : NULL,
+	};
+	struct vm_config destination = source;
+
+	destination.name = "destination";
+	destination.qemu = setup->destination_qemu;
+	destination.fph_mode = NULL;
+	destination.incoming = true;
+	destination.netns = linked ? &setup->link.ns[LINK_DESTINATION] : NULL;
+	if (!has_device(source.qemu, device, error) ||
+	    !has_device(destination.qemu, device, error) ||
+	    !enough_memory(j, error))
+		return false;
+	progress_step("%s: boot", j->label);
+	j->src = vm_start(&source, error);
+	if (!j->src || !vm_guest_wait_ready(j->src, j->timeout_ms, error) ||
+	    !use_memory(j, error) || !can_do_all(j, error))
+		return false;
+	j->dst = vm_start(&destination, error);
+	if (!j->dst)
+		return false;
+	if (!setup->cold) {
+		progress_step("%s: warm up", j->label);
+		j->run->v[V_WARM] = machine_warm(expected_growth(j->scenario)) >> 10;
+	}
+	return migrate(j, error) && check_content(j, error);
+}
+
+static void remove_logs(const char *dir)
+{
+	g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+	const char *name;
+
+	while (d && (name = g_dir_read_name(d))) {
+		g_autofree char *path = g_build_filename(dir, name, NULL);
+
+		unlink(path);
+	}
+	rmdir(dir);
+}
+
+/* Right after the migration: this machine has memory at hand that the VMs had. */
+static void take_floor(struct job *j)
+{
+	struct run *r = j->run;
+	GError *error = NULL;
+
+	progress_step("%s: floor", j->label);
+	if (floor_measure(r->v[V_BYTES], j->scenario->shared, &j->setup->link, &r->v[V_FLOOR_NS],
+			  &error))
+		return;
+	r->v[V_FLOOR_NS] = NO_VALUE;
+	progress_note("%s: no floor: %s", j->label, error->message);
+	g_error_free(error);
+}
+
+bool job_run(const struct setup *setup, const struct scenario *scenario, const struct mode *mode,
+	     const char *label, struct run *r)
+{
+	struct job j = {
+		.setup = setup, .scenario = scenario, .mode = mode, .label = label, .run = r,
+		.timeout_ms = setup->timeout_s * 1000,
+	};
+	g_autoptr(GError) error = NULL;
+
+	j.logs = g_dir_make_tmp("fph-report-XXXXXX", &error);
+	r->ok = j.logs && measure(&j, &error);
+	vm_free(j.src);
+	vm_free(j.dst);
+	vm_migration_clear(&j.m);
+	if (r->ok) {
+		take_floor(&j);
+		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", label,
+			      r->v[V_TOTAL_MS], r->v[V_BYTES] / 1048576.0);
+	} else {
+		r->error = g_strdup(error->message);
+		if (!io_signal()) {
+			progress_note("%s: failed: %s", label, r->error);
+			/* What failed before QEMU started has no logs. */
+			if (j.logs && rmdir(j.logs) < 0)
+				r->log = g_steal_pointer(&j.logs);
+		}
+	}
+	if (j.logs)
+		remove_logs(j.logs);
+	g_free(j.logs);
+	return io_signal() == 0;
+}

@@ -1,0 +1,155 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fph-report with real guests: figures that a run must have, a series that is
+# interrupted and resumed, two at once, one that is killed, rows that fail.
+# Arguments: the program, QEMU or nothing.
+set -u
+report=$(realpath "$1") qemu=${2:+--qemu "$2"}
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+export TMPDIR="$tmp/t"
+mkdir "$TMPDIR"
+bad=0
+
+problem() {
+	bad=1
+	echo "not ok: $*"
+	tail -n 20 "$tmp/out" "$tmp/err" | sed 's/^/    /'
+}
+
+# run STATUS OPTION...
+run() {
+	want=$1
+	shift
+	# shellcheck disable=SC2086
+	"$report" run $qemu "$@" >"$tmp/out" 2>"$tmp/err"
+	got=$?
+	[ $got -eq "$want" ] || problem "run $*: exit status $got, not $want"
+}
+
+says() {
+	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+}
+
+# wait_for SECONDS COMMAND...
+wait_for() {
+	tries=$(($1 * 10))
+	shift
+	while ! "$@" 2>/dev/null; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || return 1
+		sleep 0.1
+	done
+}
+
+# figure NAME: all values of it in the JSON, a line each
+figure() {
+	sed -n "/\"summary\"/q; s/.*\"$1\" : \([0-9]*\),*\$/\1/p" "$tmp/r.json"
+}
+
+gone() {
+	! kill -0 "$1"
+}
+
+guest_there() {
+	ls -d "$TMPDIR"/fph-source-*
+}
+
+has_child() {
+	[ "$(ps -o pid= --ppid "$1")" ]
+}
+
+# A series is interrupted after its first run, and gone on with.
+# shellcheck disable=SC2086
+"$report" run $qemu --scenario idle-256m --modes none,both --json "$tmp/r.json" \
+	>"$tmp/out" 2>"$tmp/err" &
+pid=$!
+wait_for 60 test -s "$tmp/r.json" || problem 'no result after 60 s'
+# At the next guest: a QEMU is ended with it
+wait_for 60 guest_there >/dev/null || problem 'no second guest after 60 s'
+wait_for 10 has_child $pid
+child=$(ps -o pid= --ppid $pid | head -n 1)
+kill -TERM $pid
+wait $pid
+got=$?
+[ $got -eq 143 ] || problem "interrupted: status $got, not 143"
+says err '--resume'
+[ "$(ls "$TMPDIR")" = '' ] || problem "left in TMPDIR: $(ls "$TMPDIR")"
+# shellcheck disable=SC2086
+gone $child 2>/dev/null || problem "QEMU $child still runs"
+first=$(figure floor_ns)
+[ "$(echo "$first" | wc -l)" -eq 1 ] || problem 'not one run in the file'
+
+run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume \
+	--html "$tmp/r.html" --text "$tmp/r.txt"
+says out 1/1
+grep -q '2/2 idle-256m both' "$tmp/err" || problem 'not two runs in all'
+grep -q '1/2' "$tmp/err" && problem 'the first run was done again'
+[ "$(figure floor_ns | head -n 1)" = "$first" ] || problem 'the first run is another'
+[ "$(figure checked_pages | sort -u)" = 1024 ] || problem 'content was not checked'
+for name in floor_ns bytes total_ms faults.source faults.destination; do
+	[ "${name%%.*}" = faults ] || figure $name | awk '$1 == 0 { bad = 1 } END { exit bad }' ||
+		problem "$name is 0"
+	grep -q "\"${name%%.*}\" : " "$tmp/r.json" || problem "no $name"
+done
+grep -q '"accel" : "tcg"' "$tmp/r.json" || problem 'no accelerator'
+# Samples end where the migration did: nothing is left, and all is sent.
+sed -n 's/.*"remaining" : \[.* \([0-9]*\) \],/\1/p' "$tmp/r.json" | sort -u >"$tmp/left"
+[ "$(cat "$tmp/left")" = 0 ] || problem "left at the end: $(cat "$tmp/left")"
+sent=$(sed -n 's/.*"transferred" : \[.* \([0-9]*\) \]/\1/p' "$tmp/r.json")
+[ "$sent" = "$(figure bytes)" ] || problem "samples end with $sent, bytes are $(figure bytes)"
+grep -q '<svg' "$tmp/r.html" || problem 'no plot'
+cp "$tmp/r.json" "$tmp/done.json"
+run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume
+cmp -s "$tmp/r.json" "$tmp/done.json" || problem 'nothing to do, and another result'
+run 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
+says err 'another --multifd'
+
+# Two at once, of the other ways to migrate. Neither takes what is the other's.
+# shellcheck disable=SC2086
+"$report" run $qemu --scenario freed-512m --modes reporting --json "$tmp/2.json" \
+	>"$tmp/2.out" 2>&1 &
+pid=$!
+run 0 --scenario busy-256m --modes both --multifd 2 --json "$tmp/r.json"
+[ "$(figure multifd)" = 2 ] || problem 'no multifd'
+work=$(figure during)
+[ "${work:-0}" -gt 0 ] || problem "the guest did not work: '$work'"
+wait $pid || { cat "$tmp/2.out"; problem 'the other of two failed'; }
+[ "$(ls "$TMPDIR")" = '' ] || problem "left in TMPDIR: $(ls "$TMPDIR")"
+
+# A guest that is not ready in time, and a scenario that a file describes.
+printf '[scenario]\nname=mine\nmemory=256m\nuse=freed\nfill=32m\n' >"$tmp/mine.scenario"
+run 1 --scenario "$tmp/mine.scenario,idle-256m" --modes none --timeout 1
+says out 'mine none, run 1 failed: source: the guest was not ready after 1 s'
+says out '0/1'
+log=$(sed -n 's/.*logs: \(\/[^ ]*\)$/\1/p; s/^  \(\/[^ ]*fph-report-[^ ]*\)$/\1/p' "$tmp/out" | head -n 1)
+[ -e "$log/source-serial.log" ] || problem "no log in '$log'"
+rm -rf "$TMPDIR"/fph-report-*
+
+# Through a network that is too slow for what the guest writes: no end.
+if [ "$(id -u)" != 0 ] || ! command -v tc >/dev/null || ! command -v ip >/dev/null; then
+	echo 'SKIP: --link: needs root, ip and tc'
+else
+	run 1 --scenario busy-256m --modes both --link 80mbit --timeout 12
+	says out "source: migration still 'active' after 12 s"
+	says out 'link of 80mbit'
+	rm -rf "$TMPDIR"/fph-report-*
+	run 0 --scenario idle-256m --modes both --link 10gbit
+	says out 'link of 10gbit'
+fi
+
+# Killed, it cannot clean up; but QEMU goes with it.
+# shellcheck disable=SC2086
+"$report" run $qemu --scenario idle-256m >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+wait_for 60 guest_there >/dev/null || problem 'no guest after 60 s'
+wait_for 10 has_child $pid
+child=$(ps -o pid= --ppid $pid | head -n 1)
+kill -KILL $pid
+wait $pid 2>/dev/null
+# shellcheck disable=SC2086
+wait_for 10 gone $child || problem "QEMU $child still runs"
+
+[ $bad -eq 0 ] && echo 'ok'
+exit $bad
