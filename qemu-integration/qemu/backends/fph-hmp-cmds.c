@@ -71,6 +71,13 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
                        PRIu64 " not scanned, %" PRIu64 " given up\n",
                        info->chunks, info->scan_ns / 1000,
                        info->chunks_not_scanned, info->given_up);
+        if (info->tracer) {
+            monitor_printf(mon, "  tracer: %s%s, %" PRIu64
+                           " pages passed over\n", info->tracer->active ?
+                           "active" : "inactive: ",
+                           info->tracer->inactive_reason ?: "",
+                           info->tracer->passed_over);
+        }
         if (info->verify != FPH_VERIFY_OFF) {
             monitor_printf(mon, "  verify %s: %" PRIu64 " pages, and %" PRIu64
                            " watched, in %" PRIu64 " us, %" PRIu64

@@ -267,10 +267,22 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
 {
     struct fph_scan_stats stats = { .sz = sizeof(stats) };
     struct fph_skip_sink sink = fph_block_sink(block, rb);
-    int ret;
+    uint64_t limit = MIN(start + len, block->region.used);
+    uint64_t from = start, passed_over = start, to;
+    int64_t begun = get_clock();
+    int ret = 0;
 
-    ret = fph_scan_region(fs->scanner, &block->region, block->verdict.method,
-                          start, len, fph_skip_sink_fn, &sink, &stats);
+    for (; ret >= 0 && fph_tracer_find(fs->tracer, block->region.host, limit,
+                                       &from, &to); from = passed_over = to) {
+        stat64_add(&fs->passed_over, from - passed_over);
+        ret = fph_scan_region(fs->scanner, &block->region,
+                              block->verdict.method, from, to - from,
+                              fph_skip_sink_fn, &sink, &stats);
+    }
+    if (ret >= 0 && passed_over < limit) {
+        stat64_add(&fs->passed_over, limit - passed_over);
+    }
+    stats.ns = get_clock() - begun;
     if (ret < 0) {
         /* What was found before the error is true; the rest gets sent. */
         trace_fph_source_scan_failed(block->name, start, ret);
@@ -537,6 +549,9 @@ static void fph_source_arm(FphSource *fs)
     const char *why = fph_source_refuse(fs);
     const char *mute = "", *blind;
 
+    if (fs->tracer) {
+        fph_tracer_reset(fs->tracer);
+    }
     if (fs->hints) {
         mute = fph_hints_reset(fs->hints);
         if (!why && (fs->mode == FPH_MODE_PV ||
@@ -556,6 +571,7 @@ static void fph_source_arm(FphSource *fs)
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->given_up, 0);
         stat64_set(&fs->scan_ns, 0);
+        stat64_set(&fs->passed_over, 0);
         stat64_set(&fs->postcopy_zero, 0);
     }
 
@@ -732,6 +748,22 @@ static void fph_source_set_pv_device(Object *obj, const char *value,
     fs->pv_device = g_strdup(value);
 }
 
+static char *fph_source_get_tracer(Object *obj, Error **errp)
+{
+    return g_strdup(FPH_SOURCE(obj)->tracer_path);
+}
+
+static void fph_source_set_tracer(Object *obj, const char *value, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (fph_source_is_complete(fs, "tracer", errp)) {
+        return;
+    }
+    g_free(fs->tracer_path);
+    fs->tracer_path = g_strdup(value);
+}
+
 static void fph_source_get_ms(Object *obj, Visitor *v, const char *name,
                               void *opaque, Error **errp)
 {
@@ -818,6 +850,11 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
                    "nothing that pv-device could do");
         return;
     }
+    if (fs->tracer_path && fs->mode == FPH_MODE_PV) {
+        error_setg(errp, "mode=pv does not scan, so there is nothing that "
+                   "tracer could do");
+        return;
+    }
     if (fs->dry_run && fs->verify != FPH_VERIFY_OFF) {
         error_setg(errp, "dry-run leaves nothing out, so there is nothing "
                    "that could be verified");
@@ -841,6 +878,9 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
     }
     if (fph_source_asks_guest(fs)) {
         fs->hints = fph_hints_new(fs);
+    }
+    if (fs->tracer_path) {
+        fs->tracer = fph_tracer_new(fs->tracer_path);
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
@@ -882,10 +922,12 @@ static void fph_source_finalize(Object *obj)
         }
     }
     fph_hints_free(fs->hints);
+    fph_tracer_free(fs->tracer);
     g_ptr_array_unref(fs->blocks);
     fph_watch_close(fs->watch);
     fph_scanner_close(fs->scanner);
     g_free(fs->pv_device);
+    g_free(fs->tracer_path);
     g_free(fs->inactive_reason);
 }
 
@@ -915,6 +957,10 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                   fph_source_set_pv_device);
     object_class_property_set_description(oc, "pv-device",
         "Device through which the guest reports its free pages");
+    object_class_property_add_str(oc, "tracer", fph_source_get_tracer,
+                                  fph_source_set_tracer);
+    object_class_property_set_description(oc, "tracer",
+        "Where the tracer is pinned, such as /sys/fs/bpf/fph");
     object_class_property_add(oc, "pv-wait", "uint32", fph_source_get_ms,
                               fph_source_set_ms, NULL,
                               (void *)offsetof(FphSource, pv_wait));
@@ -1025,6 +1071,11 @@ FphInfoList *qmp_query_fph(Error **errp)
     info->postcopy_zero = stat64_get(&fs->postcopy_zero);
     if (fs->hints) {
         info->hints = fph_hints_query(fs->hints);
+    }
+    if (fs->tracer) {
+        info->tracer = fph_tracer_query(fs->tracer);
+        info->tracer->passed_over = stat64_get(&fs->passed_over) /
+                                    info->page_size;
     }
 
     tail = &info->blocks;

@@ -22,6 +22,7 @@
 OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
 
 typedef struct FphHints FphHints;
+typedef struct FphTracer FphTracer;
 
 typedef struct FphBlock {
     RAMBlock *rb;               /* NULL once the migration has ended */
@@ -47,6 +48,7 @@ struct FphSource {
     FphMode mode;
     FphScannerKind scanner_kind;
     char *pv_device;
+    char *tracer_path;
     bool dry_run;
     uint32_t pv_wait;           /* ms */
     uint32_t pv_delay;          /* ms, for tests */
@@ -79,10 +81,12 @@ struct FphSource {
     Stat64 chunks_not_scanned;
     Stat64 given_up;
     Stat64 scan_ns;
+    Stat64 passed_over;         /* bytes not scanned: the tracer saw them taken */
 
     Stat64 postcopy_zero;       /* pages sent unread after the switch */
 
     FphHints *hints;            /* NULL with mode=pagemap */
+    FphTracer *tracer;          /* NULL without the property */
 };
 
 /*
@@ -177,6 +181,25 @@ bool fph_hints_hold_back(void);
 
 /* A free page hint of the balloon; false if it is not for us */
 bool fph_hints_free_page(void *addr, size_t len);
+
+/*
+ * The tracer, if one is loaded at @path.  Under the BQL, but for
+ * fph_tracer_find().
+ */
+FphTracer *fph_tracer_new(const char *path);
+void fph_tracer_free(FphTracer *ft);
+
+/* A migration begins: is it still there? */
+void fph_tracer_reset(FphTracer *ft);
+
+/*
+ * The first part of @host's @len bytes, at or behind @start, that has to be
+ * scanned; @ft may be NULL.  Returns false if there is none.  fph_lock is held.
+ */
+bool fph_tracer_find(FphTracer *ft, void *host, uint64_t len, uint64_t *start,
+                     uint64_t *end);
+
+FphTracerInfo *fph_tracer_query(FphTracer *ft);
 
 /*
  * A hinter for the free page hints of @balloon, a virtio-balloon device.  NULL
