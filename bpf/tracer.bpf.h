@@ -25,6 +25,7 @@
 struct pending {
 	__u64 addr;
 	__u64 ip;		/* where the program faulted, 0: the kernel did */
+	struct fph_range range;
 	__u32 cause;
 };
 
@@ -286,6 +287,7 @@ fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
 	}
 	pending->addr = addr;
 	pending->ip = ip;
+	pending->range = *range;
 	pending->cause = write ? FPH_WRITE : FPH_READ;
 	return 0;
 }
@@ -295,15 +297,9 @@ static __always_inline int fault_takes(struct pending *pending, __u32 order)
 {
 	__u64 size = PAGE << (order & 31);
 	__u64 addr = pending->addr & -size;
-	struct fph_target *target = current_target();
-	struct fph_range *range;
 
-	if (target) {
-		range = find_range(target, pending->addr);
-		if (range)
-			fph_count(pending->cause, fph_take(range, addr, addr + size));
-	}
 	pending->addr = 0;
+	fph_count(pending->cause, fph_take(&pending->range, addr, addr + size));
 	return 0;
 }
 

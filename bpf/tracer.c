@@ -419,13 +419,42 @@ static bool block_at(const struct fph_tracer *t, uint64_t addr, uint64_t end, ui
 	return for_words(t, r, addr, next, count_clear) == 0;
 }
 
+/*
+ * Most of what is passed over comes in long stretches: the end of the whole
+ * blocks from @addr on that were touched throughout
+ */
+static uint64_t skip_blocks(const struct fph_tracer *t, uint64_t addr, uint64_t end)
+{
+	const struct fph_range *r = range_at(t, addr);
+	uint64_t block;
+	__u64 word;
+
+	if (!r || r->start > addr)
+		return addr;
+	block = (uint64_t)FPH_BITS_ALIGN << r->shift;
+	if (addr % block)
+		return addr;
+	word = (r->bit + (addr >> r->shift) - (r->start >> r->shift)) / 64;
+	if (end > r->end)
+		end = r->end;
+	for (; addr + block <= end && word + FPH_BITS_ALIGN / 64 <= t->words; addr += block) {
+		__u64 all = ~0ull;
+
+		for (int i = 0; i < FPH_BITS_ALIGN / 64; i++)
+			all &= __atomic_load_n(&t->bits[word++], __ATOMIC_RELAXED);
+		if (~all)
+			break;
+	}
+	return addr;
+}
+
 int fph_tracer_next(const struct fph_tracer *t, uint64_t start, uint64_t end,
 		    uint64_t *from, uint64_t *to)
 {
 	uint64_t next;
 
 	while (start < end && block_at(t, start, end, &next))
-		start = next;
+		start = skip_blocks(t, next, end);
 	if (start >= end)
 		return 0;
 	*from = start;
