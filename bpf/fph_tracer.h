@@ -23,10 +23,14 @@
 #endif
 
 #define FPH_PAGE_SHIFT		12
+#define FPH_MAX_SHIFT		40
 #define FPH_MAX_RANGES		16	/* of one process */
 #define FPH_COMM_LEN		16
 
-/* Bits of this many grains, 2 MiB at 4 KiB, begin at a new cache line */
+/*
+ * Bits of this many grains, 2 MiB at 4 KiB, are a cache line: the number of a
+ * bit is that of its grain, address >> shift, modulo this.
+ */
 #define FPH_BITS_ALIGN		512
 
 /*

@@ -25,11 +25,15 @@ struct fph_tracer {
 	int targets;		/* map descriptors */
 	int touched;
 	__u32 touched_id;
-	__u64 *bits;		/* fph_touched */
-	__u64 words;
+	__u64 words;		/* in fph_touched */
 	__u32 tgid;
 	bool ours;		/* the entry in fph_targets, if there is one */
 	struct fph_target target;
+	struct view {
+		__u64 *bits;	/* of a range: the part of fph_touched that it uses */
+		__u64 first;	/* word */
+		size_t len;	/* bytes */
+	} view[FPH_MAX_RANGES];
 };
 
 static int open_map(const char *path, const char *name, __u32 type, __u32 key,
@@ -79,7 +83,6 @@ static int check_namespace(const char **why)
 static int open_maps(struct fph_tracer *t, const char **why)
 {
 	struct bpf_map_info info;
-	void *bits;
 
 	t->targets = open_map(t->path, "fph_targets", BPF_MAP_TYPE_HASH, sizeof(__u32),
 			      sizeof(struct fph_target), &info, why);
@@ -91,13 +94,41 @@ static int open_maps(struct fph_tracer *t, const char **why)
 		return t->touched;
 	t->touched_id = info.id;
 	t->words = info.max_entries;
-	bits = mmap(NULL, t->words * sizeof(__u64), PROT_READ | PROT_WRITE, MAP_SHARED,
-		    t->touched, 0);
-	if (bits == MAP_FAILED) {
-		*why = "the tracer's bitmap cannot be mapped";
+	return 0;
+}
+
+/* Bits that a range has for itself: whole blocks around those it uses */
+static __u64 first_block(const struct fph_range *r)
+{
+	return r->bit / FPH_BITS_ALIGN;
+}
+
+static __u64 last_bit(const struct fph_range *r)
+{
+	return r->bit + ((r->end - 1) >> r->shift) - (r->start >> r->shift);
+}
+
+static __u64 end_block(const struct fph_range *r)
+{
+	return last_bit(r) / FPH_BITS_ALIGN + 1;
+}
+
+/* Not the whole bitmap: what is mapped counts as memory of this process */
+static int map_bits(struct fph_tracer *t, const struct fph_range *r, struct view *ret)
+{
+	size_t block = FPH_BITS_ALIGN / 8, page = sysconf(_SC_PAGESIZE);
+	__u64 start = first_block(r) * block / page * page;
+	__u64 end = end_block(r) * block;
+	void *bits;
+
+	if (r->end <= r->start || r->shift < FPH_PAGE_SHIFT || r->shift > FPH_MAX_SHIFT ||
+	    (r->bit - (r->start >> r->shift)) % FPH_BITS_ALIGN ||
+	    end > t->words * sizeof(__u64))
+		return -EINVAL;
+	bits = mmap(NULL, end - start, PROT_READ | PROT_WRITE, MAP_SHARED, t->touched, start);
+	if (bits == MAP_FAILED)
 		return -errno;
-	}
-	t->bits = bits;
+	*ret = (struct view){ .bits = bits, .first = start / sizeof(__u64), .len = end - start };
 	return 0;
 }
 
@@ -124,6 +155,13 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 		t->ours = true;
 	if (t->target.nranges > FPH_MAX_RANGES)
 		t->target.nranges = FPH_MAX_RANGES;
+	for (__u32 i = 0; i < t->target.nranges && !err; i++)
+		err = map_bits(t, &t->target.range[i], &t->view[i]);
+	if (err < 0) {
+		*why = "the tracer's bitmap cannot be mapped";
+		fph_tracer_close(t);
+		return err;
+	}
 	*ret = t;
 	return 0;
 }
@@ -136,8 +174,10 @@ void fph_tracer_close(struct fph_tracer *t)
 		return;
 	if (t->ours && t->target.nranges)
 		bpf_map_delete_elem(t->targets, &t->tgid);
-	if (t->bits)
-		munmap(t->bits, t->words * sizeof(__u64));
+	for (int i = 0; i < FPH_MAX_RANGES; i++) {
+		if (t->view[i].bits)
+			munmap(t->view[i].bits, t->view[i].len);
+	}
 	if (t->touched >= 0)
 		close(t->touched);
 	if (t->targets >= 0)
@@ -168,17 +208,6 @@ int fph_tracer_check(const struct fph_tracer *t, const char **why)
 	return 0;
 }
 
-/* Bits that a range has for itself: whole blocks around those it uses */
-static __u64 first_block(const struct fph_range *r)
-{
-	return r->bit / FPH_BITS_ALIGN;
-}
-
-static __u64 last_bit(const struct fph_range *r)
-{
-	return r->bit + ((r->end - 1) >> r->shift) - (r->start >> r->shift);
-}
-
 /* Where @blocks are not used by any of @n ranges; the lowest such place */
 static int find_room(const struct fph_range *used, size_t n, __u64 blocks, __u64 limit,
 		     __u64 *ret)
@@ -187,11 +216,11 @@ static int find_room(const struct fph_range *used, size_t n, __u64 blocks, __u64
 
 	for (size_t i = 0; i < n; i++) {
 		__u64 from = first_block(&used[i]);
-		__u64 to = last_bit(&used[i]) / FPH_BITS_ALIGN + 1;
+		__u64 to = end_block(&used[i]);
 
 		if (from < at + blocks && at < to) {
 			at = to;
-			i = -1;	/* those seen before may be in the way there */
+			i = SIZE_MAX;	/* those seen before may be in the way there */
 		}
 	}
 	if (blocks > limit || at > limit - blocks)
@@ -232,6 +261,7 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 	__u64 blocks = (lead + grains + FPH_BITS_ALIGN - 1) / FPH_BITS_ALIGN;
 	size_t max = (size_t)FPH_TARGETS_MAX * 4 * FPH_MAX_RANGES;
 	struct fph_range *used = calloc(max, sizeof(*used));
+	struct view view = { 0 };
 	int err;
 
 	if (!used) {
@@ -246,16 +276,24 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 		return err;
 	}
 	r->bit = block * FPH_BITS_ALIGN + lead;
+	err = map_bits(t, r, &view);
+	if (err < 0) {
+		*why = "the tracer's bitmap cannot be mapped";
+		return err;
+	}
 	/* Whoever had them before is gone */
-	memset(t->bits + block * FPH_BITS_ALIGN / 64, 0, blocks * FPH_BITS_ALIGN / 8);
+	memset(view.bits + block * FPH_BITS_ALIGN / 64 - view.first, 0,
+	       blocks * FPH_BITS_ALIGN / 8);
 	target.range[target.nranges++] = *r;
 	if (bpf_map_update_elem(t->targets, &t->tgid, &target, BPF_ANY) < 0) {
 		err = -errno;
+		munmap(view.bits, view.len);
 		*why = err == -E2BIG || err == -ENOMEM ?
 		       "the tracer has too many processes" :
 		       "the tracer's maps cannot be changed";
 		return err == -E2BIG ? -ENOSPC : err;
 	}
+	t->view[t->target.nranges] = view;
 	t->target = target;
 	return 0;
 }
@@ -275,7 +313,7 @@ int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char 
 	*why = "such memory cannot be traced";
 	if (m->sz < sizeof(*m) || !m->len || r.end <= r.start ||
 	    (m->start | m->len | m->offset) % page ||
-	    r.shift < FPH_PAGE_SHIFT || r.shift > 40)
+	    r.shift < FPH_PAGE_SHIFT || r.shift > FPH_MAX_SHIFT)
 		return -EINVAL;
 	for (__u32 i = 0; i < t->target.nranges; i++) {
 		if (r.start < t->target.range[i].end && t->target.range[i].start < r.end)
@@ -316,7 +354,10 @@ void fph_tracer_remove(struct fph_tracer *t, uint64_t start)
 	for (__u32 i = 0; t->ours && i < target->nranges; i++) {
 		if (target->range[i].start != start)
 			continue;
+		munmap(t->view[i].bits, t->view[i].len);
 		target->range[i] = target->range[--target->nranges];
+		t->view[i] = t->view[target->nranges];
+		t->view[target->nranges].bits = NULL;
 		if (target->nranges)
 			bpf_map_update_elem(t->targets, &t->tgid, target, BPF_EXIST);
 		else
@@ -353,45 +394,49 @@ static const struct fph_range *range_at(const struct fph_tracer *t, uint64_t add
 	return best;
 }
 
-static __u64 load(const struct fph_tracer *t, __u64 word)
+/* The word that holds bit @bit of range @r */
+static __u64 *word_at(const struct fph_tracer *t, const struct fph_range *r, __u64 bit)
 {
-	return word < t->words ? __atomic_load_n(&t->bits[word], __ATOMIC_RELAXED) : 0;
+	const struct view *v = &t->view[r - t->target.range];
+
+	return v->bits + (bit / 64 - v->first);
+}
+
+static __u64 bit_at(const struct fph_range *r, uint64_t addr)
+{
+	return r->bit + (addr >> r->shift) - (r->start >> r->shift);
+}
+
+static __u64 load(const __u64 *word)
+{
+	return __atomic_load_n(word, __ATOMIC_RELAXED);
 }
 
 /* Calls @fn for each word with bits of addresses [start, end) of @r */
 static __u64 for_words(const struct fph_tracer *t, const struct fph_range *r, __u64 start,
-		       __u64 end, __u64 (*fn)(const struct fph_tracer *t, __u64 word, __u64 mask))
+		       __u64 end, __u64 (*fn)(__u64 *word, __u64 mask))
 {
-	__u64 first = r->bit + (start >> r->shift) - (r->start >> r->shift);
-	__u64 last = r->bit + ((end - 1) >> r->shift) - (r->start >> r->shift);
-	__u64 sum = 0;
+	__u64 first = bit_at(r, start), last = bit_at(r, end - 1), sum = 0;
+	__u64 *word = word_at(t, r, first), *last_word = word_at(t, r, last);
 
-	for (__u64 word = first / 64; word <= last / 64; word++) {
-		__u64 mask = ~0ull;
-
-		if (word == first / 64)
-			mask &= ~0ull << first % 64;
-		if (word == last / 64)
-			mask &= ~0ull >> (63 - last % 64);
-		sum += fn(t, word, mask);
-	}
+	for (__u64 mask = ~0ull << first % 64; word <= last_word; word++, mask = ~0ull)
+		sum += fn(word, word < last_word ? mask : mask & ~0ull >> (63 - last % 64));
 	return sum;
 }
 
-static __u64 count_clear(const struct fph_tracer *t, __u64 word, __u64 mask)
+static __u64 count_clear(__u64 *word, __u64 mask)
 {
-	return __builtin_popcountll(~load(t, word) & mask);
+	return __builtin_popcountll(~load(word) & mask);
 }
 
-static __u64 count_set(const struct fph_tracer *t, __u64 word, __u64 mask)
+static __u64 count_set(__u64 *word, __u64 mask)
 {
-	return __builtin_popcountll(load(t, word) & mask);
+	return __builtin_popcountll(load(word) & mask);
 }
 
-static __u64 set(const struct fph_tracer *t, __u64 word, __u64 mask)
+static __u64 set(__u64 *word, __u64 mask)
 {
-	if (word < t->words)
-		__atomic_fetch_or(&t->bits[word], mask, __ATOMIC_RELAXED);
+	__atomic_fetch_or(word, mask, __ATOMIC_RELAXED);
 	return 0;
 }
 
@@ -402,12 +447,10 @@ static __u64 set(const struct fph_tracer *t, __u64 word, __u64 mask)
 static bool block_at(const struct fph_tracer *t, uint64_t addr, uint64_t end, uint64_t *ret)
 {
 	const struct fph_range *r = range_at(t, addr);
-	uint64_t next = end;
+	uint64_t next;
 
 	if (!r || r->start > addr) {
-		if (r && r->start < end)
-			next = r->start;
-		*ret = next;
+		*ret = r && r->start < end ? r->start : end;
 		return false;
 	}
 	next = ((addr >> r->shift) / FPH_BITS_ALIGN + 1) * FPH_BITS_ALIGN << r->shift;
@@ -427,21 +470,23 @@ static uint64_t skip_blocks(const struct fph_tracer *t, uint64_t addr, uint64_t 
 {
 	const struct fph_range *r = range_at(t, addr);
 	uint64_t block;
-	__u64 word;
+	__u64 *word;
 
 	if (!r || r->start > addr)
 		return addr;
 	block = (uint64_t)FPH_BITS_ALIGN << r->shift;
 	if (addr % block)
 		return addr;
-	word = (r->bit + (addr >> r->shift) - (r->start >> r->shift)) / 64;
 	if (end > r->end)
 		end = r->end;
-	for (; addr + block <= end && word + FPH_BITS_ALIGN / 64 <= t->words; addr += block) {
+	word = word_at(t, r, bit_at(r, addr));
+	for (; addr + block <= end; addr += block) {
 		__u64 all = ~0ull;
 
+		/* A block is a cache line, which another CPU has written */
+		__builtin_prefetch(word + 16 * (FPH_BITS_ALIGN / 64));
 		for (int i = 0; i < FPH_BITS_ALIGN / 64; i++)
-			all &= __atomic_load_n(&t->bits[word++], __ATOMIC_RELAXED);
+			all &= load(word++);
 		if (~all)
 			break;
 	}
@@ -466,11 +511,11 @@ int fph_tracer_next(const struct fph_tracer *t, uint64_t start, uint64_t end,
 }
 
 static __u64 for_range(const struct fph_tracer *t, uint64_t start, uint64_t end,
-		       __u64 (*fn)(const struct fph_tracer *t, __u64 word, __u64 mask))
+		       __u64 (*fn)(__u64 *word, __u64 mask))
 {
 	const struct fph_range *r = range_at(t, start);
 
-	if (!r || r->start >= end)
+	if (!r || r->start >= end || start >= end)
 		return 0;
 	if (start < r->start)
 		start = r->start;
