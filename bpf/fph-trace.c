@@ -107,6 +107,15 @@ static void usage(FILE *f)
 	      "  fph-trace --load --capacity 64g\n", f);
 }
 
+static bool parse_number(const char *s, uint64_t max, uint64_t *ret)
+{
+	char *end;
+
+	errno = 0;
+	*ret = strtoull(s, &end, 10);
+	return !errno && end != s && !*end && *s != '-' && *ret && *ret <= max;
+}
+
 static bool parse_size(const char *s, uint64_t *ret)
 {
 	static const char units[] = "bkmgt";
@@ -644,7 +653,7 @@ int main(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "p:n:d:Ttrjm:g:vhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'p':
-			if (!parse_size(optarg, &number) || number > INT_MAX)
+			if (!parse_number(optarg, INT_MAX, &number))
 				return wrong("not a process", optarg);
 			opt.pid = number;
 			break;
@@ -692,7 +701,7 @@ int main(int argc, char **argv)
 	if (optind < argc && !parse_seconds(argv[optind], &opt.interval))
 		return wrong("not an interval in seconds", argv[optind]);
 	if (optind + 1 < argc) {
-		if (!parse_size(argv[optind + 1], &number))
+		if (!parse_number(argv[optind + 1], LONG_MAX, &number))
 			return wrong("not a number of intervals", argv[optind + 1]);
 		opt.count = number;
 	}

@@ -1,0 +1,84 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fph-trace as its users meet it, where nothing is loaded. Arguments: the
+# program, the man page.
+set -u
+trace=$1 man=$2
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+bad=0
+
+problem() {
+	bad=1
+	echo "not ok: $what: $*"
+	sed 's/^/    /' "$tmp/out" "$tmp/err"
+}
+
+# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+try() {
+	want=$1
+	shift
+	what="fph-trace $*"
+	"$trace" "$@" >"$tmp/out" 2>"$tmp/err"
+	got=$?
+	[ $got -eq "$want" ] || problem "exit status $got, not $want"
+}
+
+# says out|err TEXT
+says() {
+	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+}
+
+try 0 --version
+says out 'fph-trace '
+try 0 --help
+says out 'Usage: fph-trace'
+says out 'Examples:'
+[ ! -s "$tmp/err" ] || problem 'something on stderr'
+[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
+
+# The man page has each option and each column, and no others
+sed -n 's/^ *\(-., \)\{0,1\}\(--[a-z]*\).*/\2/p' "$tmp/out" | sort >"$tmp/help"
+sed 's/\\-/-/g' "$man" | sed -n '/^\.SH OPTIONS/,/^\.SH OUTPUT/p' |
+	sed -n '/^\.BR* /s/.*\(--[a-z]*\).*/\1/p' | sort -u >"$tmp/man"
+what='options in the man page'
+cmp -s "$tmp/help" "$tmp/man" || problem "$(diff "$tmp/help" "$tmp/man")"
+sed -n '/^Columns/,/^$/s/^  \([A-Z]*\) *\([a-z]*\) .*/\1 \2/p' "$tmp/out" >"$tmp/help"
+sed -n 's/^\.BR \([A-Z]*\) " (\([a-z]*\))"$/\1 \2/p' "$man" >"$tmp/man"
+what='columns in the man page'
+[ -s "$tmp/help" ] || problem 'no columns in --help'
+cmp -s "$tmp/help" "$tmp/man" || problem "$(diff "$tmp/help" "$tmp/man")"
+
+for wrong in --no-such-option '-p 0' '-p 1x' '-p -1' '-d 0' '-d x' '-m 0' '-m 1q' \
+	'-g 3k' '-g 2k' '-g 2g' '--capacity 1m' '--object x' '--pin relative' '0' '1 0' \
+	'1 1 1' '99999999999999999999'; do
+	# shellcheck disable=SC2086 # words
+	try 2 $wrong
+	says err "Try 'fph-trace --help'."
+	[ ! -s "$tmp/out" ] || problem 'something on stdout'
+done
+
+try 0 --status --pin "$tmp/none"
+says out "no tracer is loaded at $tmp/none"
+try 1 --unload --pin "$tmp/none"
+says err "no tracer is loaded at $tmp/none"
+try 3 --load --pin "$tmp/none"
+says err 'is not in a bpffs'
+[ ! -e "$tmp/none" ] || problem 'it made a folder'
+try 1 -p 2147483647
+says err 'there is no process 2147483647'
+try 1 -n "no QEMU has this name $$"
+says err 'no QEMU named'
+# A shell has no piece of memory of that size
+try 1 -p $$ -m 1t
+says err "process $$ has no memory in pieces of"
+
+what='a full disk'
+if [ -w /dev/full ]; then
+	"$trace" --help >/dev/full 2>"$tmp/err"
+	got=$?
+	[ $got -eq 1 ] || problem "exit status $got, not 1"
+	says err 'cannot write'
+fi
+exit $bad
