@@ -424,7 +424,7 @@ static void test_busy(void **state)
 	drop(&m);
 }
 
-/* A process with memory of its own, which it writes to when told so */
+/* A process with memory of its own, which it writes to, and gives back, when told so */
 struct child {
 	pid_t pid;
 	int fd;
@@ -466,6 +466,8 @@ static struct child start_child(size_t npages, size_t writes, size_t backs)
 		hear(&c);
 		for (size_t i = 0; i < writes; i++)
 			((volatile char *)c.p)[i * page] = 1;
+		tell(&c);
+		hear(&c);
 		if (madvise(c.p, backs * page, MADV_DONTNEED) < 0)
 			_exit(1);
 		tell(&c);
@@ -476,6 +478,13 @@ static struct child start_child(size_t npages, size_t writes, size_t backs)
 	munmap(c.p, npages * page);
 	c.fd = fds[0];
 	return c;
+}
+
+/* What it was made for, one after the other */
+static void next_step(struct child *c)
+{
+	tell(c);
+	hear(c);
 }
 
 static void end_child(struct child *c)
@@ -528,9 +537,10 @@ static void test_two(void **state)
 	t[0] = trace_child(&c[0], 3000);
 	t[1] = trace_child(&c[1], 5000);
 	tell(&c[0]);
-	tell(&c[1]);
+	next_step(&c[1]);
 	hear(&c[0]);
-	hear(&c[1]);
+	next_step(&c[0]);
+	next_step(&c[1]);
 	for (int i = 0; i < 2; i++) {
 		uintptr_t start = (uintptr_t)c[i].p;
 		struct fph_counts n = counts_of(c[i].pid, "vm");
@@ -711,8 +721,8 @@ static void test_room(void **state)
 	check(bpf_map_lookup_elem(fd, &c[0].pid, &a) == 0);
 	check(bpf_map_lookup_elem(fd, &c[1].pid, &b) == 0);
 	check(a.range[0].bit + 1000 <= b.range[0].bit || b.range[0].bit + 1000 <= a.range[0].bit);
-	tell(&c[0]);
-	hear(&c[0]);
+	next_step(&c[0]);
+	next_step(&c[0]);
 	end_child(&c[0]);
 	fph_tracer_close(tc[0]);
 
@@ -733,12 +743,96 @@ static void test_room(void **state)
 	t.start += page;
 	check_int(fph_tracer_add(tc[0], &t, &why), -EINVAL);
 	for (int i = 0; i < 2; i++) {
-		tell(&c[i]);
-		hear(&c[i]);
+		next_step(&c[i]);
+		next_step(&c[i]);
 		end_child(&c[i]);
 		fph_tracer_close(tc[i]);
 	}
 	close(fd);
+}
+
+/* A grain has its bit until all of it was given back at once */
+static void test_grain(void **state)
+{
+	struct fph_traced t = { .sz = sizeof(t), .fd = -1, .shift = 16 };
+	uint64_t start, end;
+	const char *why;
+	struct mem m;
+
+	mem_open(&m, K_ANON, 1024);
+	t.start = start = (uintptr_t)m.p;
+	t.len = 1024 * page;
+	end = start + t.len;
+	check_int(fph_tracer_add(tracer, &t, &why), 0);
+	touch(&m, 5, 1, 1, true);
+	touch(&m, 31, 2, 1, true);
+	check_int(fph_tracer_touched(tracer, start, end), 3);
+	check_int(bit(&m, 0), 1);
+	check(madvise(mem_page(&m, 1), 46 * page, MADV_DONTNEED) == 0);
+	check_int(fph_tracer_touched(tracer, start, end), 2);
+	check_int(bit(&m, 0), 1);
+	check_int(bit(&m, 31), 0);
+	check_int(bit(&m, 32), 1);
+	check(madvise(mem_page(&m, 0), 16 * page, MADV_DONTNEED) == 0);
+	check_int(fph_tracer_touched(tracer, start, end), 1);
+	drop(&m);
+}
+
+/* Pages that a thread takes for other things after a fault that took none */
+static char *volatile write_here;
+static volatile int step;
+
+static void *fault_and_write(void *opaque)
+{
+	static char data[4096];
+	int fd = *(int *)opaque;
+
+	/* Without a system call: that would be the end of the fault for sure */
+	*write_here = 2;
+	step = 1;
+	while (step < 2)
+		;
+	check(pwrite(fd, data, sizeof(data), 0) == sizeof(data));
+	return NULL;
+}
+
+static void test_stale(void **state)
+{
+	int fd = memfd_create("other", 0), fds[2];
+	pthread_t thread;
+	struct mem m;
+
+	check(fd >= 0);
+	mem_open(&m, K_ANON, 64);
+	add(&m);
+	touch(&m, 3, 1, 1, true);
+	check(mprotect(m.p, 64 * page, PROT_READ) == 0);
+	check(mprotect(m.p, 64 * page, PROT_READ | PROT_WRITE) == 0);
+	step = 0;
+	write_here = mem_page(&m, 3);
+	check(pthread_create(&thread, NULL, fault_and_write, &fd) == 0);
+	while (step < 1)
+		;
+	check(madvise(m.p, 64 * page, MADV_DONTNEED) == 0);
+	step = 2;
+	pthread_join(thread, NULL);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 1, [FPH_MADVISE] = 1 });
+	check_int(bit(&m, 3), 0);
+
+	/* The same with a fault of the kernel's, which its system call ends */
+	touch(&m, 3, 1, 1, true);
+	check(mprotect(m.p, 64 * page, PROT_READ) == 0);
+	check(mprotect(m.p, 64 * page, PROT_READ | PROT_WRITE) == 0);
+	check(pipe(fds) == 0 && write(fds[1], "x", 1) == 1);
+	check(read(fds[0], mem_page(&m, 3), 1) == 1);
+	check(madvise(m.p, 64 * page, MADV_DONTNEED) == 0);
+	check(pwrite(fd, "x", 1, 64 * page) == 1);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 2, [FPH_MADVISE] = 2 });
+	check_bits(&m);
+	close(fds[0]);
+	close(fds[1]);
+	close(fd);
+	drop(&m);
 }
 
 static void test_refused(void **state)
@@ -786,13 +880,17 @@ static void test_refused(void **state)
 	check_int(status, 0);
 }
 
-/* What the tool says of a process, which it finds for itself */
+/*
+ * What the tool says of a process, whose memory it finds for itself. What was
+ * written before it came counts when it is given back.
+ */
 static void test_tool(void **state)
 {
 	struct child c = start_child(8192, 1201, 401);
 	char out[16384], pid[16];
 	pid_t helper;
 
+	next_step(&c);
 	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
 	fflush(stdout);
 	helper = fork();
@@ -807,7 +905,7 @@ static void test_tool(void **state)
 	check_int(RUN(out, env("FPH_TEST_TRACE"), "-p", pid, "-m", "8m", "-j", "2", "1"), 0);
 	waitpid(helper, NULL, 0);
 	hear(&c);
-	if (!strstr(out, "\"comm\":\"vm\",\"kind\":\"main\",\"pages\":{\"write\":1201,\"read\":0,"
+	if (!strstr(out, "\"comm\":\"vm\",\"kind\":\"main\",\"pages\":{\"write\":0,\"read\":0,"
 		    "\"populate\":0,\"kvm\":0,\"zero\":0,\"madvise\":401,\"punch\":0,\"unmap\":0}") ||
 	    !strstr(out, "\"touched\":3276800}"))
 		fail_msg("%s", out);
@@ -970,6 +1068,8 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "threads race for pages", test_threads, NULL);
 	fph_test_add(&t, "threads take and give back", test_busy, NULL);
 	fph_test_add(&t, "two processes, and their ends", test_two, NULL);
+	fph_test_add(&t, "coarse grains", test_grain, NULL);
+	fph_test_add(&t, "faults that take nothing", test_stale, NULL);
 	fph_test_add(&t, "another program", test_exec, NULL);
 	fph_test_add(&t, "paused by bpftool", test_paused, NULL);
 	fph_test_add(&t, "no room to count", test_counts_full, NULL);
