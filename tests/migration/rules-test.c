@@ -93,7 +93,7 @@ static void test_order(void **state)
 	guest(src, "fill 16M", "ok fill");
 	guest(src, "rewrite 40000", "ok rewrite");
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
-	for (int i = 0; m.sync_count < 4; i++) {
+	for (int i = 0; m.sync_count < 3; i++) {
 		check(i < 3000);
 		g_usleep(10000);
 		ok(vm_migrate_poll(src, &m, E));
