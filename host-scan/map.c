@@ -74,7 +74,6 @@ static uint32_t page_of(uint64_t categories)
 	} bits[] = {
 		{ FPH_PM_PRESENT, FPH_PAGE_PRESENT },
 		{ FPH_PM_SWAPPED, FPH_PAGE_SWAPPED },
-		{ FPH_PM_FILE, FPH_PAGE_FILE },
 		{ FPH_PM_PFNZERO, FPH_PAGE_ZERO_PAGE },
 		{ FPH_PM_HUGE, FPH_PAGE_HUGE },
 	};

@@ -13,10 +13,9 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
-/* An entry of 64 bits per page, Linux 3.5 and newer for FILE */
+/* An entry of 64 bits per page */
 #define FPH_PAGEMAP_PRESENT	(UINT64_C(1) << 63)
 #define FPH_PAGEMAP_SWAPPED	(UINT64_C(1) << 62)
-#define FPH_PAGEMAP_FILE	(UINT64_C(1) << 61)	/* or shared memory */
 #define FPH_PAGEMAP_PFN		((UINT64_C(1) << 55) - 1)	/* if PRESENT; 0
 							 * without CAP_SYS_ADMIN */
 
@@ -31,7 +30,6 @@
 
 /* Categories of a page that PAGEMAP_SCAN can be asked for */
 #define FPH_PM_WRITTEN	(UINT64_C(1) << 1)	/* not write-protected by userfaultfd */
-#define FPH_PM_FILE	(UINT64_C(1) << 2)	/* of a file or shared memory */
 #define FPH_PM_PRESENT	(UINT64_C(1) << 3)	/* a page is mapped */
 #define FPH_PM_SWAPPED	(UINT64_C(1) << 4)	/* not mapped, not nothing: swap,
 						 * migration, markers ... */

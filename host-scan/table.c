@@ -50,7 +50,8 @@ void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
 		.return_mask = FPH_PM_ANY | FPH_PM_PFNZERO,
 	};
 	if (all) {
-		arg->return_mask |= FPH_PM_FILE | FPH_PM_HUGE;
+		/* Not whether it is of a file: that takes a look at each page */
+		arg->return_mask |= FPH_PM_HUGE;
 		return;
 	}
 	/*
@@ -162,15 +163,13 @@ static int by_ioctl(struct fph_window *w)
 
 static uint64_t categories_of(const struct fph_scanner *s, uint64_t entry)
 {
-	uint64_t c = entry & FPH_PAGEMAP_FILE ? FPH_PM_FILE : 0;
-
 	if (entry & FPH_PAGEMAP_SWAPPED)
-		return c | FPH_PM_SWAPPED;
+		return FPH_PM_SWAPPED;
 	if (!(entry & FPH_PAGEMAP_PRESENT))
 		return 0;
 	if (s->zero_pfn && (entry & FPH_PAGEMAP_PFN) == s->zero_pfn)
-		c |= FPH_PM_PFNZERO;
-	return c | FPH_PM_PRESENT;
+		return FPH_PM_PRESENT | FPH_PM_PFNZERO;
+	return FPH_PM_PRESENT;
 }
 
 /*

@@ -2,8 +2,8 @@
 /*
  * What scans cost, each beside what it is compared with, in turns: medians of
  * the times, and their ratio. Others use the machine as well, which only makes
- * things slower, so an absolute bar is for the best time. Exit status 1 if one
- * is missed.
+ * things slower, so bars are for the best times. Exit status 1 if one is
+ * missed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +68,7 @@ static double median(double *v, size_t n)
 	return v[n / 2];
 }
 
-static double best;	/* of the first one in the last race, us */
+static double best[2];	/* of each in the last race, us */
 
 typedef void (*work_fn)(void *arg);
 
@@ -90,9 +90,11 @@ static void race(work_fn a, work_fn b, void *arg, double *a_us, double *b_us)
 		}
 	}
 	*a_us = median(ta, ROUNDS);
-	best = ta[0];
-	if (b)
+	best[0] = ta[0];
+	if (b) {
 		*b_us = median(tb, ROUNDS);
+		best[1] = tb[0];
+	}
 }
 
 static void judge(bool ok, const char *bar)
@@ -271,7 +273,8 @@ static void compare_uring(struct mem *m, const char *what)
 	double a, b;
 
 	race(bare_uring, bare_pread, m, &a, &b);
-	printf("%s: io_uring %.3f ms, pread %.3f ms: ratio %.2f\n", what, a / 1e3, b / 1e3, a / b);
+	printf("%s: io_uring %.3f ms, pread %.3f ms: ratio %.2f, of the best times %.2f\n",
+	       what, a / 1e3, b / 1e3, a / b, best[0] / best[1]);
 #else
 	(void)m;
 	printf("%s: built without liburing\n", what);
@@ -292,9 +295,9 @@ static void empty(uint64_t bytes, bool shared, double bar_ms)
 	if (m.found != bytes)
 		die("not all of it was found");
 	if (bar_ms > 0) {
-		printf("   best %.3f ms\n", best / 1e3);
+		printf("   best %.3f ms\n", best[0] / 1e3);
 		snprintf(what, sizeof(what), "bar of %.0f ms", bar_ms);
-		judge(best <= bar_ms * 1e3, what);
+		judge(best[0] <= bar_ms * 1e3, what);
 	}
 	unmap_memory(&m);
 }
@@ -362,8 +365,8 @@ static void populated(void)
 	race(scan, bare_ioctl, &m, &a, &b);
 	show("anonymous, 4 KiB pages, pagemap-scan", a, m.bytes);
 	show("  bare PAGEMAP_SCAN", b, m.bytes);
-	printf("   ratio %.2f\n", a / b);
-	judge(a <= 1.2 * b, "bar of 1.2");
+	printf("   ratio %.2f, of the best times %.2f\n", a / b, best[0] / best[1]);
+	judge(best[0] <= 1.2 * best[1], "bar of 1.2");
 
 	race(one_thread, two_threads, &m, &a, &b);
 	printf("   two threads, each a half: ratio to one %.2f\n", b / a);

@@ -270,10 +270,9 @@ FPH_API int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 /* What a page is (fph_page_fn). None of them: nothing is in the page table. */
 #define FPH_PAGE_PRESENT	(1u << 0)	/* in memory */
 #define FPH_PAGE_SWAPPED	(1u << 1)	/* in swap, or with a marker in the page table */
-#define FPH_PAGE_FILE		(1u << 2)	/* of the file, not a private copy */
-#define FPH_PAGE_ZERO_PAGE	(1u << 3)	/* the host's zero page; with PRESENT */
-#define FPH_PAGE_HUGE		(1u << 4)	/* part of a huge page; by PAGEMAP_SCAN only */
-#define FPH_PAGE_ZERO_CONTENT	(1u << 5)	/* read, and all zero; with PRESENT */
+#define FPH_PAGE_ZERO_PAGE	(1u << 2)	/* the host's zero page; with PRESENT */
+#define FPH_PAGE_HUGE		(1u << 3)	/* part of a huge page; by PAGEMAP_SCAN only */
+#define FPH_PAGE_ZERO_CONTENT	(1u << 4)	/* read, and all zero; with PRESENT */
 
 /* What else to find out (fph_map_region) */
 #define FPH_MAP_CONTENT		(1u << 0)	/* read what is present */
