@@ -1,0 +1,384 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "census.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "record.h"
+
+/* fph-source scans as much at a time, and gives up for as much */
+#define STEP	(UINT64_C(1) << 30)
+
+struct walk {
+	struct target *t;
+	const struct census_opts *opts;
+	struct fph_scanner *scanner;
+	struct record *record;
+	struct region *region;
+	guint64 done, all;	/* bytes, of all regions */
+};
+
+static void region_free(gpointer p)
+{
+	struct region *r = p;
+
+	g_free(r->name);
+	g_free(r->method);
+	g_free(r->why);
+	g_free(r);
+}
+
+void census_free(struct census *c)
+{
+	if (!c)
+		return;
+	g_ptr_array_unref(c->regions);
+	g_free(c->comm);
+	g_free(c->command);
+	g_free(c->scanner);
+	g_free(c);
+}
+
+static void add(struct region *r, enum figure f, guint64 bytes)
+{
+	r->v[f] = (r->v[f] == UNKNOWN ? 0 : r->v[f]) + bytes;
+}
+
+void census_add_pages(struct region *r, guint64 len, guint32 page)
+{
+	if (page & FPH_PAGE_SWAPPED)
+		add(r, F_SWAPPED, len);
+	if (!(page & FPH_PAGE_PRESENT))
+		return;
+	if (page & FPH_PAGE_ZERO_PAGE)
+		return;
+	add(r, F_PRESENT, len);
+	if (page & FPH_PAGE_HUGE)
+		add(r, F_HUGE, len);
+	if (page & FPH_PAGE_ZERO_CONTENT)
+		add(r, F_ZERO, len);
+}
+
+void census_add_found(struct region *r, guint64 len, enum fph_reason why)
+{
+	add(r, why == FPH_UNMAPPED ? F_UNMAPPED : F_ZERO_MAPPED, len);
+}
+
+static int on_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
+{
+	struct walk *w = opaque;
+
+	census_add_pages(w->region, len, page);
+	if (w->record)
+		record_pages(w->record, w->region->start + start, len, page);
+	return 0;
+}
+
+static int on_found(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
+{
+	struct walk *w = opaque;
+
+	census_add_found(w->region, len, why);
+	if (w->record)
+		record_found(w->record, w->region->start + start, len, why);
+	return 0;
+}
+
+/* Without the file there is the name to go by, and nothing can be found */
+static enum fph_backing guess_backing(const struct mapping *m)
+{
+	if (m->page_size != UNKNOWN && m->page_size > 4096)
+		return FPH_BACKING_HUGETLB;
+	if (strstr(m->name, "/hugepages") || g_str_has_prefix(m->name, "/anon_hugepage"))
+		return FPH_BACKING_HUGETLB;
+	if (!m->inode)
+		return m->shared ? FPH_BACKING_ANON_SHARED : FPH_BACKING_ANON;
+	if (g_str_has_prefix(m->name, "/dev/zero"))
+		return FPH_BACKING_ANON_SHARED;
+	if (g_str_has_prefix(m->name, "/memfd:") || g_str_has_prefix(m->name, "/dev/shm/"))
+		return m->shared ? FPH_BACKING_SHMEM : FPH_BACKING_SHMEM_PRIVATE;
+	return FPH_BACKING_FILE;
+}
+
+/* A file that others can open by its name may be there, and be old, next time */
+static bool has_path(const struct mapping *m)
+{
+	return m->inode && !g_str_has_prefix(m->name, "/memfd:") &&
+	       !g_str_has_suffix(m->name, " (deleted)");
+}
+
+static struct fph_region describe(const struct area *a, int fd)
+{
+	const struct mapping *m = a->first;
+
+	return (struct fph_region){
+		.sz = sizeof(struct fph_region),
+		.host = (void *)(uintptr_t)a->start,
+		.used = a->end - a->start,
+		.max = a->end - a->start,
+		.page_size = sysconf(_SC_PAGESIZE),
+		.fd = fd,
+		.fd_offset = fd < 0 ? 0 : m->offset + (a->start - m->start),
+		.flags = (m->shared ? FPH_REGION_SHARED : 0) |
+			 (m->writable ? 0 : FPH_REGION_READONLY) |
+			 (has_path(m) ? FPH_REGION_NAMED_FILE : 0),
+	};
+}
+
+static void set_method(struct region *r, enum fph_backing backing, const char *method,
+		       const char *why)
+{
+	r->backing = backing;
+	r->method = g_strdup(method);
+	r->why = g_strdup(why);
+}
+
+/* Figures that a scan finds nothing of are 0, not unknown */
+static void begin_figures(struct region *r, const char *method, bool content, bool huge)
+{
+	r->v[F_PRESENT] = r->v[F_SWAPPED] = 0;
+	if (huge)
+		r->v[F_HUGE] = 0;
+	if (content)
+		r->v[F_ZERO] = 0;
+	if (strcmp(method, "none") != 0)
+		r->v[F_UNMAPPED] = r->v[F_ZERO_MAPPED] = 0;
+}
+
+void census_begin(struct census *c, struct region *r)
+{
+	begin_figures(r, r->method, c->content,
+		      strcmp(c->scanner, fph_scanner_kind_name(FPH_SCANNER_PAGEMAP)) != 0);
+}
+
+static bool fail(GError **error, int err, const struct target *t, const char *what)
+{
+	if (err == -ESRCH)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+			    "process %d ended while it was scanned", t->pid);
+	else if (err == -EPERM || err == -EACCES)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED,
+			    "%s of process %d: %s: it takes CAP_SYS_PTRACE", what, t->pid,
+			    g_strerror(-err));
+	else
+		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(-err), "%s of process %d: %s",
+			    what, t->pid, g_strerror(-err));
+	return false;
+}
+
+static bool scan_steps(struct walk *w, const struct fph_region *r,
+		       const struct fph_verdict *v, GError **error)
+{
+	guint32 flags = w->opts->content ? FPH_MAP_CONTENT : 0;
+
+	for (guint64 at = 0; at < r->used; at += STEP) {
+		guint64 len = MIN(STEP, r->used - at);
+		int err = fph_map_region(w->scanner, r, at, len, flags, on_pages, w, NULL);
+
+		if (err < 0)
+			return fail(error, err, w->t,
+				    flags ? "memory or page tables" : "page tables");
+		if (v->method != FPH_METHOD_NONE)
+			err = fph_scan_region(w->scanner, r, v->method, at, len, on_found, w,
+					      NULL);
+		if (err < 0)
+			return fail(error, err, w->t, "absent pages");
+		w->done += len;
+		if (w->opts->progress)
+			w->opts->progress(w->done, w->all);
+	}
+	return true;
+}
+
+static bool scan_area(struct walk *w, struct census *c, const struct area *a, GError **error)
+{
+	struct region *region = w->region;
+	g_autoptr(GError) no_file = NULL;
+	struct fph_verdict v;
+	struct fph_region r;
+	int fd = -1, err;
+	bool ok;
+
+	if (a->first->inode)
+		fd = target_open_file(w->t, a->first, &no_file);
+	r = describe(a, fd);
+	if (no_file)
+		r.flags |= FPH_REGION_FOREIGN;
+	err = fph_region_classify(w->scanner, &r, &v);
+	if (err < 0) {
+		if (fd >= 0)
+			close(fd);
+		return fail(error, err, w->t, "a mapping");
+	}
+	/* What is not opened has nothing to examine */
+	if (no_file)
+		set_method(region, guess_backing(a->first), "none", no_file->message);
+	else
+		set_method(region, v.backing, fph_method_name(v.method), v.why);
+	census_begin(c, region);
+	if (w->record)
+		record_region(w->record, region);
+	ok = scan_steps(w, &r, &v, error);
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/*
+ * Without page tables: the sums that the kernel keeps. A private page without
+ * a file that is neither present nor swapped is absent, or the zero page.
+ */
+static void sum_area(struct target *t, struct region *r, const struct area *a)
+{
+	enum fph_backing backing = guess_backing(a->first);
+	bool private = backing == FPH_BACKING_ANON;
+
+	set_method(r, backing, private ? "smaps" : "none",
+		   private ? NULL : "the kernel's sums do not tell which pages are absent");
+	r->v[F_PRESENT] = r->v[F_SWAPPED] = r->v[F_HUGE] = 0;
+	for (guint i = 0; i < t->mappings->len; i++) {
+		const struct mapping *m = t->mappings->pdata[i];
+
+		if (m->start < r->start || m->end > r->end)
+			continue;
+		if (m->rss == UNKNOWN || r->v[F_PRESENT] == UNKNOWN)
+			r->v[F_PRESENT] = UNKNOWN;
+		else
+			r->v[F_PRESENT] += m->rss;
+		if (m->swap == UNKNOWN || r->v[F_SWAPPED] == UNKNOWN)
+			r->v[F_SWAPPED] = UNKNOWN;
+		else
+			r->v[F_SWAPPED] += m->swap;
+		if (m->huge == UNKNOWN || r->v[F_HUGE] == UNKNOWN)
+			r->v[F_HUGE] = UNKNOWN;
+		else
+			r->v[F_HUGE] += m->huge;
+	}
+	if (private && r->v[F_PRESENT] != UNKNOWN && r->v[F_SWAPPED] != UNKNOWN)
+		r->v[F_UNMAPPED] = r->v[F_SIZE] - MIN(r->v[F_SIZE],
+						      r->v[F_PRESENT] + r->v[F_SWAPPED]);
+}
+
+static void add_region(struct census *c, const struct area *a)
+{
+	struct region *r = g_new0(struct region, 1);
+
+	r->number = c->regions->len;
+	r->start = a->start;
+	r->end = a->end;
+	r->name = g_strdup(a->first->name);
+	for (guint f = 0; f < F_MAX; f++)
+		r->v[f] = UNKNOWN;
+	r->v[F_SIZE] = a->end - a->start;
+	g_ptr_array_add(c->regions, r);
+}
+
+static void sum_up(struct census *c)
+{
+	for (guint f = 0; f < F_MAX; f++) {
+		c->sum[f] = UNKNOWN;
+		for (guint i = 0; i < c->regions->len; i++) {
+			const struct region *r = c->regions->pdata[i];
+
+			if (r->v[f] != UNKNOWN)
+				c->sum[f] = (c->sum[f] == UNKNOWN ? 0 : c->sum[f]) + r->v[f];
+		}
+	}
+}
+
+/* Whoever looks at something that moves says so */
+static bool look_again(struct walk *w, struct census *c, GError **error)
+{
+	if (!target_refresh(w->t, error))
+		return false;
+	for (guint i = 0; i < c->regions->len; i++) {
+		struct region *r = c->regions->pdata[i];
+
+		r->changed = !target_has(w->t, r->start, r->end);
+	}
+	return true;
+}
+
+static bool scan_all(struct walk *w, struct census *c, const GArray *areas, GError **error)
+{
+	struct fph_scanner_opts opts = {
+		.sz = sizeof(opts),
+		.kind = w->opts->scanner,
+		.pid = w->t->pid,
+		.cpu_percent = w->opts->cpu_percent,
+	};
+	gint64 began = g_get_monotonic_time();
+	const char *why;
+	bool ok = true;
+
+	if (fph_scanner_open_with(&w->scanner, &opts) < 0)
+		g_error("out of memory");
+	if (fph_scanner_error(w->scanner, &why) < 0) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED, "process %d: %s",
+			    w->t->pid, why);
+		fph_scanner_close(w->scanner);
+		return false;
+	}
+	c->scanner = g_strdup(fph_scanner_kind_name(fph_scanner_get_kind(w->scanner)));
+	for (guint i = 0; ok && i < c->regions->len; i++) {
+		w->region = c->regions->pdata[i];
+		ok = scan_area(w, c, &g_array_index(areas, struct area, i), error);
+	}
+	c->ns = (g_get_monotonic_time() - began) * 1000;
+	fph_scanner_close(w->scanner);
+	return ok && look_again(w, c, error);
+}
+
+static bool take(struct walk *w, struct census *c, const GArray *areas, GError **error)
+{
+	if (w->t->recorded && record_exists(w->t))
+		return record_replay(w->t, c, error);
+	if (!w->t->recorded && w->opts->scanner != FPH_SCANNER_OFF)
+		return scan_all(w, c, areas, error);
+
+	c->scanner = g_strdup("smaps");
+	c->content = false;
+	for (guint i = 0; i < c->regions->len; i++)
+		sum_area(w->t, c->regions->pdata[i], &g_array_index(areas, struct area, i));
+	return true;
+}
+
+struct census *census_take(struct target *t, const GArray *areas,
+			   const struct census_opts *opts, GError **error)
+{
+	g_autoptr(GString) recorded = opts->record ? g_string_new(NULL) : NULL;
+	struct census *c = g_new0(struct census, 1);
+	struct walk w = { .t = t, .opts = opts };
+	struct record record = { recorded };
+	bool ok;
+
+	c->pid = t->pid;
+	c->comm = g_strdup(t->comm);
+	c->command = g_strdup(*t->cmdline ? *t->cmdline : t->comm);
+	c->page_size = sysconf(_SC_PAGESIZE);
+	c->content = opts->content;
+	c->regions = g_ptr_array_new_with_free_func(region_free);
+	for (guint i = 0; i < areas->len; i++) {
+		const struct area *a = &g_array_index(areas, struct area, i);
+
+		add_region(c, a);
+		w.all += a->end - a->start;
+	}
+	if (recorded)
+		w.record = &record;
+	ok = take(&w, c, areas, error);
+	/* Whatever went wrong with it, or was found of it */
+	if (target_ended(t)) {
+		g_clear_error(error);
+		ok = fail(error, -ESRCH, t, NULL);
+	}
+	if (ok && recorded)
+		ok = record_write(&record, t, c, opts->record, error);
+	if (!ok) {
+		census_free(c);
+		return NULL;
+	}
+	sum_up(c);
+	return c;
+}

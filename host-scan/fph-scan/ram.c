@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "ram.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Smaller is no guest RAM, unless the command line says so */
+#define LIKELY		(UINT64_C(64) << 20)
+/* Nor is what is tiny beside the largest */
+#define TINY_PART	16
+
+static bool continues(const struct mapping *a, const struct mapping *b)
+{
+	if (a->end != b->start || a->writable != b->writable || a->readable != b->readable ||
+	    a->executable != b->executable || a->shared != b->shared ||
+	    a->inode != b->inode || a->major != b->major || a->minor != b->minor)
+		return false;
+	return a->inode ? a->offset + (a->end - a->start) == b->offset :
+			  strcmp(a->name, b->name) == 0;
+}
+
+/* Memory that a guest could run in: written, not executed, no device */
+static bool could_be_ram(const struct mapping *m)
+{
+	static const char *const not_ram[] = { "[heap]", "[stack", "[v", "anon_inode:", "/SYSV" };
+
+	if (!m->writable || m->executable)
+		return false;
+	for (guint i = 0; i < G_N_ELEMENTS(not_ram); i++)
+		if (g_str_has_prefix(m->name, not_ram[i]))
+			return false;
+	if (g_str_has_prefix(m->name, "/dev/"))
+		return g_str_has_prefix(m->name, "/dev/shm/") ||
+		       g_str_has_prefix(m->name, "/dev/hugepages") ||
+		       g_str_has_prefix(m->name, "/dev/zero");
+	return true;
+}
+
+static GArray *all_areas(const struct target *t, bool any)
+{
+	GArray *areas = g_array_new(FALSE, FALSE, sizeof(struct area));
+
+	for (guint i = 0; i < t->mappings->len; i++) {
+		const struct mapping *m = t->mappings->pdata[i];
+		struct area area = { m->start, m->end, m };
+
+		while (i + 1 < t->mappings->len &&
+		       continues(t->mappings->pdata[i], t->mappings->pdata[i + 1])) {
+			i++;
+			area.end = ((struct mapping *)t->mappings->pdata[i])->end;
+		}
+		if (any || could_be_ram(m))
+			g_array_append_val(areas, area);
+	}
+	return areas;
+}
+
+/* "512", "8G", "1.5g": bytes, 0 if it is none; plain numbers in @unit */
+static guint64 parse_size(const char *text, guint64 unit)
+{
+	static const char suffixes[] = "bkmgtpe";
+	char *end;
+	double n = g_ascii_strtod(text, &end);
+	const char *s;
+
+	if (end == text || !(n > 0))
+		return 0;
+	s = *end ? strchr(suffixes, g_ascii_tolower(*end)) : NULL;
+	if (s && *s)
+		unit = UINT64_C(1) << (s - suffixes) * 10;
+	n *= unit;
+	return n < 1e19 ? n : 0;
+}
+
+/* What QEMU's command line says of sizes: -m 8G, -m size=8G,..., and size= of backends */
+static void sizes_of_word(GHashTable *sizes, const char *word, bool after_m)
+{
+	const char *at = strstr(word, "memory-backend-") ? strstr(word, "size") : NULL;
+	guint64 size;
+
+	if (after_m)
+		at = strstr(word, "size=") ? strstr(word, "size=") : word;
+	if (!at)
+		return;
+	/* size=8G, and "size": 8589934592 of the JSON form */
+	if (g_str_has_prefix(at, "size"))
+		at += strcspn(at, "0123456789");
+	size = parse_size(at, after_m ? 1 << 20 : 1);
+	if (size)
+		g_hash_table_add(sizes, g_memdup2(&size, sizeof(size)));
+}
+
+static GHashTable *known_sizes(const struct target *t)
+{
+	GHashTable *sizes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	char **w = t->cmdline;
+
+	for (; *w; w++)
+		sizes_of_word(sizes, *w, w > t->cmdline && strcmp(w[-1], "-m") == 0);
+	return sizes;
+}
+
+static guint64 size_of(const struct area *a)
+{
+	return a->end - a->start;
+}
+
+static GArray *likely(const struct target *t)
+{
+	g_autoptr(GHashTable) sizes = known_sizes(t);
+	g_autoptr(GArray) all = all_areas(t, false);
+	GArray *by_size = g_array_new(FALSE, FALSE, sizeof(struct area));
+	guint64 largest = 0;
+
+	for (guint i = 0; i < all->len; i++) {
+		struct area *a = &g_array_index(all, struct area, i);
+		guint64 size = size_of(a);
+
+		largest = MAX(largest, size);
+		if (g_hash_table_contains(sizes, &size))
+			g_array_append_val(by_size, *a);
+	}
+	if (by_size->len)
+		return by_size;
+	for (guint i = 0; i < all->len; i++) {
+		struct area *a = &g_array_index(all, struct area, i);
+
+		/* A program's own data is private to it and of a file */
+		if (a->first->inode && !a->first->shared &&
+		    !strstr(a->first->name, "memfd:") && !strstr(a->first->name, "/dev/"))
+			continue;
+		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART))
+			g_array_append_val(by_size, *a);
+	}
+	return by_size;
+}
+
+/* 0xSTART or 0xSTART-0xEND; *end is 0 without one */
+static bool parse_range(const char *select, guint64 *start, guint64 *end)
+{
+	char *rest;
+
+	errno = 0;
+	*start = g_ascii_strtoull(select, &rest, 16);
+	*end = 0;
+	if (errno)
+		return false;
+	if (!*rest)
+		return true;
+	if (*rest != '-' || !g_str_has_prefix(rest + 1, "0x"))
+		return false;
+	*end = g_ascii_strtoull(rest + 1, &rest, 16);
+	return !errno && !*rest && *end > *start;
+}
+
+bool ram_check(const char *select, GError **error)
+{
+	guint64 start, end;
+
+	if (!*select) {
+		g_set_error_literal(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+				    "an empty region");
+		return false;
+	}
+	if (!g_str_has_prefix(select, "0x"))
+		return true;
+	if (!parse_range(select, &start, &end)) {
+		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+			    "'%s' is no region: an address is 0x7f0000000000, a range 0x7f0000000000-0x7f0040000000",
+			    select);
+		return false;
+	}
+	if (start % 4096 && end) {
+		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+			    "'%s' does not begin at a page", select);
+		return false;
+	}
+	if (end % 4096) {
+		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
+			    "'%s' does not end at a page", select);
+		return false;
+	}
+	return true;
+}
+
+static void add_selected(const struct target *t, const char *select, GArray *out)
+{
+	g_autoptr(GArray) all = all_areas(t, g_str_has_prefix(select, "0x"));
+	guint64 start, end;
+
+	for (guint i = 0; i < all->len; i++) {
+		struct area a = g_array_index(all, struct area, i);
+
+		if (g_str_has_prefix(select, "0x") && parse_range(select, &start, &end)) {
+			if (a.end <= start || a.start >= MAX(end, start + 1))
+				continue;
+			if (end) {
+				a.start = MAX(a.start, start);
+				a.end = MIN(a.end, end);
+			}
+		} else if (strcmp(select, "all") != 0 && !strstr(a.first->name, select)) {
+			continue;
+		}
+		g_array_append_val(out, a);
+	}
+}
+
+static gint by_start(gconstpointer a, gconstpointer b)
+{
+	const struct area *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* What two selections name is shown once */
+static void sort_out(GArray *areas)
+{
+	g_array_sort(areas, by_start);
+	for (guint i = 1; i < areas->len;) {
+		struct area *a = &g_array_index(areas, struct area, i);
+
+		if (a->start < a[-1].end) {
+			a[-1].end = MAX(a[-1].end, a->end);
+			g_array_remove_index(areas, i);
+		} else {
+			i++;
+		}
+	}
+}
+
+GArray *ram_find(const struct target *t, char **selects, GError **error)
+{
+	GArray *areas;
+
+	if (!selects) {
+		areas = likely(t);
+		if (areas->len == 0) {
+			g_array_unref(areas);
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+				    "nothing of process %d (%s) looks like guest RAM; --region all shows what else there is",
+				    t->pid, t->comm);
+			return NULL;
+		}
+		return areas;
+	}
+	areas = g_array_new(FALSE, FALSE, sizeof(struct area));
+	for (; *selects; selects++) {
+		guint before = areas->len;
+
+		add_selected(t, *selects, areas);
+		if (areas->len == before) {
+			g_array_unref(areas);
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+				    "process %d (%s) has no memory '%s'", t->pid, t->comm,
+				    *selects);
+			return NULL;
+		}
+	}
+	sort_out(areas);
+	return areas;
+}

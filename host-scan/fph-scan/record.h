@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A census on file: what /proc showed of the process, and in fph-pages what
+ * was found of each page. No content of memory is in it.
+ */
+#ifndef FPH_SCAN_RECORD_H
+#define FPH_SCAN_RECORD_H
+
+#include "census.h"
+
+struct record {
+	GString *text;
+};
+
+void record_region(struct record *rec, const struct region *r);
+void record_pages(struct record *rec, guint64 start, guint64 len, guint32 page);
+void record_found(struct record *rec, guint64 start, guint64 len, enum fph_reason why);
+
+/** record_write() - make @sysroot/proc/PID, which must not be there */
+bool record_write(const struct record *rec, const struct target *t, const struct census *c,
+		  const char *sysroot, GError **error);
+
+/** record_exists() - has the tree what was found of each page? */
+bool record_exists(const struct target *t);
+
+/** record_replay() - fill the regions of @c from it */
+bool record_replay(const struct target *t, struct census *c, GError **error);
+
+/* Of census.c: figures come from runs of pages, scanned or replayed */
+void census_begin(struct census *c, struct region *r);
+void census_add_pages(struct region *r, guint64 len, guint32 page);
+void census_add_found(struct region *r, guint64 len, enum fph_reason why);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A process, as /proc or a recorded tree shows it: who it is, what it has
+ * mapped, and the files behind that.
+ */
+#ifndef FPH_SCAN_TARGET_H
+#define FPH_SCAN_TARGET_H
+
+#include <gio/gio.h>
+#include <stdbool.h>
+
+#define UNKNOWN	G_MAXUINT64
+
+struct mapping {
+	guint64 start, end;
+	guint64 offset;			/* in the file */
+	guint64 inode;			/* 0: no file */
+	guint major, minor;
+	bool readable, writable, executable, shared;
+	char *name;			/* path or [name]; "" if it has none */
+
+	/* From smaps, bytes; UNKNOWN if it was not read or lacks the field */
+	guint64 rss, swap, huge, page_size;
+};
+
+struct target {
+	gint pid;
+	bool recorded;			/* a tree, not the kernel's /proc */
+	int dir;			/* .../proc/PID; goes stale with the process */
+	char *path;			/* the same, for people */
+	char *comm;
+	GStrv cmdline;			/* empty for a kernel thread */
+	GPtrArray *mappings;		/* of struct mapping, ascending */
+};
+
+/**
+ * target_open() - look at process @pid
+ * @sysroot: folder with a recorded proc/PID, or NULL for this machine
+ * @sizes: read smaps, which takes the kernel a walk through all page tables
+ *
+ * Errors say which right is missing.
+ */
+struct target *target_open(const char *sysroot, gint pid, bool sizes, GError **error);
+void target_free(struct target *t);
+
+/** target_refresh() - read the mappings again; none if the process has ended. */
+bool target_refresh(struct target *t, GError **error);
+
+/** target_ended() - has it, or is it about to? Never of a record. */
+bool target_ended(const struct target *t);
+
+/** target_has() - is all of [start, end) still mapped? */
+bool target_has(const struct target *t, guint64 start, guint64 end);
+
+/**
+ * target_open_file() - a descriptor of the file behind @m
+ * Return: -1 with @error set, which says which right is missing.
+ */
+int target_open_file(const struct target *t, const struct mapping *m, GError **error);
+
+/** target_read() - all of a file in the folder of the process */
+char *target_read(const struct target *t, const char *name, gsize *len, GError **error);
+
+#endif

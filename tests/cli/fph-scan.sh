@@ -1,0 +1,320 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fph-scan as its users meet it. Arguments: the program, the program to look at,
+# the folder with recorded processes, the man page.
+set -u
+scan=$1 target=$2 data=$3 man=$4
+tmp=$(mktemp -d) || exit 1
+targets=
+stop() {
+	# shellcheck disable=SC2086 # one word each
+	[ -z "$targets" ] || kill $targets 2>/dev/null
+	rm -rf "$tmp"
+}
+trap stop EXIT
+trap 'exit 1' HUP INT TERM
+bad=0
+mib=1048576
+
+# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+try() {
+	want=$1
+	shift
+	what="fph-scan $*"
+	"$scan" "$@" >"$tmp/out" 2>"$tmp/err"
+	got=$?
+	[ $got -eq "$want" ] || problem "exit status $got, not $want"
+	# Nothing that looks like a result comes from what failed
+	[ "$want" -eq 0 ] || [ ! -s "$tmp/out" ] || problem 'something on stdout'
+}
+
+problem() {
+	bad=1
+	echo "not ok: $what: $*"
+	sed 's/^/    /' "$tmp/out" "$tmp/err"
+}
+
+# says out|err TEXT...
+says() {
+	file=$1
+	shift
+	for text; do
+		grep -qF -e "$text" "$tmp/$file" || problem "no '$text' on std$file"
+	done
+}
+
+narrow() {
+	[ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
+}
+
+# start WHAT: a process whose memory is known; its number is in $pid
+start() {
+	mkfifo "$tmp/in.$1"
+	"$target" "$1" <"$tmp/in.$1" >"$tmp/ready" &
+	pid=$!
+	targets="$targets $pid"
+	# The end of what it reads is its end
+	case $1 in
+	shapes) exec 8>"$tmp/in.$1" ;;
+	*) exec 9>"$tmp/in.$1" ;;
+	esac
+	tries=0
+	while ! grep -q ready "$tmp/ready" && [ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	rm -f "$tmp/in.$1"
+}
+
+# figure MIB KEY: that of the region of this size, in JSON that is on $tmp/out
+figure() {
+	awk -v size="\"size\" : $(($1 * mib))," -v key="\"$2\" :" '
+		/"region" :/ { seen = 0 }
+		/"total" :/ { exit }
+		index($0, size) { seen = 1 }
+		seen && index($0, key) { sub(/.* : /, ""); sub(/,$/, ""); print; exit }
+	' "$tmp/out"
+}
+
+# is MIB KEY VALUE
+is() {
+	is=$(figure "$1" "$2")
+	[ "$is" = "$3" ] || problem "region of $1 MiB: $2 is '$is', not '$3'"
+}
+
+# Help and usage.
+try 0 --version
+says out 'fph-scan '
+try 0 --help
+says out 'Usage:' 'Exit status' --pid --content
+[ ! -s "$tmp/err" ] || problem 'something on stderr'
+try 2
+says err 'which process?' "Try 'fph-scan --help'."
+try 2 --no-such-option
+says err no-such-option "Try 'fph-scan --help'."
+try 2 stray
+says err stray
+for arguments in '--pid 0' '--pid -1' '--pid x' '--pid 99999999999999' '--pid 1 stray' \
+	'--pid 1 --scanner fast' '--pid 1 --bandwidth 0' '--pid 1 --bandwidth -1' \
+	'--pid 1 --bandwidth 10x' '--pid 1 --bandwidth 10gg' '--pid 1 --cpu 101' \
+	'--pid 1 --cpu -1' '--pid 1 --watch -2' '--pid 1 --watch 100000' '--pid 1 --record' \
+	'--pid 1 --record x --watch 1' '--pid 1 --sysroot x --content' \
+	'--pid 1 --sysroot x --watch 1' '--pid 1 --scanner off --content' \
+	'--pid 1 --region 0x' '--pid 1 --region 0x5-0x1' '--pid 1 --region 0x1000-0x1000' \
+	'--pid 1 --region 0x1001-0x2000' '--pid 1 --region 0x1000-0x2001' \
+	'--pid 1 --region 0x1000-2000' '--pid 1 --region 0xz' '--pid 1 --region 0x1000-0x2000x' \
+	'--pid 1 --region 0xfffffffffffffffff' '--pid 1 --region 0x1000-0xfffffffffffffffff'; do
+	# shellcheck disable=SC2086 # they are several
+	try 2 $arguments
+done
+try 2 --pid 1 --region ''
+
+# Recorded processes: from several kernels and kinds of memory.
+for tree in "$data"/*/; do
+	name=$(basename "$tree")
+	pid=$(basename "$tree"proc/*)
+	try 0 --sysroot "$tree" --pid "$pid"
+	narrow
+	cmp -s "$tmp/out" "$data/$name.txt" || {
+		problem "differs from $name.txt"
+		diff "$data/$name.txt" "$tmp/out"
+	}
+	try 0 --sysroot "$tree" --pid "$pid" --json
+	sed -i '/"version" :/d' "$tmp/out"
+	cmp -s "$tmp/out" "$data/$name.json" || {
+		problem "differs from $name.json"
+		diff "$data/$name.json" "$tmp/out"
+	}
+done
+try 1 --sysroot "$tmp" --pid 1
+says err "$tmp/proc/1"
+
+# What was not recorded, and records that are damaged.
+cp -r "$data/qemu-7.2" "$tmp/tree"
+pages=$tmp/tree/proc/4711/fph-pages
+try 1 --sysroot "$tmp/tree" --pid 4711 --region all
+says err 'was not recorded'
+# edit FILE SCRIPT TEXT: it must be found out, and named
+edit() {
+	cp "$tmp/tree/proc/4711/$1" "$tmp/saved"
+	sed "$2" "$tmp/saved" >"$tmp/tree/proc/4711/$1"
+	try 1 --sysroot "$tmp/tree" --pid 4711
+	says err "$tmp/tree/proc/4711/$1" "$3"
+	cp "$tmp/saved" "$tmp/tree/proc/4711/$1"
+}
+edit fph-pages 's/^fph-pages 1/fph-pages 9/' 'fph-pages 1'
+edit fph-pages 's/present/absent/' absent
+edit fph-pages '5s/-/+/' +
+edit fph-pages '/^scanner/d' region
+edit fph-pages 's/^page-size 4096/page-size 4095/' 4095
+edit fph-pages 's/unmapped/unloved/' unloved
+edit maps '1s/-/+/' 'no list of mappings'
+edit maps '1s/r-xp/r-x/' 'no list of mappings'
+edit maps '1h;1d;$G' 'no list of mappings'
+rm "$pages" "$tmp/tree/proc/4711/maps"
+try 1 --sysroot "$tmp/tree" --pid 4711
+says err smaps
+# The command line decides: 16 MiB are too small to be found without it.
+cp "$data/qemu-7.2/proc/4711/maps" "$tmp/tree/proc/4711/smaps"
+for memory in 16 16M size=16M,slots=2 0.015625g; do
+	sed "s/-m\x00256/-m\x00$memory/" "$data/qemu-7.2/proc/4711/cmdline" \
+		>"$tmp/tree/proc/4711/cmdline"
+	try 0 --sysroot "$tmp/tree" --pid 4711 --json
+	is 16 present null
+	[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'another region was chosen as well'
+done
+
+# No such process, and no right to look at it.
+try 1 --pid 2147483647
+says err 'there is no process 2147483647'
+try 1 --pid 2147483647 --json
+try 1 --pid $$
+says err 'looks like guest RAM' '--region all'
+try 1 --pid $$ --region no-such-name
+says err no-such-name
+try 1 --pid $$ --region 0x1000
+says err 0x1000
+
+start shapes
+if [ "$(id -u)" = 0 ]; then
+	what='fph-scan as another user'
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$scan" --pid "$pid" \
+		>"$tmp/out" 2>"$tmp/err" && problem 'it worked'
+	[ ! -s "$tmp/out" ] || problem 'something on stdout'
+	# A sanitizer, or a folder that others must not enter, fails before
+	grep -q 'ermission denied' "$tmp/err" || problem 'no reason'
+	! grep -q '^fph-scan:' "$tmp/err" || says err CAP_SYS_PTRACE
+fi
+shapes=$pid
+
+# Real memory, through each scanner.
+scanners='pagemap off'
+if "$scan" --pid "$shapes" --scanner pagemap-scan >/dev/null 2>"$tmp/err"; then
+	scanners='pagemap-scan pagemap off auto'
+else
+	echo "SKIP: $(cat "$tmp/err")"
+fi
+for scanner in $scanners; do
+	try 0 --pid "$shapes" --scanner "$scanner"
+	narrow
+	content=--content
+	[ "$scanner" != off ] || content=
+	# shellcheck disable=SC2086 # none or one
+	try 0 --pid "$shapes" --scanner "$scanner" $content --json
+	is 64 backing '"anon"'
+	is 80 backing '"shmem"'
+	is 96 backing '"shmem-private"'
+	is 64 swapped 0
+	case $scanner in
+	off)
+		is 64 method '"smaps"'
+		is 64 present $((12 * mib))
+		is 64 unmapped $((52 * mib))
+		is 64 zero null
+		is 80 method '"none"'
+		is 80 unmapped null
+		continue ;;
+	pagemap) ioctl=pagemap ;;
+	*) ioctl=pagemap-scan ;;
+	esac
+	is 64 method "\"$ioctl\""
+	is 80 method '"seek"'
+	is 96 method "\"$ioctl+seek\""
+	is 64 unmapped $((50 * mib))
+	is 64 zero $((4 * mib))
+	is 80 present $((4 * mib))
+	is 80 unmapped $((76 * mib))
+	is 80 zero $mib
+	is 96 present $((2 * mib))
+	is 96 unmapped $((93 * mib))
+	is 96 zero 0
+	# PFNs are shown to root alone
+	if [ $ioctl = pagemap-scan ] || [ "$(id -u)" = 0 ]; then
+		is 64 present $((12 * mib))
+		is 64 zero_mapped $((2 * mib))
+	fi
+done
+
+# Looking at it changes nothing, even if it is read.
+before=$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$shapes/status")
+try 0 --pid "$shapes" --content
+after=$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$shapes/status")
+[ "$before" = "$after" ] || problem "resident memory was $before, is $after"
+
+# Parts of it.
+read -r _ from to <"$tmp/ready"
+try 0 --pid "$shapes" --region "$from" --json
+is 64 unmapped $((50 * mib))
+[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'more than one region'
+try 0 --pid "$shapes" --region "$from-$(printf '%#x' $((from + 16 * mib)))" --json
+is 16 present $((12 * mib))
+try 0 --pid "$shapes" --region "$(printf '%#x' $((to - 8 * mib)))-$to" --region memfd: --json
+is 8 unmapped $((8 * mib))
+is 80 unmapped $((76 * mib))
+try 0 --pid "$shapes" --region memfd: --json --bandwidth 1m
+says out '"bandwidth" : 1000000,'
+try 0 --pid "$shapes" --region all --region all --json
+[ "$(grep -c "\"size\" : $((64 * mib))," "$tmp/out")" = 1 ] || problem 'a region twice'
+
+# What is recorded shows as what was seen.
+try 0 --pid "$shapes" --content --json --record "$tmp/rec"
+grep -v scan_ns "$tmp/out" >"$tmp/live"
+try 0 --sysroot "$tmp/rec" --pid "$shapes" --json
+grep -v scan_ns "$tmp/out" >"$tmp/replayed"
+cmp -s "$tmp/live" "$tmp/replayed" || { problem 'differs'; diff "$tmp/live" "$tmp/replayed"; }
+try 1 --pid "$shapes" --record "$tmp/rec"
+says err 'is there already'
+try 1 --pid "$shapes" --record "$tmp/live/rec"
+says err "$tmp/live"
+
+# Output that nobody got is no success.
+if [ -e /dev/full ]; then
+	what='fph-scan >/dev/full'
+	"$scan" --pid "$shapes" >/dev/full 2>"$tmp/err" && problem 'success without output'
+fi
+
+# Watched to its end: complete objects, one on each line.
+what='fph-scan --watch'
+"$scan" --pid "$shapes" --watch 0 --json >"$tmp/out" 2>"$tmp/err" 8>&- &
+watch=$!
+targets="$targets $watch"
+sleep 0.3
+exec 8>&-
+wait $watch || problem 'no success'
+[ "$(wc -l <"$tmp/out")" -ge 2 ] || problem 'no more than one look'
+[ "$(grep -c '^{.*}$' "$tmp/out")" = "$(wc -l <"$tmp/out")" ] || problem 'an incomplete line'
+says err "$shapes"
+
+# late SIGNAL: it comes while a scan is under way that pauses most of the time
+late() {
+	"$scan" --pid "$pid" --scanner pagemap --cpu 1 --json >"$tmp/out" 2>"$tmp/err" 9>&- &
+	slow=$!
+	targets="$targets $slow"
+	sleep 0.5
+	kill -0 $slow 2>/dev/null || problem 'it was over too soon'
+	kill "-$1" "$pid"
+	wait $slow
+}
+start large
+try 0 --pid "$pid" --json
+is 8192 unmapped $((8192 * mib))
+what='fph-scan, memory unmapped meanwhile'
+late USR1 || problem 'no success'
+is 8192 changed true
+what='fph-scan, process ended meanwhile'
+exec 9>&-
+wait "$pid"
+start large
+late KILL && problem 'success'
+[ ! -s "$tmp/out" ] || problem 'something on stdout'
+says err "process $pid"
+
+# The man page has each option and each column.
+try 0 --help
+for word in $(sed -n 's/^  \(-[a-z], \)*\(--[a-z]*\).*/\2/p; s/^  \([a-z_]*\) .*/\1/p' "$tmp/out"); do
+	sed 's/\\-/-/g' "$man" | grep -qF -e "$word" || problem "$word is not in the man page"
+done
+grep -q '^\.SH OVERHEAD' "$man" || problem 'no OVERHEAD in the man page'
+
+[ $bad -eq 0 ] && echo 'ok'
+exit $bad

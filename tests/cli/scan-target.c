@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A process whose memory is known, for fph-scan to look at. It says "ready" and
+ * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
+ *
+ * usage: scan-target shapes|large
+ */
+
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MIB	(UINT64_C(1) << 20)
+
+static char *memory;
+static uint64_t bytes;
+
+static char *map(uint64_t len, int flags, int fd)
+{
+	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+
+	if (p == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	madvise(p, len, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static int file(uint64_t len)
+{
+	int fd = memfd_create("ram", MFD_CLOEXEC);
+
+	if (fd < 0 || ftruncate(fd, len) < 0) {
+		perror("memfd");
+		exit(1);
+	}
+	return fd;
+}
+
+/*
+ * 64 MiB anonymous: 8 with data, 4 written with zeroes, 2 read, the rest absent;
+ * 80 MiB of a memfd: 3 with data, 1 with zeroes; 96 MiB of another one, private:
+ * 1 of the file alone, 2 of copies
+ */
+static void shapes(void)
+{
+	int fd;
+	volatile char sink;
+	char *p;
+
+	memory = p = map(64 * MIB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	bytes = 64 * MIB;
+	memset(p, 1, 8 * MIB);
+	memset(p + 8 * MIB, 0, 4 * MIB);
+	for (uint64_t i = 0; i < 2 * MIB; i += 4096)
+		sink = p[16 * MIB + i];
+	(void)sink;
+
+	p = map(80 * MIB, MAP_SHARED, file(80 * MIB));
+	memset(p, 1, 3 * MIB);
+	memset(p + 3 * MIB, 0, MIB);
+
+	fd = file(96 * MIB);
+	p = map(96 * MIB, MAP_PRIVATE, fd);
+	memset(p + 10 * MIB, 1, 2 * MIB);
+	for (uint64_t i = 0; i < MIB; i += 4096)
+		if (pwrite(fd, "x", 1, i) != 1)
+			exit(1);
+}
+
+static void unmap(int sig)
+{
+	(void)sig;
+	munmap(memory, bytes);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	char c;
+
+	signal(SIGUSR1, unmap);
+	if (strcmp(what, "shapes") == 0) {
+		shapes();
+	} else if (strcmp(what, "large") == 0) {
+		bytes = 8192 * MIB;
+		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	} else {
+		fprintf(stderr, "usage: scan-target shapes|large\n");
+		return 2;
+	}
+	printf("ready %p %p\n", (void *)memory, (void *)(memory + bytes));
+	fflush(stdout);
+	while (read(STDIN_FILENO, &c, 1) != 0)
+		;
+	return 0;
+}
