@@ -3,6 +3,7 @@
 #include "floor.h"
 #include "io.h"
 #include "machine.h"
+#include "measure.h"
 #include "progress.h"
 #include "vm.h"
 
@@ -15,73 +16,7 @@
 #define REPORTED_STILL_S	5	/* it is done: this long nothing more came back */
 #define WORK_MS			2000	/* how long a guest's work is watched before */
 #define CHECKED			"4M"	/* content of an idle guest, to be found again */
-#define SAMPLES_MAX		100u
 #define GIB			(G_GUINT64_CONSTANT(1) << 30)
-
-static void take_hints(struct run *r, const struct vm_hints *h)
-{
-	r->text[T_HINT_STATE] = g_strdup(h->state);
-	r->text[T_HINT_REASON] = g_strdup(h->reason);
-	r->text[T_TRANSPORT] = g_strdup(h->transport);
-	r->text[T_DEVICE] = g_strdup(h->device);
-	r->v[V_REQUESTS] = h->requests;
-	r->v[V_ANSWERS] = h->answers;
-	r->v[V_STALE] = h->stale;
-	r->v[V_HINTED] = h->free;
-	r->v[V_ARM_NS] = h->arm_ns;
-	/* There never was an answer, and that did not take 0 ns. */
-	r->v[V_LATENCY_NS] = h->latency_ns ? h->latency_ns : NO_VALUE;
-	r->v[V_APPLY_NS] = h->apply_ns;
-	r->v[V_WAIT_NS] = h->wait_ns;
-	if (!h->walk)
-		return;
-	r->text[T_WALK] = g_strdup(h->walk);
-	r->v[V_WALK_NS] = h->walk_ns;
-	r->v[V_LOCK_NS] = h->lock_ns;
-	r->v[V_GUEST_PAGES] = h->guest_pages;
-	r->v[V_GUEST_ENTRIES] = h->guest_entries;
-}
-
-static void take(struct run *r, const struct vm_migration *m)
-{
-	r->v[V_TOTAL_MS] = m->total_ms;
-	r->v[V_DOWNTIME_MS] = m->downtime_ms;
-	r->v[V_SETUP_MS] = m->setup_ms;
-	r->v[V_WALL_MS] = m->wall_ms;
-	r->v[V_BYTES] = m->bytes;
-	r->v[V_SYNCS] = m->sync_count;
-	r->v[V_SENT] = m->normal;
-	r->v[V_ZERO] = m->duplicate;
-	r->v[V_SRC_BEFORE] = m->src_before.rss_kib;
-	r->v[V_SRC_AFTER] = m->src_after.rss_kib;
-	r->v[V_DST_BEFORE] = m->dst_before.rss_kib;
-	r->v[V_DST_AFTER] = m->dst_after.rss_kib;
-	r->v[V_SRC_CPU] = m->src_after.cpu_ms - m->src_before.cpu_ms;
-	r->v[V_DST_CPU] = m->dst_after.cpu_ms - m->dst_before.cpu_ms;
-	r->v[V_GUEST_CPU] = m->src_after.guest_cpu_ms - m->src_before.guest_cpu_ms;
-	r->v[V_SRC_FAULTS] = m->src_after.faults - m->src_before.faults;
-	r->v[V_DST_FAULTS] = m->dst_after.faults - m->dst_before.faults;
-	/* Without fph-source all of these are 0. */
-	r->v[V_UNMAPPED] = m->fph.unmapped;
-	r->v[V_ZERO_MAPPED] = m->fph.zero_mapped;
-	r->v[V_SKIPPED] = m->fph.skipped;
-	r->v[V_RESENT] = m->fph.resent;
-	if (!m->fph.present)
-		return;
-	r->text[T_FPH_STATE] = g_strdup(m->fph.state ? m->fph.state : "unknown");
-	r->text[T_FPH_REASON] = g_strdup(m->fph.reason);
-	r->v[V_SCAN_NS] = m->fph.scan_ns;
-	r->v[V_CHUNKS] = m->fph.chunks;
-	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;
-	r->v[V_GIVEN_UP] = m->fph.given_up;
-	if (!m->fph.hints.present)
-		return;
-	r->v[V_FREE] = m->fph.free;
-	r->v[V_GUEST_ONLY] = m->fph.guest_only;
-	r->v[V_HOST_ONLY] = m->fph.host_only;
-	r->v[V_BOTH] = m->fph.both;
-	take_hints(r, &m->fph.hints);
-}
 
 struct job {
 	const struct setup *setup;
@@ -93,7 +28,7 @@ struct job {
 	char *logs;
 	struct vm *src, *dst;
 	struct vm_migration m;
-	guint64 sample_us;	/* least time between two samples */
+	struct sampler sampler;
 };
 
 /* A machine that runs out of memory ends processes that are not ours. */
@@ -128,37 +63,6 @@ static bool has_device(const char *qemu, const struct device *d, GError **error)
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
 		    "%s has no device %s; " BUILT_BY_QEMU, qemu, d->name);
 	return false;
-}
-
-/*
- * At most SAMPLES_MAX, evenly: when there is no room for another, every second
- * one goes, and from then on only half as many are taken.
- */
-static void take_sample(void *opaque, const struct vm_migration *m)
-{
-	struct job *j = opaque;
-	GArray *all = j->run->samples;
-	struct sample s = {
-		.us = g_get_monotonic_time() - m->started,
-		.remaining = m->remaining,
-		.transferred = m->bytes,
-	};
-	guint i;
-
-	/* Before its first dirty bitmap it does not know what is left. */
-	if (!m->total_ram || (!m->remaining && !m->bytes))
-		return;
-	if (strcmp(m->status, "completed") != 0 && all->len &&
-	    s.us - g_array_index(all, struct sample, all->len - 1).us < j->sample_us)
-		return;
-	if (all->len == SAMPLES_MAX) {
-		for (i = 0; i < SAMPLES_MAX / 2; i++)
-			g_array_index(all, struct sample, i) =
-				g_array_index(all, struct sample, 2 * i);
-		g_array_set_size(all, SAMPLES_MAX / 2);
-		j->sample_us = 2 * s.us / SAMPLES_MAX;
-	}
-	g_array_append_val(all, s);
 }
 
 static bool fill(struct job *j, GError **error)
@@ -313,7 +217,8 @@ static bool migrate(struct job *j, GError **error)
 	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
 	struct vm_migrate_opts opts = {
 		.timeout_ms = j->timeout_ms, .multifd = setup->multifd,
-		.address = linked ? LINK_ADDRESS : NULL, .sample = take_sample, .opaque = j,
+		.address = linked ? LINK_ADDRESS : NULL, .sample = measure_sample,
+		.opaque = &j->sampler,
 	};
 	bool works = j->scenario->use == USE_BUSY;
 	guint64 before = 0, after = 0;
@@ -330,7 +235,7 @@ static bool migrate(struct job *j, GError **error)
 	if (works)
 		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
 					   (g_get_monotonic_time() - since);
-	take(j->run, &j->m);
+	measure_take(j->run, &j->m);
 	return true;
 }
 
@@ -407,7 +312,7 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 {
 	struct job j = {
 		.setup = setup, .scenario = scenario, .mode = mode, .label = label, .run = r,
-		.timeout_ms = setup->timeout_s * 1000,
+		.timeout_ms = setup->timeout_s * 1000, .sampler = { r, 0 },
 	};
 	g_autoptr(GError) error = NULL;
 

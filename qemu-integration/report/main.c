@@ -17,7 +17,8 @@ static const struct {
 	const char *help;
 } commands[] = {
 	{ "run", cmd_run, "measure migrations of test guests" },
-	{ "compare", cmd_compare, "print results as tables" },
+	{ "compare", cmd_compare, "show results, and whether they got worse" },
+	{ "attach", cmd_attach, "watch a migration that someone else starts" },
 };
 
 int next_option(int argc, char **argv, const struct opt *opts, const char *command)
@@ -125,7 +126,7 @@ int main(int argc, char **argv)
 	size_t i;
 
 	if (argc < 2)
-		return usage_error(NULL, "which command? There are run and compare");
+		return usage_error(NULL, "which command? There are run, compare and attach");
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
 		usage();
 		return finish(X_DONE);
@@ -140,7 +141,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			break;
 	if (i == G_N_ELEMENTS(commands))
-		return usage_error(NULL, "unknown command '%s'; there are run and compare", argv[1]);
+		return usage_error(NULL, "unknown command '%s'; there are run, compare and attach", argv[1]);
 	status = finish(commands[i].main(argc - 1, argv + 1));
 	if (io_signal()) {
 		/* Everything is cleaned up; let our parent see what ended us. */

@@ -205,6 +205,14 @@ void qmp_drop_events(struct qmp *q)
 		json_object_unref(e);
 }
 
+pid_t qmp_peer(const struct qmp *q)
+{
+	struct ucred peer = { 0 };
+	socklen_t len = sizeof(peer);
+
+	return getsockopt(q->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? peer.pid : 0;
+}
+
 void qmp_close(struct qmp *q)
 {
 	if (!q)

@@ -37,6 +37,9 @@ struct qmp *qmp_connect(const char *path, int timeout_ms, GError **error);
  */
 struct qmp *qmp_new(int fd, int timeout_ms, GError **error);
 
+/** qmp_peer() - process at the other end, who made the socket; 0: unknown. */
+pid_t qmp_peer(const struct qmp *q);
+
 /** qmp_close() - close and free; NULL is fine. */
 void qmp_close(struct qmp *q);
 
@@ -61,6 +64,5 @@ JsonObject *qmp_event(struct qmp *q, const char *name, int timeout_ms, GError **
 
 /** qmp_drop_events() - forget the events received so far. */
 void qmp_drop_events(struct qmp *q);
-
 
 #endif

@@ -32,5 +32,6 @@ int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 int cmd_run(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
+int cmd_attach(int argc, char **argv);
 
 #endif

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-report run: boots guests, migrates them, writes down what it cost. */
 #include "report.h"
-#include "format.h"
 #include "io.h"
 #include "job.h"
 #include "machine.h"
 #include "progress.h"
 #include "vm.h"
+#include "write.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -54,7 +54,7 @@ struct plan {
 	GPtrArray *modes;	/* const struct mode */
 	guint64 repeat, warmup;
 	guint64 memory;
-	char *json, *text, *html;
+	struct outputs out;
 	bool resume;
 	const char *link;	/* rate; NULL: a UNIX socket */
 	struct setup setup;
@@ -64,9 +64,6 @@ static void plan_clear(struct plan *p)
 {
 	g_ptr_array_unref(p->scenarios);
 	g_ptr_array_unref(p->modes);
-	g_free(p->json);
-	g_free(p->text);
-	g_free(p->html);
 	g_free(p->setup.qemu);
 	g_free(p->setup.destination_qemu);
 	g_free(p->setup.kernel);
@@ -215,13 +212,13 @@ static int parse(struct plan *p, int argc, char **argv)
 				return usage_error("run", "--memory: %s", error->message);
 			break;
 		case O_JSON:
-			set(&p->json, optarg);
+			p->out.json = optarg;
 			break;
 		case O_TEXT:
-			set(&p->text, optarg);
+			p->out.text = optarg;
 			break;
 		case O_HTML:
-			set(&p->html, optarg);
+			p->out.html = optarg;
 			break;
 		case O_QEMU:
 			set(&p->setup.qemu, optarg);
@@ -247,27 +244,13 @@ static int parse(struct plan *p, int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage_error("run", "what is '%s'?", argv[optind]);
-	if (p->resume && (!p->json || strcmp(p->json, "-") == 0))
+	if (p->resume && (!p->out.json || strcmp(p->out.json, "-") == 0))
 		return usage_error("run", "--resume goes on with the file of --json; which?");
 	status = parse_modes(p, mode_list);
 	return status != X_DONE ? status : parse_scenarios(p, scenarios);
 }
 
 /* Before the first guest boots: what would fail after minutes of work. */
-
-static bool writable(const char *path, GError **error)
-{
-	g_autofree char *dir = g_path_get_dirname(path);
-
-	if (g_file_test(path, G_FILE_TEST_IS_DIR))
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: is a directory", path);
-	else if (access(dir, W_OK | X_OK) < 0)
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: cannot be written: %s",
-			    path, g_strerror(errno));
-	else
-		return true;
-	return false;
-}
 
 static bool present(const char *what, const char *path, const char *built_by, GError **error)
 {
@@ -301,9 +284,7 @@ static int check(struct plan *p, struct machine *m)
 		s->kernel = vm_default_kernel();
 	if (!s->initrd)
 		s->initrd = vm_default_initrd();
-	if ((p->json && strcmp(p->json, "-") != 0 && !writable(p->json, &error)) ||
-	    (p->text && !writable(p->text, &error)) ||
-	    (p->html && !writable(p->html, &error)) ||
+	if (!outputs_writable(&p->out, &error) ||
 	    !present("QEMU", s->qemu, BUILT_BY_QEMU, &error) ||
 	    !present("QEMU", s->destination_qemu, BUILT_BY_QEMU, &error) ||
 	    !present("guest kernel", s->kernel, BUILT_BY_GUEST, &error) ||
@@ -357,14 +338,14 @@ static int resume(const struct plan *p, struct result *r)
 	struct result *old;
 	guint i;
 
-	if (!g_file_test(p->json, G_FILE_TEST_EXISTS))
+	if (!g_file_test(p->out.json, G_FILE_TEST_EXISTS))
 		return X_DONE;
-	old = result_load(p->json, &error);
+	old = result_load(p->out.json, &error);
 	if (!old)
 		return fail("%s", error->message);
 	if (!same_circumstances(&old->machine, &r->machine, &error)) {
 		result_free(old);
-		return fail("%s: cannot go on with it: %s", p->json, error->message);
+		return fail("%s: cannot go on with it: %s", p->out.json, error->message);
 	}
 	for (i = 0; i < old->runs->len; i++) {
 		struct run *run = old->runs->pdata[i];
@@ -394,28 +375,6 @@ static bool is_done(const struct result *r, const struct scenario *s, const stru
 			return true;
 	}
 	return false;
-}
-
-/* By way of a temporary file: whoever finds one finds all of it. */
-static bool save(const char *path, const char *content)
-{
-	g_autoptr(GError) error = NULL;
-
-	if (g_file_set_contents(path, content, -1, &error))
-		return true;
-	fail("%s", error->message);
-	return false;
-}
-
-/* So that what was measured is not lost if we are. */
-static void save_so_far(const struct plan *p, const struct result *r)
-{
-	g_autofree char *json = NULL;
-
-	if (!p->json || strcmp(p->json, "-") == 0)
-		return;
-	json = result_to_json(r);
-	save(p->json, json);
 }
 
 /* One of a series: counts, and knows how long the others took. */
@@ -452,7 +411,8 @@ static bool do_one(struct series *s, const struct scenario *sc, const struct mod
 		return go_on;
 	}
 	g_ptr_array_add(s->result->runs, r);
-	save_so_far(s->plan, s->result);
+	/* So that it is not lost if we are. */
+	outputs_save(&s->plan->out, s->result);
 	return true;
 }
 
@@ -487,40 +447,6 @@ static bool do_all(const struct plan *p, struct result *result)
 	return true;
 }
 
-/* Results. */
-
-static int write_file(const char *path, const char *content, const char *name, FILE *tell)
-{
-	if (!save(path, content))
-		return X_FAIL;
-	fprintf(tell, "%s: %s\n", name, path);
-	return X_DONE;
-}
-
-static int write_results(const struct plan *p, const struct result *r)
-{
-	const struct source source = { p->json ? p->json : "this run", r };
-	bool json_out = g_strcmp0(p->json, "-") == 0;
-	g_autofree char *json = result_to_json(r);
-	g_autofree char *text = format_text(&source, 1);
-	g_autofree char *html = p->html ? format_html(&source, 1) : NULL;
-	FILE *tell = json_out ? stderr : stdout;
-	int status = X_DONE;
-
-	if (json_out)
-		fputs(json, stdout);
-	fputs(text, tell);
-	if (p->text || html || (p->json && !json_out))
-		fputc('\n', tell);
-	if (p->text && write_file(p->text, text, "Text", tell) != X_DONE)
-		status = X_FAIL;
-	if (html && write_file(p->html, html, "HTML", tell) != X_DONE)
-		status = X_FAIL;
-	if (p->json && !json_out && write_file(p->json, json, "JSON", tell) != X_DONE)
-		status = X_FAIL;
-	return status;
-}
-
 static int run(struct plan *p, struct result *r)
 {
 	g_autoptr(GDateTime) now = g_date_time_new_now_utc();
@@ -543,12 +469,12 @@ static int run(struct plan *p, struct result *r)
 	progress_begin();
 	complete = do_all(p, r);
 	progress_end();
-	if (!complete && p->json && strcmp(p->json, "-") != 0 && r->runs->len)
+	if (!complete && p->out.json && strcmp(p->out.json, "-") != 0 && r->runs->len)
 		return fail("interrupted; %s has what was measured, --resume goes on with it",
-			    p->json);
+			    p->out.json);
 	if (!complete)
 		return fail("interrupted; nothing written");
-	status = write_results(p, r);
+	status = write_results(&p->out, r);
 	return result_failed(r) ? X_FAIL : status;
 }
 

@@ -28,6 +28,7 @@ static char *text(JsonObject *o, const char *name)
 
 void vm_fph_clear(struct vm_fph *fph)
 {
+	g_free(fph->mode);
 	g_free(fph->state);
 	g_free(fph->reason);
 	g_free(fph->hints.state);
@@ -70,26 +71,15 @@ static void take_hints(struct vm_hints *h, JsonObject *o)
 	};
 }
 
-bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
+void vm_fph_parse(JsonNode *node, struct vm_fph *ret)
 {
-	GError *err = NULL;
 	JsonArray *list;
-	JsonNode *node;
 	guint i;
 
-	node = vm_command(vm, &err, "query-fph", NULL);
 	vm_fph_clear(ret);
-	if (!node) {
-		if (g_error_matches(err, QMP_ERROR, QMP_ERROR_COMMAND_NOT_FOUND)) {
-			g_error_free(err);
-			return true;
-		}
-		g_propagate_error(error, err);
-		return false;
-	}
 	ret->raw = node;
 	if (!JSON_NODE_HOLDS_ARRAY(node))
-		return true;
+		return;
 	list = json_node_get_array(node);
 	for (i = 0; i < json_array_get_length(list); i++) {
 		JsonNode *e = json_array_get_element(list, i);
@@ -103,6 +93,8 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 		if (hints && JSON_NODE_HOLDS_OBJECT(hints) && !ret->hints.present)
 			take_hints(&ret->hints, json_node_get_object(hints));
 		ret->present = true;
+		if (!ret->mode)
+			ret->mode = text(o, "mode");
 		if (!ret->state)
 			ret->state = text(o, "state");
 		if (!ret->reason)
@@ -125,22 +117,35 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 		ret->given_up += number(o, "given-up");
 		ret->scan_ns += number(o, "scan-ns");
 	}
-	return true;
 }
 
-/* Return: the status, or NULL with @error set; @desc receives error-desc or NULL. */
-static const char *poll_migrate(struct vm *vm, struct vm_migration *m, char **desc, GError **error)
+bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 {
-	g_autoptr(JsonNode) node = vm_command(vm, error, "query-migrate", NULL);
+	GError *err = NULL;
+	JsonNode *node = vm_command(vm, &err, "query-fph", NULL);
+
+	if (node) {
+		vm_fph_parse(node, ret);
+		return true;
+	}
+	vm_fph_clear(ret);
+	if (g_error_matches(err, QMP_ERROR, QMP_ERROR_COMMAND_NOT_FOUND)) {
+		g_error_free(err);
+		return true;
+	}
+	g_propagate_error(error, err);
+	return false;
+}
+
+bool vm_migration_parse(JsonNode *node, struct vm_migration *m, char **desc, GError **error)
+{
 	JsonObject *o, *ram;
 	JsonNode *r;
 
-	if (!node)
-		return NULL;
 	if (!JSON_NODE_HOLDS_OBJECT(node)) {
 		g_set_error(error, QMP_ERROR, QMP_ERROR_PROTOCOL,
 			    "query-migrate: the answer is no object");
-		return NULL;
+		return false;
 	}
 	o = json_node_get_object(node);
 	g_free(m->status);
@@ -163,7 +168,15 @@ static const char *poll_migrate(struct vm *vm, struct vm_migration *m, char **de
 	}
 	if (desc)
 		*desc = text(o, "error-desc");
-	return m->status;
+	return true;
+}
+
+/* Return: the status, or NULL with @error set; @desc receives error-desc or NULL. */
+static const char *poll_migrate(struct vm *vm, struct vm_migration *m, char **desc, GError **error)
+{
+	g_autoptr(JsonNode) node = vm_command(vm, error, "query-migrate", NULL);
+
+	return node && vm_migration_parse(node, m, desc, error) ? m->status : NULL;
 }
 
 bool vm_migrate_poll(struct vm *src, struct vm_migration *m, GError **error)

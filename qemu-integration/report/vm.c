@@ -701,19 +701,16 @@ static guint64 stat_cpu_ms(const struct stat_line *s)
 	return (s->utime + s->stime) * 1000 / sysconf(_SC_CLK_TCK);
 }
 
-/* They live as long as the process. */
-static bool find_vcpus(struct vm *vm, GError **error)
+GArray *qmp_vcpus(struct qmp *q, GError **error)
 {
-	g_autoptr(JsonNode) node = NULL;
+	g_autoptr(JsonNode) node = qmp_command(q, VM_QMP_MS, error, "query-cpus-fast", NULL);
+	GArray *ret;
 	JsonArray *list;
 	guint i;
 
-	if (vm->vcpus)
-		return true;
-	node = vm_command(vm, error, "query-cpus-fast", NULL);
 	if (!node)
-		return false;
-	vm->vcpus = g_array_new(FALSE, FALSE, sizeof(pid_t));
+		return NULL;
+	ret = g_array_new(FALSE, FALSE, sizeof(pid_t));
 	list = JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
 	for (i = 0; list && i < json_array_get_length(list); i++) {
 		JsonNode *e = json_array_get_element(list, i);
@@ -724,28 +721,26 @@ static bool find_vcpus(struct vm *vm, GError **error)
 		tid = json_object_get_int_member_with_default(json_node_get_object(e),
 							      "thread-id", 0);
 		if (tid)
-			g_array_append_val(vm->vcpus, tid);
+			g_array_append_val(ret, tid);
 	}
-	return true;
+	return ret;
 }
 
-bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error)
+bool process_usage(pid_t pid, const GArray *vcpus, struct vm_usage *ret, GError **error)
 {
-	g_autofree char *status_path = g_strdup_printf("/proc/%d/status", vm->pid);
-	g_autofree char *stat_path = g_strdup_printf("/proc/%d/stat", vm->pid);
+	g_autofree char *status_path = g_strdup_printf("/proc/%d/status", pid);
+	g_autofree char *stat_path = g_strdup_printf("/proc/%d/stat", pid);
 	g_autofree char *status = NULL;
 	struct stat_line all, one;
 	guint64 guest_cpu_ms = 0;
 	guint i;
 
-	if (!vm_alive(vm, error) || !find_vcpus(vm, error))
-		return false;
 	if (!g_file_get_contents(status_path, &status, NULL, error) ||
 	    !read_stat(stat_path, &all, error))
 		return false;
-	for (i = 0; i < vm->vcpus->len; i++) {
-		g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/stat", vm->pid,
-							g_array_index(vm->vcpus, pid_t, i));
+	for (i = 0; vcpus && i < vcpus->len; i++) {
+		g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/stat", pid,
+							g_array_index(vcpus, pid_t, i));
 
 		if (!read_stat(path, &one, error))
 			return false;
@@ -761,4 +756,14 @@ bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error)
 		.faults = all.minor + all.major,
 	};
 	return true;
+}
+
+bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error)
+{
+	if (!vm_alive(vm, error))
+		return false;
+	/* They live as long as the process. */
+	if (!vm->vcpus)
+		vm->vcpus = qmp_vcpus(vm->qmp, error);
+	return vm->vcpus && process_usage(vm->pid, vm->vcpus, ret, error);
 }

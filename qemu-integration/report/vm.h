@@ -167,6 +167,12 @@ struct vm_usage {
 
 bool vm_usage(struct vm *vm, struct vm_usage *ret, GError **error);
 
+/** process_usage() - the same of any process; @vcpus: thread ids of pid_t, or NULL */
+bool process_usage(pid_t pid, const GArray *vcpus, struct vm_usage *ret, GError **error);
+
+/** qmp_vcpus() - thread ids of pid_t by query-cpus-fast; NULL with @error set. */
+GArray *qmp_vcpus(struct qmp *q, GError **error);
+
 /* Migration. */
 
 struct vm_migration;
@@ -197,6 +203,7 @@ struct vm_hints {
 /* Sum over the fph-source objects, of which there is one. */
 struct vm_fph {
 	bool present;			/* there is such an object */
+	char *mode;
 	char *state;
 	char *reason;			/* inactive-reason, or NULL */
 	guint64 skipped, unmapped, zero_mapped, free, resent;
@@ -247,6 +254,16 @@ bool vm_migrate_cancel(struct vm *src, int timeout_ms, GError **error);
 bool vm_migrate_poll(struct vm *src, struct vm_migration *m, GError **error);
 
 void vm_migration_clear(struct vm_migration *m);
+
+/**
+ * vm_migration_parse() - the numbers of an answer to query-migrate
+ * @desc: receives error-desc or NULL; may be NULL
+ * Return: false with @error set if it is no such answer.
+ */
+bool vm_migration_parse(JsonNode *node, struct vm_migration *m, char **desc, GError **error);
+
+/** vm_fph_parse() - the numbers of an answer to query-fph, which it takes. */
+void vm_fph_parse(JsonNode *node, struct vm_fph *ret);
 
 /** vm_query_fph() - ask query-fph; a QEMU without it has no object, which is no error. */
 bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error);

@@ -46,7 +46,7 @@ says out 'fph-report '
 try 0 --help
 says out run compare 'Exit status'
 silent err
-for command in run compare; do
+for command in run compare attach; do
 	try 0 $command --help
 	says out 'Usage:' '--help'
 	silent err
@@ -59,7 +59,7 @@ done
 try 2
 says err 'which command?' "Try 'fph-report --help'."
 try 2 frobnicate
-says err "unknown command 'frobnicate'" 'run and compare'
+says err "unknown command 'frobnicate'" 'run, compare and attach'
 try 2 --frobnicate
 says err "unknown option '--frobnicate'"
 try 2 run --json
@@ -74,6 +74,15 @@ for pair in 'repeat 0' 'repeat x' 'repeat 1001' 'timeout 0' 'timeout soon' \
 	try 2 run --${pair% *} "${pair#* }"
 	silent out
 done
+
+# Nobody to attach to.
+try 2 attach
+says err --qmp
+try 2 attach --qmp x --timeout 0
+try 1 attach --qmp "$tmp/no.sock"
+says err "$tmp/no.sock"
+try 1 attach --qmp "$tmp/no.sock" --html /nonexistent/x.html
+says err /nonexistent/x.html
 
 # Names that do not exist.
 for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
@@ -326,7 +335,7 @@ if [ -e /dev/full ]; then
 fi
 
 # The man page knows each option and each figure.
-for command in run compare; do
+for command in run compare attach; do
 	try 0 $command --help
 	for word in $(sed -n 's/^  \(--[a-z-]*\).*/\1/p' "$tmp/out"); do
 		sed 's/\\-/-/g' "$man" | grep -qF -e "$word" || problem "$word is not in the man page"

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * fph-report attach, beside a migration of a real guest that this test starts.
+ * Arguments: fph-report, QEMU or nothing.
+ */
+#include <glib/gstdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fph-test.h"
+#include "result.h"
+#include "vm.h"
+
+#define BANDWIDTH	(UINT64_C(40) << 20)	/* slow enough to be watched */
+
+static const char *report_path, *qemu_path;
+
+struct watched {
+	struct vm *src, *dst;
+	char *dir, *json, *live;
+	GPid reporter;
+};
+
+static struct vm *start(const char *name, const char *socket, bool incoming)
+{
+	g_autofree char *kernel = vm_default_kernel();
+	g_autofree char *initrd = vm_default_initrd();
+	g_autofree char *qmp = g_strdup_printf("unix:%s,server=on,wait=off", socket);
+	const char *const extra[] = { "-qmp", qmp, NULL };
+	struct vm_config cfg = {
+		.name = name, .qemu = qemu_path, .kernel = kernel, .initrd = initrd,
+		.incoming = incoming, .fph_mode = incoming ? NULL : "pagemap",
+		.extra = incoming ? NULL : extra,
+	};
+	g_autoptr(GError) error = NULL;
+	struct vm *vm = vm_start(&cfg, &error);
+
+	if (!vm)
+		print_error("%s\n", error->message);
+	return vm;
+}
+
+/* Both VMs, and fph-report that waits for a migration. */
+static void begin(struct watched *w)
+{
+	g_autofree char *socket = NULL;
+	g_autofree char *command = NULL;
+	g_autoptr(GError) error = NULL;
+	g_autofree char *err = NULL;
+	g_autofree char *text = NULL;
+	int tries;
+
+	w->dir = g_dir_make_tmp("fph-attach-XXXXXX", &error);
+	check(w->dir);
+	socket = g_build_filename(w->dir, "qmp.sock", NULL);
+	w->json = g_build_filename(w->dir, "r.json", NULL);
+	w->live = g_build_filename(w->dir, "live", NULL);
+	err = g_build_filename(w->dir, "err", NULL);
+	w->src = start("source", socket, false);
+	w->dst = start("destination", socket, true);
+	check(w->src && w->dst && vm_guest_wait_ready(w->src, 60000, &error));
+	command = g_strdup_printf("exec '%s' attach --qmp '%s' --json '%s' >'%s' 2>'%s'",
+				  report_path, socket, w->json, w->live, err);
+	check(g_spawn_async(NULL, (char *[]){ "/bin/sh", "-c", command, NULL }, NULL,
+			    G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &w->reporter, &error));
+	for (tries = 0; tries < 200; tries++) {
+		g_clear_pointer(&text, g_free);
+		if (g_file_get_contents(err, &text, NULL, NULL) && strstr(text, "waiting"))
+			return;
+		g_usleep(50000);
+	}
+	fail_msg("fph-report does not wait: %s", text);
+}
+
+/* Return: its exit status. */
+static int reported(struct watched *w)
+{
+	int status;
+
+	check(waitpid(w->reporter, &status, 0) == w->reporter);
+	check(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+static void end(struct watched *w)
+{
+	static const char *const names[] = { "qmp.sock", "r.json", "live", "err" };
+	size_t i;
+
+	vm_free(w->src);
+	vm_free(w->dst);
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		g_autofree char *path = g_build_filename(w->dir, names[i], NULL);
+
+		g_unlink(path);
+	}
+	g_rmdir(w->dir);
+	g_free(w->dir);
+	g_free(w->json);
+	g_free(w->live);
+}
+
+static struct result *load(const struct watched *w)
+{
+	g_autoptr(GError) error = NULL;
+	struct result *r = result_load(w->json, &error);
+
+	if (!r)
+		fail_msg("%s", error->message);
+	check_int(r->runs->len, 1);
+	return r;
+}
+
+static void check_completed(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
+	struct vm_migration m = { 0 };
+	g_autoptr(GError) error = NULL;
+	g_autofree char *live = NULL;
+	struct watched w = { 0 };
+	const struct sample *last;
+	struct result *r;
+	struct run *run;
+
+	begin(&w);
+	check(vm_migrate(w.src, w.dst, &opts, &m, &error));
+	check_int(reported(&w), 0);
+	r = load(&w);
+	run = r->runs->pdata[0];
+	check(run->ok);
+	check_str(run->mode, "pagemap");
+	check_int(run->v[V_BYTES], m.bytes);
+	check_int(run->v[V_TOTAL_MS], m.total_ms);
+	check_int(run->v[V_SENT], m.normal);
+	check_int(run->v[V_SKIPPED], m.fph.skipped);
+	check_int(run->memory, m.total_ram);
+	/* The process is found by its socket, and the destination is not ours to see. */
+	check(run->v[V_SRC_BEFORE] != NO_VALUE && run->v[V_SRC_BEFORE] > 100 << 10);
+	check(run->v[V_DST_BEFORE] == NO_VALUE);
+	check(run->samples->len > 10);
+	last = &g_array_index(run->samples, struct sample, run->samples->len - 1);
+	check(last->remaining == 0 && last->transferred == m.bytes);
+	check(g_file_get_contents(w.live, &live, NULL, NULL));
+	check(strstr(live, "left MiB") && strstr(live, "  active\n") && strstr(live, "  completed\n"));
+	check(strstr(live, "attached: "));
+	result_free(r);
+	vm_migration_clear(&m);
+	end(&w);
+}
+
+static void check_cancelled(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
+	struct vm_migration m = { 0 };
+	g_autoptr(GError) error = NULL;
+	struct watched w = { 0 };
+	struct result *r;
+	struct run *run;
+
+	begin(&w);
+	check(vm_migrate_start(w.src, w.dst, &opts, &m, &error));
+	g_usleep(500000);
+	check(vm_migrate_cancel(w.src, 20000, &error));
+	check_int(reported(&w), 1);
+	r = load(&w);
+	run = r->runs->pdata[0];
+	check(!run->ok && strstr(run->error, "cancelled"));
+	result_free(r);
+	vm_migration_clear(&m);
+	end(&w);
+}
+
+static void check_killed(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
+	struct vm_migration m = { 0 };
+	g_autoptr(GError) error = NULL;
+	struct watched w = { 0 };
+	struct result *r;
+	struct run *run;
+
+	begin(&w);
+	check(vm_migrate_start(w.src, w.dst, &opts, &m, &error));
+	g_usleep(500000);
+	kill(vm_pid(w.src), SIGKILL);
+	check_int(reported(&w), 1);
+	r = load(&w);
+	run = r->runs->pdata[0];
+	check(!run->ok && strstr(run->error, "closed"));
+	result_free(r);
+	vm_migration_clear(&m);
+	end(&w);
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	check(argc == 3);
+	report_path = argv[1];
+	qemu_path = *argv[2] ? argv[2] : NULL;
+	fph_test_add(&t, "a migration that completes", check_completed, NULL);
+	fph_test_add(&t, "one that is cancelled", check_cancelled, NULL);
+	fph_test_add(&t, "a QEMU that dies", check_killed, NULL);
+	return fph_test_run(&t, "attach");
+}
