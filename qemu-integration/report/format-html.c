@@ -135,6 +135,20 @@ static void add_tables(GString *out, const GPtrArray *all, const char *scenario)
 
 /* The document. */
 
+/* Takes @notes. */
+static void add_notes(GString *out, GPtrArray *notes)
+{
+	guint i;
+
+	if (notes->len)
+		g_string_append(out, "<ul class=\"notes\">\n");
+	for (i = 0; i < notes->len; i++)
+		add_escaped(out, "<li>", notes->pdata[i], "</li>\n");
+	if (notes->len)
+		g_string_append(out, "</ul>\n");
+	g_ptr_array_unref(notes);
+}
+
 /* @level: of its heading */
 static void add_scenario(GString *out, const GPtrArray *all, const char *scenario, const char *id,
 			 int level)
@@ -152,6 +166,7 @@ static void add_scenario(GString *out, const GPtrArray *all, const char *scenari
 	plot_memory(out, modes, id);
 	g_string_append(out, "</div>\n");
 	add_tables(out, all, scenario);
+	add_notes(out, view_scenario_notes(all, scenario));
 	g_string_append(out, "</section>\n");
 }
 
@@ -160,7 +175,6 @@ static void add_result(GString *out, const struct source *source, guint number, 
 	const struct result *r = source->result;
 	g_autoptr(GPtrArray) all = result_summary(r);
 	g_autoptr(GPtrArray) scenarios = summary_scenarios(all);
-	g_autoptr(GPtrArray) notes = view_notes(r);
 	g_autofree char *machine = view_machine(r);
 	guint i;
 
@@ -175,12 +189,7 @@ static void add_result(GString *out, const struct source *source, guint number, 
 	if (!scenarios->len)
 		g_string_append(out, "<li>no runs</li>\n");
 	g_string_append(out, "</ul></nav>\n");
-	if (notes->len)
-		g_string_append(out, "<ul class=\"notes\">\n");
-	for (i = 0; i < notes->len; i++)
-		add_escaped(out, "<li>", notes->pdata[i], "</li>\n");
-	if (notes->len)
-		g_string_append(out, "</ul>\n");
+	add_notes(out, view_notes(r));
 	for (i = 0; i < scenarios->len; i++) {
 		g_autofree char *id = g_strdup_printf("r%u-%u", number, i);
 

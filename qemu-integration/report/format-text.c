@@ -89,11 +89,23 @@ static void add_wrapped(GString *out, const char *text, const char *indent)
 	g_string_append_c(out, '\n');
 }
 
+/* Takes @notes. */
+static void add_notes(GString *out, GPtrArray *notes)
+{
+	guint i;
+
+	for (i = 0; i < notes->len; i++) {
+		if (i == 0)
+			g_string_append_c(out, '\n');
+		add_wrapped(out, notes->pdata[i], "  ");
+	}
+	g_ptr_array_unref(notes);
+}
+
 static void add_result(GString *out, const struct result *r)
 {
 	g_autoptr(GPtrArray) all = result_summary(r);
 	g_autoptr(GPtrArray) scenarios = summary_scenarios(all);
-	g_autoptr(GPtrArray) notes = view_notes(r);
 	g_autofree char *machine = view_machine(r);
 	const struct figure_table *t;
 	guint i;
@@ -111,14 +123,11 @@ static void add_result(GString *out, const struct result *r)
 			else
 				add_rows(out, t, modes);
 		}
+		add_notes(out, view_scenario_notes(all, scenarios->pdata[i]));
 	}
 	if (!all->len)
 		g_string_append(out, "\nno runs\n");
-	for (i = 0; i < notes->len; i++) {
-		if (i == 0)
-			g_string_append_c(out, '\n');
-		add_wrapped(out, notes->pdata[i], "  ");
-	}
+	add_notes(out, view_notes(r));
 }
 
 char *format_text(const struct source *sources, guint n)

@@ -86,6 +86,16 @@ static void add_modes_across(GString *out, const struct figure_table *t, const G
 	}
 }
 
+/* Takes @notes. */
+static void add_notes(GString *out, GPtrArray *notes)
+{
+	guint i;
+
+	for (i = 0; i < notes->len; i++)
+		g_string_append_printf(out, "%s- %s\n", i ? "" : "\n", (char *)notes->pdata[i]);
+	g_ptr_array_unref(notes);
+}
+
 char *format_markdown(const struct source *sources, guint n)
 {
 	GString *out = g_string_new("# fph-report\n");
@@ -96,7 +106,6 @@ char *format_markdown(const struct source *sources, guint n)
 		const struct result *r = sources[i].result;
 		g_autoptr(GPtrArray) all = result_summary(r);
 		g_autoptr(GPtrArray) scenarios = summary_scenarios(all);
-		g_autoptr(GPtrArray) notes = view_notes(r);
 		g_autofree char *machine = view_machine(r);
 
 		if (n > 1)
@@ -114,10 +123,9 @@ char *format_markdown(const struct source *sources, guint n)
 				else
 					add_modes_across(out, t, modes);
 			}
+			add_notes(out, view_scenario_notes(all, scenarios->pdata[k]));
 		}
-		for (k = 0; k < notes->len; k++)
-			g_string_append_printf(out, "%s- %s\n", k ? "" : "\n",
-					       (char *)notes->pdata[k]);
+		add_notes(out, view_notes(r));
 	}
 	return g_string_free(out, FALSE);
 }

@@ -30,7 +30,7 @@ static void take_hints(struct run *r, const struct vm_hints *h)
 }
 
 struct side {
-	enum value rss_before, rss_after, cpu, faults;
+	enum value rss_before, rss_after, cpu, system, faults;
 };
 
 static void take_side(struct run *r, const struct vm_usage *before, const struct vm_usage *after,
@@ -41,14 +41,16 @@ static void take_side(struct run *r, const struct vm_usage *before, const struct
 	r->v[to->rss_before] = before->rss_kib;
 	r->v[to->rss_after] = after->rss_kib;
 	r->v[to->cpu] = after->cpu_ms - before->cpu_ms;
+	r->v[to->system] = after->system_ms - before->system_ms;
 	r->v[to->faults] = after->faults - before->faults;
 }
 
 void measure_take(struct run *r, const struct vm_migration *m)
 {
-	static const struct side source = { V_SRC_BEFORE, V_SRC_AFTER, V_SRC_CPU, V_SRC_FAULTS };
+	static const struct side source = { V_SRC_BEFORE, V_SRC_AFTER, V_SRC_CPU,
+					    V_SRC_SYSTEM, V_SRC_FAULTS };
 	static const struct side destination = { V_DST_BEFORE, V_DST_AFTER, V_DST_CPU,
-						 V_DST_FAULTS };
+						 V_DST_SYSTEM, V_DST_FAULTS };
 
 	r->v[V_TOTAL_MS] = m->total_ms;
 	r->v[V_DOWNTIME_MS] = m->downtime_ms;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "result.h"
+#include "guestperf.h"
 #include "summary.h"
 
 #include <gio/gio.h>
@@ -29,6 +30,8 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_SRC_CPU] = { "cpu_ms.source", "CPU time of the source during the migration", true },
 	[V_DST_CPU] = { "cpu_ms.destination", "the same of the destination", true },
 	[V_GUEST_CPU] = { "cpu_ms.guest", "the part of the source's for virtual CPUs", true },
+	[V_SRC_SYSTEM] = { "system_ms.source", "the part of the source's in the kernel", true },
+	[V_DST_SYSTEM] = { "system_ms.destination", "the same of the destination", true },
 	[V_SRC_FAULTS] = { "faults.source", "page faults of the source meanwhile", true },
 	[V_DST_FAULTS] = { "faults.destination", "the same of the destination", true },
 	[V_FLOOR_NS] = { "floor_ns", "a bare loop sends as many bytes the same way", true },
@@ -518,7 +521,9 @@ struct result *result_from_json(const char *text, GError **error)
 		return NULL;
 	}
 	r = result_new();
-	if (get_result(json_node_get_object(root), r, error))
+	if (guestperf_is(json_node_get_object(root)) ?
+	    guestperf_parse(json_node_get_object(root), r, error) :
+	    get_result(json_node_get_object(root), r, error))
 		return r;
 	result_free(r);
 	return NULL;

@@ -21,7 +21,8 @@ enum value {
 	V_SENT, V_ZERO, V_UNMAPPED, V_ZERO_MAPPED, V_FREE, V_SKIPPED, V_RESENT,
 	V_GUEST_ONLY, V_HOST_ONLY, V_BOTH,
 	V_SRC_BEFORE, V_SRC_AFTER, V_DST_BEFORE, V_DST_AFTER,
-	V_SRC_CPU, V_DST_CPU, V_GUEST_CPU, V_SRC_FAULTS, V_DST_FAULTS,
+	V_SRC_CPU, V_DST_CPU, V_GUEST_CPU, V_SRC_SYSTEM, V_DST_SYSTEM,
+	V_SRC_FAULTS, V_DST_FAULTS,
 	V_FLOOR_NS, V_CHECKED, V_WORK_BEFORE, V_WORK_DURING,
 	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED, V_GIVEN_UP,
 	V_REQUESTS, V_ANSWERS, V_STALE, V_HINTED,
@@ -105,7 +106,7 @@ char *result_to_json(const struct result *r);
 JsonObject *result_machine_to_json(const struct machine *m);
 
 /**
- * result_from_json() - parse and check
+ * result_from_json() - parse and check; a report of QEMU's guestperf as well
  * Return: NULL with @error set to words that name the place and what is wrong.
  */
 struct result *result_from_json(const char *text, GError **error);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "view.h"
+#include "published.h"
 
 #include <math.h>
 #include <string.h>
+
+#define FAR_FROM_FLOOR	1.5
 
 static const struct figure times[] = {
 	{ "mode", -13, K_MODE, 0, "who said which pages can be left out" },
@@ -269,6 +272,36 @@ GPtrArray *view_notes(const struct result *r)
 							       run->scenario, run->mode,
 							       run->repeat, what));
 	}
+	return notes;
+}
+
+static char *floor_note(const struct summary *s)
+{
+	if (s->floor_ratio <= FAR_FROM_FLOOR || !s->v[V_SRC_SYSTEM].n || !s->v[V_DST_SYSTEM].n)
+		return NULL;
+	return g_strdup_printf("%s takes %.2f times its floor: in %.0f ms, the source computed for "
+			       "%.0f (in the kernel %.0f, the guest %.0f), the destination for %.0f "
+			       "(in the kernel %.0f, with %.0f page faults)", s->mode, s->floor_ratio,
+			       s->v[V_TOTAL_MS].median, s->v[V_SRC_CPU].median,
+			       s->v[V_SRC_SYSTEM].median, s->v[V_GUEST_CPU].median,
+			       s->v[V_DST_CPU].median, s->v[V_DST_SYSTEM].median,
+			       s->v[V_DST_FAULTS].median);
+}
+
+GPtrArray *view_scenario_notes(const GPtrArray *all, const char *scenario)
+{
+	GPtrArray *notes = g_ptr_array_new_with_free_func(g_free);
+	g_autoptr(GPtrArray) published = published_notes(scenario);
+	guint i;
+
+	for (i = 0; i < all->len; i++) {
+		const struct summary *s = all->pdata[i];
+		char *note = strcmp(s->scenario, scenario) == 0 ? floor_note(s) : NULL;
+
+		if (note)
+			g_ptr_array_add(notes, note);
+	}
+	g_ptr_array_extend_and_steal(notes, g_steal_pointer(&published));
 	return notes;
 }
 

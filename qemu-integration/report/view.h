@@ -45,6 +45,12 @@ char *view_scenario(const GPtrArray *all, const char *scenario);
 /** view_notes() - what a reader of the figures must know about single runs, in sentences. */
 GPtrArray *view_notes(const struct result *r);
 
+/**
+ * view_scenario_notes() - the same about @scenario: where the time goes in modes
+ * that take much more than the floor, and what others published
+ */
+GPtrArray *view_scenario_notes(const GPtrArray *all, const char *scenario);
+
 /** view_help() - what columns and rows mean, one line each. */
 char *view_help(void);
 

@@ -161,7 +161,8 @@ struct vm_usage {
 	guint64 rss_file_kib;
 	guint64 rss_shmem_kib;
 	guint64 cpu_ms;		/* user and system, of all threads */
-	guint64 guest_cpu_ms;	/* the same of the threads that are its virtual CPUs */
+	guint64 system_ms;	/* the part of it in the kernel */
+	guint64 guest_cpu_ms;	/* user and system, of the threads that are its virtual CPUs */
 	guint64 faults;		/* page faults, minor and major */
 };
 

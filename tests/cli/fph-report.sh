@@ -241,6 +241,38 @@ says err "'pony'"
 sed 's/"scenario": "idle-8g"/"scenario": "a, \\"b\\""/' three-repeats.json >"$tmp/quoted.json"
 try 0 compare --format csv "$tmp/quoted.json"
 says out ',"a, ""b""",none,total_ms,3,1286,1250,1300,,'
+
+# What others published is told apart; a mode far from its floor says where time goes.
+try 0 compare six-repeats.json
+says out 'times its floor: in ' 'in the kernel'
+try 0 compare three-repeats.json
+says out 'Published elsewhere' 'instead of 1894 ms, 22.2%' msg128743.html
+[ "$(grep -c 1894 "$tmp/out")" -eq 1 ] || problem 'published figures are mixed in'
+
+# A report of QEMU's guestperf, in the form that its Report.serialize() has.
+cat >"$tmp/guestperf.json" <<'END'
+{ "hardware": { "cpus": 1, "mem": 2 }, "scenario": { "name": "compr-off" },
+  "progress_history": [
+    { "status": "active", "now": 1.5, "duration": 100, "downtime": 0, "setup_time": 0,
+      "ram": { "transferred_bytes": 1000000, "remaining_bytes": 9000000, "iterations": 1,
+               "duplicate_pages": 5, "normal_pages": 200 } },
+    { "status": "completed", "now": 2.9, "duration": 1500, "downtime": 12, "setup_time": 3,
+      "ram": { "transferred_bytes": 10485760, "remaining_bytes": 0, "iterations": 4,
+               "duplicate_pages": 500, "normal_pages": 2500 } } ],
+  "result": { "success": true } }
+END
+try 0 compare "$tmp/guestperf.json" six-repeats.json
+says out 'compr-off: 2 GiB' 'measured by guestperf'
+grep -q '^none  *1/1  *1500  ' "$tmp/out" || problem 'no total time of guestperf'
+grep -q '^none  *10.0  *100.0%  *12  *3$' "$tmp/out" || problem 'no data of guestperf'
+grep -q '^none  *2500  *500$' "$tmp/out" || problem 'no pages of guestperf'
+sed 's/"completed"/"cancelled"/' "$tmp/guestperf.json" >"$tmp/bad.json"
+try 0 compare "$tmp/bad.json"
+says out "failed: the migration ended as 'cancelled'"
+sed 's/"name"/"nom"/' "$tmp/guestperf.json" >"$tmp/bad.json"
+try 1 compare "$tmp/bad.json"
+says err "$tmp/bad.json: guestperf: scenario.name"
+
 cd - >/dev/null || exit 1
 
 # Limits: of one file against mode none, of several against the first.
