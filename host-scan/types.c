@@ -4,6 +4,7 @@
 static const char *const reason_names[] = {
 	[FPH_UNMAPPED] = "unmapped",
 	[FPH_ZERO_MAPPED] = "zero-mapped",
+	[FPH_ZERO_CONTENT] = "zero-content",
 	[FPH_FREE] = "free",
 };
 

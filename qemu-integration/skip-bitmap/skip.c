@@ -53,7 +53,8 @@ static unsigned int weight(unsigned long w)
 static unsigned long host_word(const struct fph_skip *k, uint64_t w)
 {
 	return get_word(&k->planes[FPH_UNMAPPED][w]) |
-	       get_word(&k->planes[FPH_ZERO_MAPPED][w]);
+	       get_word(&k->planes[FPH_ZERO_MAPPED][w]) |
+	       get_word(&k->planes[FPH_ZERO_CONTENT][w]);
 }
 
 static unsigned long guest_word(const struct fph_skip *k, uint64_t w)

@@ -27,6 +27,7 @@ extern "C" {
  * enum fph_reason - why nobody can miss a page
  * @FPH_UNMAPPED:    the host has nothing behind the page, so it reads as zero
  * @FPH_ZERO_MAPPED: the host maps its shared zero page there
+ * @FPH_ZERO_CONTENT: the page has memory of its own, which holds only zeroes
  * @FPH_FREE:        the guest says that the page is free: whatever it holds,
  *                   nobody will read it
  * @FPH_REASON_MAX:  number of reasons
@@ -37,6 +38,7 @@ extern "C" {
 enum fph_reason {
 	FPH_UNMAPPED,
 	FPH_ZERO_MAPPED,
+	FPH_ZERO_CONTENT,
 	FPH_FREE,
 	FPH_REASON_MAX,
 };

@@ -33,6 +33,16 @@ static void hmp_print_hints(Monitor *mon, FphHintInfo *hints)
     }
 }
 
+static void hmp_print_prescan(Monitor *mon, FphPrescanInfo *prescan)
+{
+    monitor_printf(mon, "  prescan: %s%s%s, %" PRIu64 " pages are zero, %" PRIu64
+                   " passes, %" PRIu64 " ms of CPU time\n",
+                   FphPrescanState_str(prescan->state),
+                   prescan->reason ? ": " : "", prescan->reason ?: "",
+                   prescan->zero, prescan->passes,
+                   prescan->cpu_ns / 1000000);
+}
+
 void hmp_info_fph(Monitor *mon, const QDict *qdict)
 {
     g_autoptr(FphInfoList) list = qmp_query_fph(NULL);
@@ -56,6 +66,13 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
         monitor_printf(mon, "  unmapped: %" PRIu64 " pages\n", info->unmapped);
         monitor_printf(mon, "  zero-mapped: %" PRIu64 " pages\n",
                        info->zero_mapped);
+        if (info->zero_content) {
+            monitor_printf(mon, "  zero content: %" PRIu64 " pages\n",
+                           info->zero_content);
+        }
+        if (info->prescan) {
+            hmp_print_prescan(mon, info->prescan);
+        }
         if (info->hints) {
             monitor_printf(mon, "  free: %" PRIu64 " pages (%" PRIu64
                            " known to the host too)\n", info->free,

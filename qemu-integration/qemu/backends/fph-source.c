@@ -41,6 +41,9 @@
 #define FPH_PV_WAIT_DEFAULT 500
 #define FPH_PV_WAIT_MAX 60000
 
+/* Percent of one CPU */
+#define FPH_PRESCAN_CPU_DEFAULT 10
+
 /* There is one migration, so there can be one object that acts on it */
 static FphSource *fph_source;
 /* Its migration was switched to postcopy; read for each page that is sent */
@@ -95,7 +98,7 @@ static int fph_match_memory_device(Object *obj, void *opaque)
  * destination, may be left out.  Everything else (ROMs, ACPI tables, video
  * memory, shared memory devices) is not.
  */
-static bool fph_block_is_guest_ram(RAMBlock *rb)
+bool fph_rb_is_guest_ram(RAMBlock *rb)
 {
     MachineState *ms = MACHINE(qdev_get_machine());
     Object *owner;
@@ -123,8 +126,7 @@ static bool fph_block_is_guest_ram(RAMBlock *rb)
                                           fph_match_memory_device, owner);
 }
 
-static void fph_block_describe(FphSource *fs, RAMBlock *rb,
-                               struct fph_region *region)
+void fph_block_describe(FphSource *fs, RAMBlock *rb, struct fph_region *region)
 {
     *region = (struct fph_region) {
         .sz = sizeof(*region),
@@ -136,7 +138,7 @@ static void fph_block_describe(FphSource *fs, RAMBlock *rb,
         .fd_offset = rb->fd_offset,
     };
 
-    if (!fph_block_is_guest_ram(rb)) {
+    if (!fph_rb_is_guest_ram(rb)) {
         region->flags |= FPH_REGION_NOT_RAM;
     }
     if (qemu_ram_is_shared(rb)) {
@@ -286,6 +288,9 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
     if (ret < 0) {
         /* What was found before the error is true; the rest gets sent. */
         trace_fph_source_scan_failed(block->name, start, ret);
+    }
+    if (fs->prescan) {
+        fph_prescan_apply(fs->prescan, rb, &sink, start, len);
     }
     stat64_add(ret < 0 ? &fs->chunks_not_scanned : &fs->chunks, 1);
     stat64_add(&fs->scan_ns, stats.ns);
@@ -575,6 +580,9 @@ static void fph_source_arm(FphSource *fs)
         stat64_set(&fs->postcopy_zero, 0);
     }
 
+    if (fs->prescan) {
+        fph_prescan_hold(fs->prescan, !why);
+    }
     fs->armed = true;
     fs->tell_end = true;
     object_ref(OBJECT(fs));     /* the thread of fs->hints uses it */
@@ -606,6 +614,10 @@ static void fph_source_disarm(FphSource *fs)
 
             block->rb = NULL;
         }
+    }
+    if (fs->prescan) {
+        fph_prescan_resume(fs->prescan,
+                           fs->hints && fs->verify != FPH_VERIFY_OFF);
     }
     if (fs->state != FPH_STATE_INACTIVE) {
         fph_source_set_state(fs, FPH_STATE_ENDED, NULL);
@@ -832,6 +844,44 @@ static enum fph_scanner_kind fph_source_scanner_kind(FphSource *fs)
     }
 }
 
+static bool fph_source_get_prescan(Object *obj, Error **errp)
+{
+    return FPH_SOURCE(obj)->want_prescan;
+}
+
+static void fph_source_set_prescan(Object *obj, bool value, Error **errp)
+{
+    FphSource *fs = FPH_SOURCE(obj);
+
+    if (!fph_source_is_complete(fs, "prescan", errp)) {
+        fs->want_prescan = value;
+    }
+}
+
+static void fph_source_get_prescan_cpu(Object *obj, Visitor *v,
+                                       const char *name, void *opaque,
+                                       Error **errp)
+{
+    visit_type_uint8(v, name, &FPH_SOURCE(obj)->prescan_cpu, errp);
+}
+
+static void fph_source_set_prescan_cpu(Object *obj, Visitor *v,
+                                       const char *name, void *opaque,
+                                       Error **errp)
+{
+    uint8_t value;
+
+    if (!visit_type_uint8(v, name, &value, errp)) {
+        return;
+    }
+    if (value < 1 || value > 100) {
+        error_setg(errp, "%s takes percent of one CPU, from 1 to 100", name);
+        return;
+    }
+    /* The thread reads it now and then */
+    qatomic_set(&FPH_SOURCE(obj)->prescan_cpu, value);
+}
+
 static void fph_source_complete(UserCreatable *uc, Error **errp)
 {
     FphSource *fs = FPH_SOURCE(uc);
@@ -855,6 +905,11 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
                    "tracer could do");
         return;
     }
+    if (fs->want_prescan && fs->mode == FPH_MODE_PV) {
+        error_setg(errp, "mode=pv does not ask the host, so there is nothing "
+                   "that prescan could do");
+        return;
+    }
     if (fs->dry_run && fs->verify != FPH_VERIFY_OFF) {
         error_setg(errp, "dry-run leaves nothing out, so there is nothing "
                    "that could be verified");
@@ -867,7 +922,8 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
     }
     /* Here and not later: privileges may be dropped after start-up. */
     if (fph_scanner_open_with(&fs->scanner, &opts) < 0 ||
-        (fs->verify != FPH_VERIFY_OFF && fph_source_asks_guest(fs) &&
+        ((fs->want_prescan ||
+          (fs->verify != FPH_VERIFY_OFF && fph_source_asks_guest(fs))) &&
          fph_watch_open(&fs->watch) < 0)) {
         error_setg(errp, "out of memory for fph-source");
         return;
@@ -881,6 +937,9 @@ static void fph_source_complete(UserCreatable *uc, Error **errp)
     }
     if (fs->tracer_path) {
         fs->tracer = fph_tracer_new(fs->tracer_path);
+    }
+    if (fs->want_prescan) {
+        fs->prescan = fph_prescan_new(fs);
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
@@ -903,6 +962,7 @@ static void fph_source_init(Object *obj)
 
     fs->blocks = g_ptr_array_new_with_free_func(fph_block_free);
     fs->pv_wait = FPH_PV_WAIT_DEFAULT;
+    fs->prescan_cpu = FPH_PRESCAN_CPU_DEFAULT;
 }
 
 static void fph_source_finalize(Object *obj)
@@ -921,6 +981,7 @@ static void fph_source_finalize(Object *obj)
             fph_source = NULL;
         }
     }
+    fph_prescan_free(fs->prescan);
     fph_hints_free(fs->hints);
     fph_tracer_free(fs->tracer);
     g_ptr_array_unref(fs->blocks);
@@ -975,6 +1036,15 @@ static void fph_source_class_init(ObjectClass *oc, void *data)
                                    fph_source_set_assume_zero);
     object_class_property_set_description(oc, "assume-zero-destination",
         "Each memory-backend-file of the destination is on a new file");
+    object_class_property_add_bool(oc, "prescan", fph_source_get_prescan,
+                                   fph_source_set_prescan);
+    object_class_property_set_description(oc, "prescan",
+        "Look for pages that hold only zeroes before a migration");
+    object_class_property_add(oc, "prescan-cpu", "uint8",
+                              fph_source_get_prescan_cpu,
+                              fph_source_set_prescan_cpu, NULL, NULL);
+    object_class_property_set_description(oc, "prescan-cpu",
+        "Share of one CPU that prescan may use (percent)");
     object_class_property_add(oc, "x-pv-delay", "uint32", fph_source_get_ms,
                               fph_source_set_ms, NULL,
                               (void *)offsetof(FphSource, pv_delay));
@@ -1019,6 +1089,7 @@ static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
     info->skipped = counts.skipped;
     info->unmapped = counts.reason[FPH_UNMAPPED];
     info->zero_mapped = counts.reason[FPH_ZERO_MAPPED];
+    info->zero_content = counts.reason[FPH_ZERO_CONTENT];
     info->free = counts.reason[FPH_FREE];
     info->both = counts.both;
     info->guest_only = info->free - info->both;
@@ -1029,6 +1100,7 @@ static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
     sum->skipped += info->skipped;
     sum->unmapped += info->unmapped;
     sum->zero_mapped += info->zero_mapped;
+    sum->zero_content += info->zero_content;
     sum->free += info->free;
     sum->guest_only += info->guest_only;
     sum->host_only += info->host_only;
@@ -1076,6 +1148,9 @@ FphInfoList *qmp_query_fph(Error **errp)
         info->tracer = fph_tracer_query(fs->tracer);
         info->tracer->passed_over = stat64_get(&fs->passed_over) /
                                     info->page_size;
+    }
+    if (fs->prescan) {
+        info->prescan = fph_prescan_query(fs->prescan);
     }
 
     tail = &info->blocks;

@@ -22,6 +22,7 @@
 OBJECT_DECLARE_SIMPLE_TYPE(FphSource, FPH_SOURCE)
 
 typedef struct FphHints FphHints;
+typedef struct FphPrescan FphPrescan;
 typedef struct FphTracer FphTracer;
 
 typedef struct FphBlock {
@@ -87,6 +88,9 @@ struct FphSource {
 
     FphHints *hints;            /* NULL with mode=pagemap */
     FphTracer *tracer;          /* NULL without the property */
+    bool want_prescan;
+    uint8_t prescan_cpu;        /* percent */
+    FphPrescan *prescan;        /* NULL unless wanted */
 };
 
 /*
@@ -115,6 +119,10 @@ bool fph_rb_exists(RAMBlock *rb);
 /* Is the block's memory at the destination zero before anything was sent? */
 bool fph_block_is_fresh(const FphBlock *block);
 
+/* Is it ordinary guest RAM?  Under the BQL */
+bool fph_rb_is_guest_ram(RAMBlock *rb);
+void fph_block_describe(FphSource *fs, RAMBlock *rb, struct fph_region *region);
+
 /* Bits of @skip and the like, for the part of @block that was just looked at */
 struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb);
 
@@ -134,6 +142,31 @@ void fph_source_verify(FphSource *fs);
  */
 void fph_verify_begin(FphSource *fs);
 void fph_verify_end(FphSource *fs);
+
+/*
+ * Pages that hold only zeroes, found beforehand.  Under the BQL but for
+ * fph_prescan_apply().
+ */
+FphPrescan *fph_prescan_new(FphSource *fs);
+void fph_prescan_free(FphPrescan *p);
+
+/*
+ * A migration begins, and nothing more is looked for.  Without @use all is
+ * forgotten, and userfaultfd let go.
+ */
+void fph_prescan_hold(FphPrescan *p, bool use);
+
+/* It has ended.  @disturbed: others have changed which pages are protected */
+void fph_prescan_resume(FphPrescan *p, bool disturbed);
+
+/*
+ * The dirty log of a part of @rb was cleared: leave out what is known to be
+ * zero.  The bitmap mutex and fph_lock are held.
+ */
+void fph_prescan_apply(FphPrescan *p, RAMBlock *rb, struct fph_skip_sink *sink,
+                       uint64_t start, uint64_t len);
+
+FphPrescanInfo *fph_prescan_query(FphPrescan *p);
 
 /* Part of a RAM block */
 typedef struct FphRange {

@@ -54,6 +54,20 @@ typedef struct RAMSkipOps {
 extern const RAMSkipOps *ram_skip_ops;
 
 /*
+ * For who watches guest memory also when nothing is migrated; NULL, or to be
+ * set under the BQL.
+ *
+ * Memory that was mapped for a device to write to (address_space_map()) is
+ * unmapped.  It can have been written by other ways than the page tables of
+ * this process, as with O_DIRECT.  Called before it is marked dirty, from any
+ * thread.
+ */
+extern void (*ram_mapping_written)(RAMBlock *rb, uint64_t offset, uint64_t len);
+
+/* Somebody is about to register guest memory with userfaultfd.  Under the BQL */
+extern void (*ram_userfaultfd_wanted)(void);
+
+/*
  * Both are for the time between the first bitmap sync of a migration and
  * PRECOPY_NOTIFY_CLEANUP, and take bitmap_mutex, which the sending of pages
  * can hold for 50 ms.

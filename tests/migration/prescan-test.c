@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pages that hold only zeroes and were found before the migration: what is
+ * written to them afterwards, or while they are looked at, is not lost.
+ *
+ * One case per process: prescan-test NAME.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+#define MODE		"pagemap,prescan=on,prescan-cpu=100"
+#define RAM		(256 * MIB)
+/* The firmware and its data stay below */
+#define FIRST		(32 * MIB)
+
+static JsonObject *prescan(struct vm_fph *f)
+{
+	return json_object_get_object_member(fph_object(f), "prescan");
+}
+
+static uint64_t number(JsonObject *o, const char *name)
+{
+	return json_object_get_int_member(o, name);
+}
+
+static void query(struct vm *vm, struct vm_fph *f)
+{
+	vm_fph_clear(f);
+	ok(vm_query_fph(vm, f, E));
+}
+
+static void print_prescan(struct vm_fph *f)
+{
+	JsonObject *o = prescan(f);
+
+	print_message("prescan %s: %" PRIu64 " zero, %" PRIu64 " passes, %" PRIu64
+		      " checked, %" PRIu64 " written, %" PRIu64 " us of CPU time\n",
+		      json_object_get_string_member(o, "state"), number(o, "zero"),
+		      number(o, "passes"), number(o, "checked"), number(o, "written"),
+		      number(o, "cpu-ns") / 1000);
+}
+
+/* Has the QEMU process a thread of the lowest priority? */
+static bool has_thread(struct vm *vm)
+{
+	g_autofree char *dir = g_strdup_printf("/proc/%d/task", (int)vm_pid(vm));
+	GDir *tasks = g_dir_open(dir, 0, NULL);
+	bool found = false;
+	const char *task;
+
+	check(tasks != NULL);
+	while (!found && (task = g_dir_read_name(tasks))) {
+		found = getpriority(PRIO_PROCESS, atoi(task)) == 19;
+	}
+	g_dir_close(tasks);
+	return found;
+}
+
+static uint64_t ram_address(struct vm *vm, const char *name)
+{
+	GError *error = NULL;
+	GPtrArray *blocks = vm_ram_blocks(vm, &error);
+	uint64_t hva = 0;
+
+	if (!blocks)
+		fail_msg("RAM blocks: %s", error->message);
+	for (guint i = 0; i < blocks->len; i++) {
+		const struct vm_block *block = blocks->pdata[i];
+
+		if (!strcmp(block->name, name))
+			hva = block->hva;
+	}
+	check(hva != 0);
+	g_ptr_array_unref(blocks);
+	return hva;
+}
+
+/* Memory for all pages from FIRST on, and zero in it, as if it had been used */
+static void give_zeroes(struct vm *vm)
+{
+	static const char zeroes[MIB];
+	g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)vm_pid(vm));
+	uint64_t hva = ram_address(vm, "pc.ram");
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	for (uint64_t at = FIRST; at < RAM; at += MIB)
+		check_int(pwrite(fd, zeroes, MIB, hva + at), MIB);
+	close(fd);
+}
+
+static void wait_for_zero(struct vm *vm, struct vm_fph *f, uint64_t pages, uint64_t passes)
+{
+	for (int i = 0; ; i++) {
+		query(vm, f);
+		if (number(prescan(f), "zero") >= pages && number(prescan(f), "passes") >= passes)
+			break;
+		if (i == 1500)
+			print_prescan(f);
+		check(i < 1500);
+		g_usleep(10000);
+	}
+	print_prescan(f);
+}
+
+struct row {
+	const char *name;
+	const char *accel;
+	const char *mode;
+	bool huge;
+	uint32_t delay;		/* of the guest: how slowly it writes */
+	const char *capability;
+};
+
+/* TSC ticks between two writes: of huge pages there are not so many */
+#define SMALL		2000000
+#define HUGE		100000000
+
+static const struct row rows[] = {
+	{ "prescan-small", NULL, MODE, false, SMALL, NULL },
+	{ "prescan-huge", NULL, MODE, true, HUGE, NULL },
+	{ "prescan-verify", NULL, MODE ",verify=abort", true, HUGE, NULL },
+	{ "prescan-multifd", NULL, MODE, true, HUGE, "multifd" },
+	{ "kvm-prescan-small", "kvm", MODE, false, SMALL, NULL },
+	{ "kvm-prescan-huge", "kvm", MODE, true, HUGE, NULL },
+};
+
+/*
+ * The guest writes to one page after the other, so that some are written
+ * before they are looked at, some while, and some after.
+ */
+static void test_prescan(void **state)
+{
+	const struct row *row = *state;
+	struct vm_migrate_opts opts = { .max_bandwidth = 300 * MIB, .downtime_limit_ms = 2000 };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph f = { 0 };
+	struct vm *src, *dst;
+
+	if (!row->huge)
+		check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	cfg.memory = RAM;
+	cfg.accel = row->accel;
+	cfg.fph_mode = row->mode;
+	cfg.bios = patch_firsttouch(row->delay, 1);
+	patch_word(cfg.bios, FT_SET_BASE, FIRST);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	give_zeroes(src);
+	ft_wait_for(src, 1);
+	if (row->capability)
+		capability(src, dst, row->capability);
+	wait_for_zero(src, &f, 5000, 2);
+	migrate(src, dst, &opts, &m);
+	print_message("%" PRIu64 " pages left out for their content, guest at %u\n",
+		      number(fph_object(&m.fph), "zero-content"), ft_state(src, FT_ST_COUNT));
+	check_str(m.fph.state, "ended");
+	check_int(m.fph.violations, 0);
+	check_ram_equal(src, dst);
+	check(number(fph_object(&m.fph), "zero-content") > 1000);
+	check(number(fph_object(&m.fph), "zero-content") <= m.fph.host_only);
+	check_int(m.fph.host_only, m.fph.skipped);
+	query(src, &f);
+	print_prescan(&f);
+	/* Or nothing was put to the test */
+	check(number(prescan(&f), "written") + m.fph.resent > 0);
+
+	vm_fph_clear(&f);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static void wait_for_state(struct vm *vm, struct vm_fph *f, const char *wanted)
+{
+	for (int i = 0; ; i++) {
+		query(vm, f);
+		if (!strcmp(json_object_get_string_member(prescan(f), "state"), wanted))
+			return;
+		check(i < 500);
+		g_usleep(10000);
+	}
+}
+
+/* Is guest memory registered with userfaultfd? VmFlags "uw": write-protect tracking */
+static bool is_registered(struct vm *vm)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/smaps", (int)vm_pid(vm));
+	g_autofree char *smaps = NULL;
+	bool found = false;
+	char **lines;
+
+	ok(g_file_get_contents(path, &smaps, NULL, E));
+	lines = g_strsplit(smaps, "\n", -1);
+	for (char **l = lines; *l; l++)
+		found |= g_str_has_prefix(*l, "VmFlags:") && strstr(*l, " uw");
+	g_strfreev(lines);
+	return found;
+}
+
+/*
+ * It begins with the object and ends with it, and lets go of userfaultfd for a
+ * background snapshot, whose capability alone asks for it.
+ */
+static void test_life(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph f = { 0 };
+	GError *error = NULL;
+	const char *file = temp_file("", 0);
+	struct vm *vm;
+	char *info;
+
+	cfg.memory = RAM;
+	cfg.fph_mode = NULL;
+	cfg.bios = patch_firsttouch(HUGE, 1);
+	patch_word(cfg.bios, FT_SET_BASE, FIRST);
+	vm = start(cfg);
+	give_zeroes(vm);
+	refused(vm, "mode=pv does not ask the host", "object-add",
+		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pv\",\"prescan\":true}");
+	refused(vm, "percent of one CPU", "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"a\","
+		"\"mode\":\"pagemap\",\"prescan-cpu\":0}");
+	check(!has_thread(vm));
+	check(!is_registered(vm));
+	ok(vm_run(vm, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\","
+		  "\"mode\":\"pagemap\",\"prescan\":true,\"prescan-cpu\":100}"));
+	wait_for_zero(vm, &f, 5000, 1);
+	check(has_thread(vm));
+	check(is_registered(vm));
+	info = vm_hmp(vm, &error, "info fph");
+	check(info && strstr(info, "  prescan: "));
+	g_free(info);
+
+	/* To be able to say whether it is possible, QEMU tries */
+	ok(vm_run(vm, E, "migrate-set-capabilities", "{\"capabilities\":["
+		  "{\"capability\":\"background-snapshot\",\"state\":true}]}"));
+	check(!is_registered(vm));
+	wait_for_state(vm, &f, "aside");
+	check(strstr(json_object_get_string_member(prescan(&f), "reason"), "somebody else"));
+	check_int(number(prescan(&f), "zero"), 0);
+	/* It looks for pages again, and makes room when there is a snapshot */
+	wait_for_state(vm, &f, "resting");
+	wait_for_zero(vm, &f, 5000, 2);
+	check(is_registered(vm));
+	ok(vm_run(vm, E, "migrate", "{\"uri\":\"file:%s\"}", file));
+	for (int i = 0; ; i++) {
+		ok(vm_migrate_poll(vm, &m, E));
+		if (!strcmp(m.status, "completed"))
+			break;
+		if (!strcmp(m.status, "failed") || i == 3000)
+			fail_msg("background snapshot: %s", m.status);
+		g_usleep(10000);
+	}
+	check_int(truncate(file, 0), 0);
+	check_str(m.fph.reason, "a background snapshot has no dirty log");
+
+	ok(vm_run(vm, E, "object-del", "{\"id\":\"fph0\"}"));
+	check(!has_thread(vm));
+	check(!is_registered(vm));
+	ft_wait_for(vm, ft_state(vm, FT_ST_COUNT) + 1);
+	vm_fph_clear(&f);
+	vm_migration_clear(&m);
+	vm_free(vm);
+}
+
+/* Memory that others can write to is left alone, in words */
+static void test_shared(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm_fph f = { 0 };
+	struct vm *vm;
+
+	cfg.ram = VM_RAM_MEMFD;
+	cfg.fph_mode = MODE;
+	vm = start(cfg);
+	wait_for_state(vm, &f, "aside");
+	check(strstr(json_object_get_string_member(prescan(&f), "reason"), "shared memory"));
+	check(!is_registered(vm));
+	vm_fph_clear(&f);
+	vm_free(vm);
+}
+
+static bool asks_host(const char *name)
+{
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, rows, test_prescan);
+	fph_test_add(&t, "prescan-life", test_life, NULL);
+	fph_test_add(&t, "prescan-shared", test_shared, NULL);
+	return harness_main(argc, argv, &t, asks_host);
+}
