@@ -19,6 +19,7 @@ static const struct {
 	bool shared;
 	enum memory_use use;
 	const char *help;
+	const char *append;
 } kinds[] = {
 	{ "idle", VM_RAM_ANON, "anonymous memory", false, USE_LITTLE,
 	  "booted and idle, anonymous memory" },
@@ -28,6 +29,9 @@ static const struct {
 	  "the same with all its memory in use: nothing to leave out" },
 	{ "busy", VM_RAM_ANON, "anonymous memory, 1/8 of it in use and written to", false, USE_BUSY,
 	  "the same while it rewrites 1/8 of its memory" },
+	{ "zeroed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to, freed and cleared", false,
+	  USE_FREED, "freed-SIZE of a guest that clears what it frees (init_on_free)",
+	  "init_on_free=1" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
@@ -53,21 +57,23 @@ static const struct device balloon = { "virtio-balloon-pci", "virtio_balloon", b
 static const struct device virtio_fph = { "virtio-fph-pci", "virtio_fph", virtio_fph_args };
 
 const struct mode modes[] = {
-	{ "none", NULL, NULL, false, false,
+	{ "none", NULL, NULL, false, false, false,
 	  "QEMU as it is: reads every page" },
-	{ "balloon", NULL, &balloon, false, false,
+	{ "balloon", NULL, &balloon, false, false, false,
 	  "QEMU as it is, with free page hints of virtio-balloon" },
-	{ "reporting", NULL, &reporting, false, true,
+	{ "reporting", NULL, &reporting, false, true, false,
 	  "QEMU as it is; free pages went back to the host before" },
-	{ "pagemap", "pagemap", NULL, true, false,
+	{ "pagemap", "pagemap", NULL, true, false, false,
 	  "the host leaves out what it never gave memory for" },
-	{ "pv", "pv", &virtio_fph, false, false,
+	{ "prescan", "pagemap,prescan=on", NULL, true, false, true,
+	  "pagemap, and pages of zeroes, found before the migration" },
+	{ "pv", "pv", &virtio_fph, false, false, false,
 	  "the guest says which pages are free, by virtio-fph" },
-	{ "pv-balloon", "pv", &balloon, false, false,
+	{ "pv-balloon", "pv", &balloon, false, false, false,
 	  "the same, by free page hints of virtio-balloon" },
-	{ "both", "both", &virtio_fph, true, false,
+	{ "both", "both", &virtio_fph, true, false, false,
 	  "pagemap and pv" },
-	{ "both-balloon", "both", &balloon, true, false,
+	{ "both-balloon", "both", &balloon, true, false, false,
 	  "pagemap and pv-balloon" },
 	{ NULL },
 };
@@ -137,7 +143,7 @@ static bool memory_valid(const char *name, guint64 memory, GError **error)
 static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 {
 	static const char group[] = "scenario";
-	static const char *const known[] = { "name", "memory", "ram", "use", "fill", "rate", NULL };
+	static const char *const known[] = { "name", "memory", "ram", "use", "fill", "rate", "append", NULL };
 	static const char *const uses[] = { "little", "freed", "all", "busy", NULL };
 	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
 	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
@@ -153,7 +159,8 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 		if (g_strv_contains(known, *k))
 			continue;
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate", *k);
+			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate, "
+			    "append", *k);
 		return false;
 	}
 	s->name = g_key_file_get_string(file, group, "name", error);
@@ -167,6 +174,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	}
 	s->ram = g_key_file_get_string(file, group, "ram", NULL);
 	s->shared = s->ram && strstr(s->ram, "share=on");
+	s->append = g_key_file_get_string(file, group, "append", NULL);
 	for (i = 0; use && uses[i]; i++)
 		if (strcmp(uses[i], use) == 0)
 			break;
@@ -226,8 +234,8 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 			break;
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown scenario '%s'; there are idle-8g, freed-8g, full-8g, busy-8g "
-			    "and memfd-8g, any other size, as in idle-512m, and files, as in "
+			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
+			    "busy-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
 			    "./mine.scenario", name);
 		return NULL;
 	}
@@ -244,6 +252,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 		s->ram = g_strdup(NOT_RESERVED);
 	s->shared = kinds[i].shared;
 	s->memory = own;
+	s->append = g_strdup(kinds[i].append);
 	s->use = kinds[i].use;
 	s->fill = bytes_to_fill(s->use, own);
 	s->rate = BUSY_RATE;
@@ -257,6 +266,7 @@ void scenario_free(struct scenario *s)
 	g_free(s->name);
 	g_free(s->ram);
 	g_free(s->ram_words);
+	g_free(s->append);
 	g_free(s);
 }
 

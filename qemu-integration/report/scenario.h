@@ -21,6 +21,7 @@ struct scenario {
 	char *ram_words;
 	bool shared;		/* QEMU reads a hole of it and thereby fills it */
 	guint64 memory;
+	char *append;		/* parameters of the guest's kernel, or NULL */
 	enum memory_use use;
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 	guint64 rate;		/* of USE_BUSY: pages per second */
@@ -39,6 +40,7 @@ struct mode {
 	const struct device *device;	/* NULL: none */
 	bool host_knows;	/* the source does not read what it never gave memory for */
 	bool reports;		/* the guest gives back its free pages all the time */
+	bool prescan;		/* waits until the prescan has seen all memory */
 	const char *help;
 };
 

@@ -137,6 +137,51 @@ bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error)
 	return false;
 }
 
+static JsonObject *prescan_member(const struct vm_fph *f)
+{
+	JsonArray *list = f->raw && JSON_NODE_HOLDS_ARRAY(f->raw) ? json_node_get_array(f->raw) : NULL;
+	JsonNode *n;
+
+	if (!list || !json_array_get_length(list))
+		return NULL;
+	n = json_object_get_member(json_array_get_object_element(list, 0), "prescan");
+	return n && JSON_NODE_HOLDS_OBJECT(n) ? json_node_get_object(n) : NULL;
+}
+
+bool vm_prescan_wait(struct vm *vm, int timeout_ms, GError **error)
+{
+	gint64 deadline = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
+	guint64 wanted = 0, passes = 0;
+	bool ok;
+
+	do {
+		struct vm_fph f = { 0 };
+		JsonObject *o;
+
+		g_usleep(10000);
+		ok = vm_query_fph(vm, &f, error);
+		o = prescan_member(&f);
+		if (ok && (!o || g_strcmp0(json_object_get_string_member(o, "state"), "aside") == 0)) {
+			g_autofree char *why = text(o, "reason");
+
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no prescan: %s",
+				    why ? why : "this QEMU has none");
+			ok = false;
+		}
+		passes = number(o, "passes");
+		/* The one that is under way may have begun before */
+		if (!wanted)
+			wanted = passes + 2;
+		vm_fph_clear(&f);
+		if (ok && g_get_monotonic_time() > deadline) {
+			g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+				    "prescan: no two passes in %d s", timeout_ms / 1000);
+			ok = false;
+		}
+	} while (ok && passes < wanted);
+	return ok;
+}
+
 bool vm_migration_parse(JsonNode *node, struct vm_migration *m, char **desc, GError **error)
 {
 	JsonObject *o, *ram;

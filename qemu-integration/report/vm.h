@@ -270,6 +270,12 @@ void vm_fph_parse(JsonNode *node, struct vm_fph *ret);
 bool vm_query_fph(struct vm *vm, struct vm_fph *ret, GError **error);
 void vm_fph_clear(struct vm_fph *fph);
 
+/**
+ * vm_prescan_wait() - wait until the prescan has looked at all memory as it is now
+ * That it steps aside is an error, with its reason.
+ */
+bool vm_prescan_wait(struct vm *vm, int timeout_ms, GError **error);
+
 /* Guest memory, seen from outside. */
 
 struct vm_block {

@@ -49,7 +49,7 @@
 #define FPH_PRESCAN_REST_MS 1000
 
 /* After somebody else wanted userfaultfd, or it was not possible */
-#define FPH_PRESCAN_ASIDE_MS 10000
+#define FPH_PRESCAN_ASIDE_MS 3000
 
 /* The start of a page, and its end, before all of it is read */
 #define FPH_PRESCAN_GLANCE 64
