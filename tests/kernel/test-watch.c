@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -337,6 +338,47 @@ static void test_shared_zapped(void **state)
 	mem_close(&m);
 }
 
+/*
+ * Memory that was pinned before is written past the page tables, as a read with
+ * O_DIRECT does that is under way. Who relies on marks must know of it.
+ */
+static void test_pinned(void **state)
+{
+	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
+	struct io_uring ring;
+	struct iovec buffer;
+	struct mem m;
+	int fd, err;
+
+	err = io_uring_queue_init(4, &ring, 0);
+	if (err < 0)
+		fph_test_skip("io_uring: %s", strerror(-err));
+	mem_open(&m, K_ANON, NPAGES);
+	add(&m);
+	mem_fill(&m, 0, 20, 1);
+	buffer = (struct iovec){ mem_page(&m, 4), 2 * page };
+	check_int(io_uring_register_buffers(&ring, &buffer, 1), 0);
+	protect_all(&m);
+	fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	check(fd >= 0);
+	sqe = io_uring_get_sqe(&ring);
+	io_uring_prep_read_fixed(sqe, fd, mem_page(&m, 4), page, 0, 0);
+	check_int(io_uring_submit(&ring), 1);
+	check_int(io_uring_wait_cqe(&ring, &cqe), 0);
+	check_int(cqe->res, page);
+	check_mem(mem_page(&m, 4), "\177ELF", 4);
+	check_written(&m, 0, 0);
+
+	/* What is pinned, or copied to, from now on is noticed */
+	check_int(pread(fd, mem_page(&m, 8), page, 0), page);
+	check_written(&m, 8, 1);
+	close(fd);
+	io_uring_queue_exit(&ring);
+	fph_watch_remove(watch, &m.r);
+	mem_close(&m);
+}
+
 static void test_busy(void **state)
 {
 	struct fph_watch *other;
@@ -490,6 +532,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "neighbours in a new huge page", test_huge_neighbours, NULL);
 	fph_test_add(&t, "swapped pages", test_swapped, NULL);
 	fph_test_add(&t, "shared pages without an entry", test_shared_zapped, NULL);
+	fph_test_add(&t, "memory that was pinned before", test_pinned, NULL);
 	fph_test_add(&t, "memory that somebody else watches", test_busy, NULL);
 	fph_test_add(&t, "closed while it watches", test_close, NULL);
 	fph_test_add(&t, "memory that was replaced", test_replaced, NULL);
