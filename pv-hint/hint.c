@@ -297,3 +297,50 @@ int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn 
 	fill(ret, &info);
 	return 0;
 }
+
+static const char *check_balloon(const struct virtio_fph_balloon *header, const struct frame *f,
+				 uint64_t *pages)
+{
+	uint16_t op = le16toh(header->op);
+	const char *what;
+
+	if (op != VIRTIO_FPH_BALLOON_INFLATE && op != VIRTIO_FPH_BALLOON_DEFLATE)
+		return "unknown operation of the balloon";
+	if (header->reserved)
+		return "unknown flag";
+	what = check_runs(f, pages);
+	if (what)
+		return what;
+	if (*pages > VIRTIO_FPH_BALLOON_PAGES_MAX)
+		return "too many pages in a frame";
+	return NULL;
+}
+
+int fph_balloon_decode(const void *data, size_t len, fph_sink_fn sink, void *opaque,
+		       unsigned int *op, uint64_t *pages, const char **why)
+{
+	struct emitter e = { .sink = sink, .opaque = opaque };
+	struct virtio_fph_balloon header;
+	uint64_t sum = 0;
+	struct frame f;
+	int ret;
+
+	*why = "frame is shorter than its header";
+	if (len < sizeof(header))
+		return -EBADMSG;
+	memcpy(&header, data, sizeof(header));
+	f = (struct frame){
+		.count = le32toh(header.count),
+		.payload = (const unsigned char *)data + sizeof(header),
+		.payload_len = len - sizeof(header),
+	};
+	*why = check_balloon(&header, &f, &sum);
+	if (*why)
+		return -EBADMSG;
+	ret = emit_runs(&f, &e);
+	if (ret)
+		return ret;
+	*op = le16toh(header.op);
+	*pages = sum;
+	return 0;
+}

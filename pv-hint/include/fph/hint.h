@@ -121,6 +121,28 @@ FPH_API int fph_hint_feed(struct fph_hint *h, const void *frame, size_t len,
 			  fph_sink_fn sink, void *opaque,
 			  struct fph_hint_frame *ret, const char **why);
 
+/**
+ * fph_balloon_decode() - check a frame of the balloon queue and emit its ranges
+ * @frame:  the frame, header and runs; of any alignment, and not changed by
+ *          anybody meanwhile (a copy, not the guest's memory)
+ * @len:    bytes
+ * @sink:   receives the ranges as fph_hint_feed() gives them; not called unless
+ *          the whole frame is well-formed
+ * @opaque: passed to @sink
+ * @op:     receives VIRTIO_FPH_BALLOON_INFLATE or _DEFLATE when the result is 0
+ * @pages:  receives how many pages are in it
+ * @why:    receives what is malformed, a static string for people; else NULL
+ *
+ * Frames of the balloon stand alone, so nothing is kept between them.
+ *
+ * Return: 0; -EBADMSG for a frame that no working driver sends (length,
+ * operation, number of runs, runs that overlap or descend, more than
+ * VIRTIO_FPH_BALLOON_PAGES_MAX pages), whereupon the device should be stopped;
+ * the sink's error, after which part of the frame was emitted. Since 0.1.
+ */
+FPH_API int fph_balloon_decode(const void *frame, size_t len, fph_sink_fn sink, void *opaque,
+			       unsigned int *op, uint64_t *pages, const char **why);
+
 #ifdef __cplusplus
 }
 #endif

@@ -24,9 +24,14 @@
 #define VIRTIO_FPH_F_INIT_ON_FREE	0	/* free pages are zero, and trusted to be */
 #define VIRTIO_FPH_F_PAGE_POISON	1	/* free pages hold a pattern that is checked */
 
+/* Feature bits that both sides must want */
+#define VIRTIO_FPH_F_BALLOON		2	/* there is a balloon: queue 2, and a configuration */
+#define VIRTIO_FPH_F_BALLOON_OOM	3	/* it may shrink when the guest runs out of memory */
+
 /* Queues */
 #define VIRTIO_FPH_Q_COMMAND		0	/* device-writable buffers */
 #define VIRTIO_FPH_Q_REPORT		1	/* device-readable buffers */
+#define VIRTIO_FPH_Q_BALLOON		2	/* device-readable buffers; with F_BALLOON */
 #define VIRTIO_FPH_Q_MAX		2
 
 #define VIRTIO_FPH_PFN_SHIFT		12
@@ -92,6 +97,26 @@ struct virtio_fph_stats {
 	__le32 reserved;	/* 0 */
 };
 
+/* struct virtio_fph_config - with F_BALLOON; all in pages, only the device writes */
+struct virtio_fph_config {
+	__le64 target;		/* pages that the host wants in the balloon */
+	__le64 actual;		/* pages that are in it, as the device counts */
+};
+
+/* virtio_fph_balloon.op */
+#define VIRTIO_FPH_BALLOON_INFLATE	1	/* these pages are of no use to the guest */
+#define VIRTIO_FPH_BALLOON_DEFLATE	2	/* the guest takes them back */
+
+/* struct virtio_fph_balloon - starts each frame on the balloon queue; runs follow */
+struct virtio_fph_balloon {
+	__le16 op;
+	__le16 reserved;	/* 0 */
+	__le32 count;		/* runs, VIRTIO_FPH_RUNS_MAX at most */
+};
+
+/* Pages in a frame: so much the host discards without a pause, 256 MiB */
+#define VIRTIO_FPH_BALLOON_PAGES_MAX	65536
+
 #ifdef __KERNEL__
 #define VIRTIO_FPH_ASSERT(cond)		static_assert(cond)
 #elif defined(__cplusplus)
@@ -102,6 +127,8 @@ struct virtio_fph_stats {
 VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_command) == 8);
 VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_report) == 24);
 VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_stats) == 40);
+VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_config) == 16);
+VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_balloon) == 8);
 #undef VIRTIO_FPH_ASSERT
 
 #endif /* FPH_VIRTIO_FPH_H */
