@@ -9,11 +9,14 @@
 #define COMMAND_RING	(DRIVER_START)
 #define REPORT_RING	(DRIVER_START + 0x4000)
 #define COMMANDS	(DRIVER_START + 0x8000)
+#define BALLOON_RING	(DRIVER_START + 0xc000)
 #define COMMAND_STRIDE	64
 #define SLOT_BYTES	UINT64_C(0x9000)
 #define RING_SIZE	16
 
-_Static_assert(DRIVER_FRAMES + DRIVER_SLOTS * SLOT_BYTES <= DRIVER_END, "memory of the driver");
+_Static_assert(DRIVER_FRAMES + DRIVER_SLOTS * SLOT_BYTES <= DRIVER_BALLOON, "memory of the driver");
+_Static_assert(DRIVER_BALLOON + DRIVER_SLOTS * SLOT_BYTES <= DRIVER_END, "memory of the driver");
+_Static_assert(offsetof(struct balloon_frame, runs) == sizeof(struct virtio_fph_balloon), "no gap");
 _Static_assert(offsetof(struct frame, payload) == sizeof(struct virtio_fph_report), "no gap");
 
 #define DELIVER_MS	10000
@@ -30,7 +33,7 @@ void driver_init(struct driver *d, uint64_t features, unsigned int buffers)
 
 	features |= UINT64_C(1) << VIRTIO_F_VERSION_1;
 	features |= vpci_offered(dev) & UINT64_C(1) << VIRTIO_F_ACCESS_PLATFORM;
-	d->sent = d->returned = 0;
+	d->sent = d->returned = d->balloon_sent = d->balloon_returned = 0;
 	vpci_set_status(dev, 0);
 	check_int(vpci_status(dev), 0);
 	vpci_set_status(dev, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
@@ -39,6 +42,8 @@ void driver_init(struct driver *d, uint64_t features, unsigned int buffers)
 	check(vpci_status(dev) & VIRTIO_CONFIG_S_FEATURES_OK);
 	vpci_ring_init(dev, VIRTIO_FPH_Q_COMMAND, RING_SIZE, COMMAND_RING);
 	vpci_ring_init(dev, VIRTIO_FPH_Q_REPORT, RING_SIZE, REPORT_RING);
+	if (features & UINT64_C(1) << VIRTIO_FPH_F_BALLOON)
+		vpci_ring_init(dev, VIRTIO_FPH_Q_BALLOON, RING_SIZE, BALLOON_RING);
 	vpci_set_status(dev, vpci_status(dev) | VIRTIO_CONFIG_S_DRIVER_OK);
 	driver_post_command_buffers(d, buffers);
 }
@@ -157,16 +162,17 @@ void driver_send(struct driver *d, const struct frame *f)
 	vpci_kick(&d->dev, VIRTIO_FPH_Q_REPORT);
 }
 
-bool driver_wait_returned(struct driver *d, int timeout_ms)
+static bool wait_returned(struct driver *d, unsigned int queue, unsigned int *returned,
+			  unsigned int sent, int timeout_ms)
 {
 	gint64 deadline = g_get_monotonic_time() + timeout_ms * 1000;
 	uint16_t head;
 	uint32_t len;
 
-	while (d->returned != d->sent) {
-		if (vpci_take(&d->dev, VIRTIO_FPH_Q_REPORT, &head, &len)) {
+	while (*returned != sent) {
+		if (vpci_take(&d->dev, queue, &head, &len)) {
 			check_int(len, 0);
-			d->returned++;
+			++*returned;
 			continue;
 		}
 		if (g_get_monotonic_time() > deadline)
@@ -176,8 +182,55 @@ bool driver_wait_returned(struct driver *d, int timeout_ms)
 	return true;
 }
 
+bool driver_wait_returned(struct driver *d, int timeout_ms)
+{
+	return wait_returned(d, VIRTIO_FPH_Q_REPORT, &d->returned, d->sent, timeout_ms);
+}
+
 void driver_deliver(struct driver *d, const struct frame *f)
 {
 	driver_send(d, f);
 	check(driver_wait_returned(d, DELIVER_MS));
+}
+
+void balloon_begin(struct balloon_frame *f, uint16_t op)
+{
+	memset(f, 0, sizeof(*f));
+	f->header.op = htole16(op);
+}
+
+void balloon_add_run(struct balloon_frame *f, uint64_t pfn, uint64_t pages)
+{
+	unsigned int n = f->len / 8;
+
+	check(n < VIRTIO_FPH_RUNS_MAX);
+	f->runs[n] = htole64(VIRTIO_FPH_RUN(pfn, pages));
+	f->len += 8;
+	f->header.count = htole32(n + 1);
+}
+
+void driver_balloon_post(struct driver *d, const struct balloon_frame *f)
+{
+	struct vpci_buf buf = {
+		.addr = DRIVER_BALLOON + d->balloon_sent % DRIVER_SLOTS * SLOT_BYTES,
+		.len = sizeof(f->header) + f->len,
+	};
+
+	check(d->balloon_sent - d->balloon_returned < DRIVER_SLOTS);
+	qtest_write(d->dev.q, buf.addr, f, buf.len);
+	vpci_post(&d->dev, VIRTIO_FPH_Q_BALLOON, &buf, 1);
+	d->balloon_sent++;
+}
+
+bool driver_balloon_wait_returned(struct driver *d, int timeout_ms)
+{
+	return wait_returned(d, VIRTIO_FPH_Q_BALLOON, &d->balloon_returned, d->balloon_sent,
+			     timeout_ms);
+}
+
+void driver_balloon(struct driver *d, const struct balloon_frame *f)
+{
+	driver_balloon_post(d, f);
+	vpci_kick(&d->dev, VIRTIO_FPH_Q_BALLOON);
+	check(driver_balloon_wait_returned(d, DELIVER_MS));
 }

@@ -20,6 +20,7 @@
 #define DRIVER_END	UINT64_C(0x200000)
 #define DRIVER_BAR	UINT64_C(0xfd000000)
 #define DRIVER_FRAMES	UINT64_C(0x110000)	/* where frames are */
+#define DRIVER_BALLOON	UINT64_C(0x160000)	/* ... of the balloon */
 
 /* Frames that can be on their way */
 #define DRIVER_SLOTS	8
@@ -27,6 +28,7 @@
 struct driver {
 	struct vpci dev;
 	unsigned int sent, returned;	/* frames, since driver_init() */
+	unsigned int balloon_sent, balloon_returned;
 };
 
 /* A report frame */
@@ -34,6 +36,13 @@ struct frame {
 	struct virtio_fph_report header;
 	uint64_t payload[VIRTIO_FPH_PAYLOAD_MAX / 8 + 1];
 	size_t len;			/* bytes of the payload */
+};
+
+/* A frame of the balloon */
+struct balloon_frame {
+	struct virtio_fph_balloon header;
+	uint64_t runs[VIRTIO_FPH_RUNS_MAX + 1];
+	size_t len;			/* bytes of the runs */
 };
 
 /** driver_find() - find the device; false if there is none. */
@@ -75,5 +84,16 @@ bool driver_wait_returned(struct driver *d, int timeout_ms);
 
 /** driver_deliver() - send a frame and wait until the device is done with it. */
 void driver_deliver(struct driver *d, const struct frame *f);
+
+/*
+ * The same for the balloon, if the driver has accepted it.
+ */
+void balloon_begin(struct balloon_frame *f, uint16_t op);
+void balloon_add_run(struct balloon_frame *f, uint64_t pfn, uint64_t pages);
+void driver_balloon_post(struct driver *d, const struct balloon_frame *f);
+bool driver_balloon_wait_returned(struct driver *d, int timeout_ms);
+
+/** driver_balloon() - post, kick, and wait until the device is done with it. */
+void driver_balloon(struct driver *d, const struct balloon_frame *f);
 
 #endif

@@ -157,3 +157,8 @@ void qtest_memset(struct qtest *q, uint64_t addr, uint8_t value, uint64_t len)
 {
 	g_free(command(q, "memset %#" PRIx64 " %#" PRIx64 " %#x\n", addr, len, value));
 }
+
+void qtest_clock_step(struct qtest *q, uint64_t ns)
+{
+	g_free(command(q, "clock_step %" PRIu64 "\n", ns));
+}

@@ -28,6 +28,9 @@ void qtest_connect(struct qtest *q);
 void qtest_out(struct qtest *q, uint16_t port, unsigned int bytes, uint32_t value);
 uint32_t qtest_in(struct qtest *q, uint16_t port, unsigned int bytes);
 
+/** qtest_clock_step() - the guest's clock stands still with -accel qtest, but for this. */
+void qtest_clock_step(struct qtest *q, uint64_t ns);
+
 /* One access of 1, 2, 4 or 8 bytes */
 void qtest_store(struct qtest *q, uint64_t addr, unsigned int bytes, uint64_t value);
 uint64_t qtest_load(struct qtest *q, uint64_t addr, unsigned int bytes);

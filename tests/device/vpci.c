@@ -60,6 +60,8 @@ static void read_capabilities(struct vpci *d, uint64_t bar_addr)
 			d->notify = addr;
 			d->notify_multiplier =
 				vpci_config_read(d, cap + VIRTIO_PCI_NOTIFY_CAP_MULT, 4);
+		} else if (type == VIRTIO_PCI_CAP_DEVICE_CFG) {
+			d->device = addr;
 		} else {
 			continue;
 		}
@@ -194,6 +196,11 @@ void vpci_kick(struct vpci *d, unsigned int queue)
 bool vpci_interrupted(struct vpci *d)
 {
 	return qtest_load(d->q, d->isr, 1) & 1;
+}
+
+bool vpci_config_changed(struct vpci *d)
+{
+	return qtest_load(d->q, d->isr, 1) & 2;
 }
 
 bool vpci_take(struct vpci *d, unsigned int queue, uint16_t *head, uint32_t *len)

@@ -11,7 +11,7 @@
 
 #include "qtest.h"
 
-#define VPCI_RINGS	2
+#define VPCI_RINGS	3
 #define VPCI_RING_MAX	256
 #define VPCI_RING_BYTES	0x3000	/* memory that a ring takes */
 
@@ -30,6 +30,7 @@ struct vpci {
 	uint64_t isr;
 	uint64_t notify;
 	uint32_t notify_multiplier;
+	uint64_t device;	/* its own configuration */
 	struct vpci_ring ring[VPCI_RINGS];
 };
 
@@ -78,6 +79,9 @@ void vpci_kick(struct vpci *d, unsigned int queue);
 
 /** vpci_interrupted() - has the device interrupted the guest, because of a queue? */
 bool vpci_interrupted(struct vpci *d);
+
+/** vpci_config_changed() - the same, because of its configuration; asking forgets both. */
+bool vpci_config_changed(struct vpci *d);
 
 /**
  * vpci_take() - the next chain that the device has used

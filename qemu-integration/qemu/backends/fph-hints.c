@@ -38,14 +38,17 @@
 
 #define FPH_HINTS_POLL_MS 10
 
-/* A part of an answer, in the order of arrival */
+/*
+ * A part of an answer, in the order of arrival.  The RAM blocks of its ranges
+ * are not used but to compare.
+ */
 typedef struct FphBatch {
     unsigned int epoch;
     bool zero_only;             /* free means zero, R4 */
     bool end;
     struct fph_hint_frame frame; /* if @end */
     guint frames;               /* that it came in */
-    GArray *ranges;             /* of FphRange */
+    GArray *ranges;             /* of FphRamRange */
     guint next;                 /* first that was not applied yet */
 } FphBatch;
 
@@ -219,7 +222,7 @@ typedef struct FphSlice {
     FphHints *h;
     FphBatch *batch;
     guint end;                  /* of what is applied at once */
-    GArray *marked;             /* of FphRange, parts that are watched */
+    GArray *marked;             /* of FphRamRange, parts that are watched */
     bool late;
 } FphSlice;
 
@@ -241,10 +244,10 @@ static int64_t fph_slice_apply(void *opaque)
         s->late = true;
         return 0;
     }
-    fph_verify_marked(fs, &g_array_index(batch->ranges, FphRange, batch->next),
+    fph_verify_marked(fs, &g_array_index(batch->ranges, FphRamRange, batch->next),
                       s->end - batch->next, s->marked);
     for (; batch->next < s->end; batch->next++) {
-        FphRange *r = &g_array_index(batch->ranges, FphRange, batch->next);
+        FphRamRange *r = &g_array_index(batch->ranges, FphRamRange, batch->next);
 
         if (r->rb != rb) {
             rb = r->rb;
@@ -268,7 +271,7 @@ static int64_t fph_slice_apply(void *opaque)
 
 static void fph_hints_apply(FphHints *h, FphBatch *batch)
 {
-    g_autoptr(GArray) marked = g_array_new(false, false, sizeof(FphRange));
+    g_autoptr(GArray) marked = g_array_new(false, false, sizeof(FphRamRange));
     FphSlice s = { .h = h, .batch = batch, .marked = marked };
     int64_t start;
 
@@ -278,7 +281,7 @@ static void fph_hints_apply(FphHints *h, FphBatch *batch)
         s.end = MIN(batch->ranges->len, batch->next + FPH_HINTS_AT_ONCE);
         g_array_set_size(marked, 0);
         for (guint i = batch->next; i < s.end; i++) {
-            fph_verify_mark(h->fs, &g_array_index(batch->ranges, FphRange, i),
+            fph_verify_mark(h->fs, &g_array_index(batch->ranges, FphRamRange, i),
                             marked);
         }
         ram_skip(fph_slice_apply, &s);
@@ -356,7 +359,7 @@ static void *fph_hints_thread(void *opaque)
  * Asking
  */
 
-static uint64_t fph_ram_pages(void)
+uint64_t fph_ram_pages(void)
 {
     uint64_t bytes = 0;
     RAMBlock *rb;
@@ -450,7 +453,7 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
 
     while (left) {
         hwaddr offset = addr - mrs->offset_within_address_space;
-        FphRange r;
+        FphRamRange r;
 
         if (!mrs->mr || addr < mrs->offset_within_address_space ||
             int128_ge(int128_make64(offset), mrs->size)) {
@@ -469,7 +472,7 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
             !mrs->mr->ram_block) {
             return false;
         }
-        r = (FphRange) {
+        r = (FphRamRange) {
             .rb = mrs->mr->ram_block,
             .start = mrs->offset_within_region + offset,
             .len = MIN(left, int128_get64(mrs->size) - offset),
@@ -486,7 +489,7 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
  * What the thread has not got to yet grows: it may wait long for the bitmap
  * mutex, and should do so for many ranges at once.
  */
-static void fph_hints_push(FphHints *h, const FphRange *ranges, guint n,
+static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
                            const struct fph_hint_frame *end)
 {
     FphBatch *batch = g_queue_peek_tail(&h->batches);
@@ -499,7 +502,7 @@ static void fph_hints_push(FphHints *h, const FphRange *ranges, guint n,
         batch = g_new0(FphBatch, 1);
         batch->epoch = h->open_epoch;
         batch->zero_only = h->zero_only;
-        batch->ranges = g_array_new(false, false, sizeof(FphRange));
+        batch->ranges = g_array_new(false, false, sizeof(FphRamRange));
         g_queue_push_tail(&h->batches, batch);
     }
     batch->frames++;
@@ -523,25 +526,32 @@ static FphHints *fph_hints_of(FphHinter *hinter)
     return fph_hints && fph_hints->hinter == hinter ? fph_hints : NULL;
 }
 
-bool fph_source_hint(FphHinter *hinter, const FphHintRange *ranges, size_t n)
+GArray *fph_ram_translate(const FphHintRange *ranges, size_t n)
 {
     MemoryRegionSection mrs = { .mr = NULL };
-    FphHints *h = fph_hints_of(hinter);
     g_autoptr(GArray) parts = NULL;
     bool ok = true;
 
-    parts = g_array_sized_new(false, false, sizeof(FphRange), n);
+    parts = g_array_sized_new(false, false, sizeof(FphRamRange), n);
     for (size_t i = 0; ok && i < n; i++) {
         ok = fph_hints_translate(parts, &ranges[i], &mrs);
     }
     if (mrs.mr) {
         memory_region_unref(mrs.mr);
     }
-    if (ok && h) {
+    return ok ? g_steal_pointer(&parts) : NULL;
+}
+
+bool fph_source_hint(FphHinter *hinter, const FphHintRange *ranges, size_t n)
+{
+    g_autoptr(GArray) parts = fph_ram_translate(ranges, n);
+    FphHints *h = fph_hints_of(hinter);
+
+    if (parts && h) {
         QEMU_LOCK_GUARD(&fph_hints_lock);
-        fph_hints_push(h, (FphRange *)parts->data, parts->len, NULL);
+        fph_hints_push(h, (FphRamRange *)parts->data, parts->len, NULL);
     }
-    return ok;
+    return parts;
 }
 
 void fph_source_hint_end(FphHinter *hinter, const struct fph_hint_frame *frame)
@@ -581,7 +591,7 @@ void fph_source_hint_stale(FphHinter *hinter)
 bool fph_hints_free_page(void *addr, size_t len)
 {
     /* A buffer of a virtqueue lies in one block; the sink heeds its end */
-    FphRange r = { .len = len };
+    FphRamRange r = { .len = len };
     FphHints *h;
 
     WITH_RCU_READ_LOCK_GUARD() {

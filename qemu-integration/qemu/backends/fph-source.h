@@ -168,22 +168,16 @@ void fph_prescan_apply(FphPrescan *p, RAMBlock *rb, struct fph_skip_sink *sink,
 
 FphPrescanInfo *fph_prescan_query(FphPrescan *p);
 
-/* Part of a RAM block */
-typedef struct FphRange {
-    RAMBlock *rb;               /* not used but to compare */
-    uint64_t start;
-    uint64_t len;
-} FphRange;
-
 /*
  * Pages are about to be left out because the guest calls them free: from now
  * on the watch knows if they are written.  Adds the parts of @range for which
- * that is true to @marked.  Takes locks, but for moments.
+ * that is true to @marked.  Takes locks, but for moments.  The RAM blocks of
+ * ranges are not used but to compare.
  */
-void fph_verify_mark(FphSource *fs, const FphRange *range, GArray *marked);
+void fph_verify_mark(FphSource *fs, const FphRamRange *range, GArray *marked);
 
 /* They are left out now; under the bitmap mutex and fph_lock */
-void fph_verify_marked(FphSource *fs, const FphRange *ranges, guint n,
+void fph_verify_marked(FphSource *fs, const FphRamRange *ranges, guint n,
                        GArray *marked);
 
 /*

@@ -286,21 +286,21 @@ static int fph_mark_add(void *opaque, uint64_t start, uint64_t len,
                         uint32_t flags)
 {
     FphMark *m = opaque;
-    FphRange range = { .rb = m->rb, .start = start, .len = len };
+    FphRamRange range = { .rb = m->rb, .start = start, .len = len };
 
     g_array_append_val(m->marked, range);
     return 0;
 }
 
 /* A hint can reach beyond the block; then its end may be before its start */
-static uint64_t fph_range_end(const FphRange *r, const FphBlock *block)
+static uint64_t fph_range_end(const FphRamRange *r, const FphBlock *block)
 {
     uint64_t used = block->region.used;
 
     return r->start + MIN(r->len, used) < used ? r->start + r->len : used;
 }
 
-void fph_verify_mark(FphSource *fs, const FphRange *range, GArray *marked)
+void fph_verify_mark(FphSource *fs, const FphRamRange *range, GArray *marked)
 {
     FphMark m = { .rb = range->rb, .marked = marked };
     FphBlock *block;
@@ -326,7 +326,7 @@ void fph_verify_mark(FphSource *fs, const FphRange *range, GArray *marked)
     }
 }
 
-void fph_verify_marked(FphSource *fs, const FphRange *ranges, guint n,
+void fph_verify_marked(FphSource *fs, const FphRamRange *ranges, guint n,
                        GArray *marked)
 {
     uint64_t page_size = qemu_target_page_size();
@@ -336,7 +336,7 @@ void fph_verify_marked(FphSource *fs, const FphRange *ranges, guint n,
         return;
     }
     for (guint i = 0; i < n; i++) {
-        const FphRange *r = &ranges[i];
+        const FphRamRange *r = &ranges[i];
         uint64_t first = r->start / page_size;
         uint64_t end;
 
@@ -349,7 +349,7 @@ void fph_verify_marked(FphSource *fs, const FphRange *ranges, guint n,
         }
     }
     for (guint i = 0; i < marked->len; i++) {
-        const FphRange *r = &g_array_index(marked, FphRange, i);
+        const FphRamRange *r = &g_array_index(marked, FphRamRange, i);
         uint64_t first = DIV_ROUND_UP(r->start, page_size);
         uint64_t end = (r->start + r->len) / page_size;
 

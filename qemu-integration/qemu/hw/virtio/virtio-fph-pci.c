@@ -30,7 +30,8 @@ static void virtio_fph_pci_realize(VirtIOPCIProxy *vpci_dev, Error **errp)
     DeviceState *vdev = DEVICE(&VIRTIO_FPH_PCI(vpci_dev)->vdev);
 
     if (vpci_dev->nvectors == DEV_NVECTORS_UNSPECIFIED) {
-        vpci_dev->nvectors = 3; /* two queues, and the configuration */
+        /* The queues, and the configuration */
+        vpci_dev->nvectors = 3 + virtio_fph_has_balloon(VIRTIO_FPH(vdev));
     }
     virtio_pci_force_virtio_1(vpci_dev);
     qdev_realize(vdev, BUS(&vpci_dev->bus), errp);

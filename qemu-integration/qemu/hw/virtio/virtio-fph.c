@@ -2,7 +2,8 @@
  * virtio-fph: a device through which the guest says which pages are free
  *
  * The protocol is checked by libfph; here are the queues, and when they may
- * be touched.  Everything runs under the BQL.
+ * be touched.  Everything runs under the BQL.  The balloon is in a file of its
+ * own.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -10,6 +11,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/bswap.h"
+#include "qemu/error-report.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
@@ -18,8 +20,6 @@
 #include "migration/vmstate.h"
 #include "system/fph.h"
 #include "trace.h"
-
-#include <fph/virtio-fph.h>
 
 QEMU_BUILD_BUG_ON(VIRTIO_ID_FPH != VIRTIO_FPH_ID);
 
@@ -36,8 +36,7 @@ QEMU_BUILD_BUG_ON(VIRTIO_ID_FPH != VIRTIO_FPH_ID);
 
 #define FRAME_MAX (sizeof(struct virtio_fph_report) + VIRTIO_FPH_PAYLOAD_MAX)
 
-/* Why the guest cannot be asked, or NULL */
-static const char *virtio_fph_obstacle(VirtIOFph *fph)
+const char *virtio_fph_obstacle(VirtIOFph *fph)
 {
     VirtIODevice *vdev = VIRTIO_DEVICE(fph);
 
@@ -74,15 +73,14 @@ static void virtio_fph_fail(VirtIOFph *fph, const char *why)
     }
 }
 
-/* The driver did what no working driver does; @why is a static string. */
-static void virtio_fph_error(VirtIOFph *fph, const char *why)
+void virtio_fph_error(VirtIOFph *fph, const char *why)
 {
     trace_virtio_fph_bad_frame(why);
     virtio_error(VIRTIO_DEVICE(fph), "virtio-fph: %s", why);
     virtio_fph_fail(fph, why);
 }
 
-static VirtQueueElement *virtio_fph_pop(VirtIOFph *fph, VirtQueue *vq)
+VirtQueueElement *virtio_fph_pop(VirtIOFph *fph, VirtQueue *vq)
 {
     VirtQueueElement *elem = virtqueue_pop(vq, sizeof(*elem));
 
@@ -129,8 +127,8 @@ static void virtio_fph_send_command(VirtIOFph *fph)
     g_free(elem);
 }
 
-static int virtio_fph_add_range(void *opaque, uint64_t start, uint64_t len,
-                                enum fph_reason reason)
+int virtio_fph_add_range(void *opaque, uint64_t start, uint64_t len,
+                         enum fph_reason reason)
 {
     FphHintRange range = { .start = start, .len = len };
 
@@ -234,6 +232,7 @@ static void virtio_fph_bh(void *opaque)
 
     virtio_fph_send_command(fph);
     virtio_fph_receive(fph);
+    virtio_fph_balloon_receive(fph);
 }
 
 static void virtio_fph_handle_output(VirtIODevice *vdev, VirtQueue *vq)
@@ -294,7 +293,13 @@ static void virtio_fph_resume(FphHinter *h)
 static uint64_t virtio_fph_get_features(VirtIODevice *vdev, uint64_t features,
                                         Error **errp)
 {
-    return features | VIRTIO_FPH(vdev)->host_features;
+    VirtIOFph *fph = VIRTIO_FPH(vdev);
+
+    features |= fph->host_features;
+    if (!virtio_fph_has_balloon(fph)) {
+        virtio_clear_feature(&features, VIRTIO_FPH_F_BALLOON_OOM);
+    }
+    return features;
 }
 
 /* Also called when the VM stops or runs again, with an unchanged status */
@@ -309,6 +314,31 @@ static void virtio_fph_set_status(VirtIODevice *vdev, uint8_t status)
     } else {
         virtio_fph_fail(fph, "the guest reset virtio-fph");
     }
+}
+
+static void virtio_fph_get_config(VirtIODevice *vdev, uint8_t *data)
+{
+    VirtIOFph *fph = VIRTIO_FPH(vdev);
+
+    if (virtio_fph_has_balloon(fph)) {
+        struct virtio_fph_config config;
+
+        virtio_fph_balloon_get_config(fph, &config);
+        memcpy(data, &config, sizeof(config));
+    }
+}
+
+static void virtio_fph_reset(VirtIODevice *vdev)
+{
+    virtio_fph_balloon_reset(VIRTIO_FPH(vdev));
+}
+
+static void virtio_fph_delete(VirtIOFph *fph)
+{
+    virtio_delete_queue(fph->command_vq);
+    virtio_delete_queue(fph->report_vq);
+    virtio_cleanup(VIRTIO_DEVICE(fph));
+    g_clear_pointer(&fph->hint, fph_hint_free);
 }
 
 static void virtio_fph_realize(DeviceState *dev, Error **errp)
@@ -332,26 +362,28 @@ static void virtio_fph_realize(DeviceState *dev, Error **errp)
         return;
     }
 
-    virtio_init(vdev, VIRTIO_ID_FPH, 0);
+    virtio_init(vdev, VIRTIO_ID_FPH, virtio_fph_has_balloon(fph) ?
+                                     sizeof(struct virtio_fph_config) : 0);
     fph->command_vq = virtio_add_queue(vdev, COMMAND_QUEUE_SIZE,
                                        virtio_fph_handle_output);
     fph->report_vq = virtio_add_queue(vdev, REPORT_QUEUE_SIZE,
                                       virtio_fph_handle_output);
+    if (!virtio_fph_balloon_realize(fph, errp)) {
+        virtio_fph_delete(fph);
+        return;
+    }
     fph->bh = virtio_bh_new_guarded(dev, virtio_fph_bh, fph);
 }
 
 static void virtio_fph_unrealize(DeviceState *dev)
 {
-    VirtIODevice *vdev = VIRTIO_DEVICE(dev);
     VirtIOFph *fph = VIRTIO_FPH(dev);
 
     virtio_fph_fail(fph, "virtio-fph was unplugged");
     qemu_bh_delete(fph->bh);
     fph->bh = NULL;
-    virtio_delete_queue(fph->command_vq);
-    virtio_delete_queue(fph->report_vq);
-    virtio_cleanup(vdev);
-    g_clear_pointer(&fph->hint, fph_hint_free);
+    virtio_fph_balloon_unrealize(fph);
+    virtio_fph_delete(fph);
 }
 
 static int virtio_fph_pre_save(void *opaque)
@@ -381,6 +413,33 @@ static int virtio_fph_post_load(void *opaque, int version_id)
     return 0;
 }
 
+static bool virtio_fph_balloon_needed(void *opaque)
+{
+    return virtio_fph_has_balloon(opaque);
+}
+
+static int virtio_fph_balloon_post_load(void *opaque, int version_id)
+{
+    if (!virtio_fph_has_balloon(opaque)) {
+        error_report("virtio-fph has balloon=on at the source, but not here");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static const VMStateDescription vmstate_virtio_fph_balloon = {
+    .name = "virtio-fph-device/balloon",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = virtio_fph_balloon_needed,
+    .post_load = virtio_fph_balloon_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(balloon_target, VirtIOFph),
+        VMSTATE_UINT64(balloon_actual, VirtIOFph),
+        VMSTATE_END_OF_LIST()
+    },
+};
+
 static const VMStateDescription vmstate_virtio_fph_device = {
     .name = "virtio-fph-device",
     .version_id = 1,
@@ -390,6 +449,10 @@ static const VMStateDescription vmstate_virtio_fph_device = {
     .fields = (const VMStateField[]) {
         VMSTATE_UINT32(last_id, VirtIOFph),
         VMSTATE_END_OF_LIST()
+    },
+    .subsections = (const VMStateDescription * const []) {
+        &vmstate_virtio_fph_balloon,
+        NULL
     },
 };
 
@@ -410,6 +473,11 @@ static const Property virtio_fph_properties[] = {
                       VIRTIO_FPH_F_INIT_ON_FREE, true),
     DEFINE_PROP_BIT64("page-poison", VirtIOFph, host_features,
                       VIRTIO_FPH_F_PAGE_POISON, true),
+    DEFINE_PROP_BIT64("balloon", VirtIOFph, host_features,
+                      VIRTIO_FPH_F_BALLOON, false),
+    /* As the balloon's property is called; it means nothing without one */
+    DEFINE_PROP_BIT64("deflate-on-oom", VirtIOFph, host_features,
+                      VIRTIO_FPH_F_BALLOON_OOM, true),
 };
 
 static void virtio_fph_class_init(ObjectClass *klass, void *data)
@@ -426,7 +494,9 @@ static void virtio_fph_class_init(ObjectClass *klass, void *data)
     vdc->realize = virtio_fph_realize;
     vdc->unrealize = virtio_fph_unrealize;
     vdc->get_features = virtio_fph_get_features;
+    vdc->get_config = virtio_fph_get_config;
     vdc->set_status = virtio_fph_set_status;
+    vdc->reset = virtio_fph_reset;
     vdc->vmsd = &vmstate_virtio_fph_device;
 
     fhc->transport = FPH_TRANSPORT_VIRTIO_FPH;

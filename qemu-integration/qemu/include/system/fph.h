@@ -56,6 +56,22 @@ typedef struct FphHintRange {
     uint64_t len;
 } FphHintRange;
 
+/* A part of a RAM block */
+typedef struct FphRamRange {
+    RAMBlock *rb;
+    uint64_t start;
+    uint64_t len;
+} FphRamRange;
+
+/*
+ * Where these ranges are: an array of FphRamRange in their order, or NULL if
+ * any of them is not, or not wholly, writable RAM.  The BQL keeps them true.
+ */
+GArray *fph_ram_translate(const FphHintRange *ranges, size_t n);
+
+/* Pages of 4 KiB in all RAM blocks: no guest has more */
+uint64_t fph_ram_pages(void);
+
 /*
  * What a hinter tells fph-source, under the BQL.  Hints, and what ends them,
  * come between request() and stop() only; frames can be late at any time.
