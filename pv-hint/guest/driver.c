@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * virtio-fph: tells the host, when it asks, which pages of this guest are free,
- * so that a live migration can leave them out.
+ * so that a live migration can leave them out. The balloon is in balloon.c.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -261,10 +261,14 @@ static void fph_config_changed(struct virtio_device *vdev)
 {
 	struct fph *fph = vdev->priv;
 
-	if (!(vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET))
+	if (vdev->config->get_status(vdev) & VIRTIO_CONFIG_S_NEEDS_RESET) {
+		dev_err(&vdev->dev,
+			"the device gave up, it needs a reset: load this module again\n");
+		go_down(fph);
+		fph_balloon_down(fph);
 		return;
-	dev_err(&vdev->dev, "the device gave up, it needs a reset: load this module again\n");
-	go_down(fph);
+	}
+	fph_balloon_config_changed(fph);
 }
 
 /* What a report cost: attributes of the device, in the folder "report". */
@@ -308,24 +312,26 @@ static const struct attribute_group fph_group = {
 	.attrs = fph_attrs,
 };
 
-static const struct attribute_group *fph_groups[] = { &fph_group, NULL };
+static const struct attribute_group *fph_groups[] = { &fph_group, &fph_balloon_group, NULL };
 
 /* The device comes and goes. */
 
-static int find_queues(struct virtio_device *vdev, struct virtqueue *vqs[])
+static int find_queues(struct fph *fph, struct virtqueue *vqs[])
 {
+	unsigned int n = fph->balloon ? VIRTIO_FPH_Q_MAX : VIRTIO_FPH_Q_BALLOON;
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
-	static const char * const names[] = { "command", "report" };
-	vq_callback_t *callbacks[] = { command_done, report_done };
+	static const char * const names[] = { "command", "report", "balloon" };
+	vq_callback_t *callbacks[] = { command_done, report_done, fph_balloon_done };
 
-	return virtio_find_vqs(vdev, VIRTIO_FPH_Q_MAX, vqs, callbacks, names, NULL);
+	return virtio_find_vqs(fph->vdev, n, vqs, callbacks, names, NULL);
 #else
 	struct virtqueue_info info[] = {
 		{ "command", command_done },
 		{ "report", report_done },
+		{ "balloon", fph_balloon_done },
 	};
 
-	return virtio_find_vqs(vdev, VIRTIO_FPH_Q_MAX, vqs, info, NULL);
+	return virtio_find_vqs(fph->vdev, n, vqs, info, NULL);
 #endif
 }
 
@@ -370,15 +376,16 @@ static int go_up(struct fph *fph)
 	unsigned int size, i;
 	int ret;
 
-	ret = find_queues(fph->vdev, vqs);
+	ret = find_queues(fph, vqs);
 	if (ret)
 		return ret;
 	fph->command_vq = vqs[VIRTIO_FPH_Q_COMMAND];
 	fph->report_vq = vqs[VIRTIO_FPH_Q_REPORT];
 
 	size = virtqueue_get_vring_size(fph->report_vq) / ARRAY_SIZE(fph->frames[0]->sg);
-	if (!size) {
-		dev_err(&fph->vdev->dev, "the report queue is too small\n");
+	ret = fph->balloon ? fph_balloon_up(fph, vqs[VIRTIO_FPH_Q_BALLOON]) : 0;
+	if (!size || ret) {
+		dev_err(&fph->vdev->dev, "the %s queue is too small\n", size ? "balloon" : "report");
 		fph->vdev->config->del_vqs(fph->vdev);
 		return -EINVAL;
 	}
@@ -396,15 +403,18 @@ static int go_up(struct fph *fph)
 	spin_lock_irq(&fph->lock);
 	virtqueue_kick(fph->command_vq);
 	spin_unlock_irq(&fph->lock);
+	fph_balloon_config_changed(fph);
 	return 0;
 }
 
 static void take_down(struct fph *fph)
 {
+	fph_balloon_stop(fph);
 	go_down(fph);
 	cancel_work_sync(&fph->work);
 	virtio_reset_device(fph->vdev);
 	fph->vdev->config->del_vqs(fph->vdev);
+	fph_balloon_reset(fph);
 }
 
 static int check_feature(struct virtio_device *vdev, unsigned int bit, bool active,
@@ -429,6 +439,8 @@ static int fph_validate(struct virtio_device *vdev)
 		dev_err(&vdev->dev, "not a virtio 1 device\n");
 		return -EINVAL;
 	}
+	if (!virtio_has_feature(vdev, VIRTIO_FPH_F_BALLOON))
+		__virtio_clear_bit(vdev, VIRTIO_FPH_F_BALLOON_OOM);
 	ret = check_feature(vdev, VIRTIO_FPH_F_INIT_ON_FREE, want_init_on_free(), "init_on_free");
 	if (ret)
 		return ret;
@@ -454,10 +466,15 @@ static int fph_probe(struct virtio_device *vdev)
 	ret = alloc_buffers(fph);
 	if (ret)
 		goto err_free;
-	ret = go_up(fph);
+	ret = fph_balloon_new(fph);
 	if (ret)
 		goto err_buffers;
+	ret = go_up(fph);
+	if (ret)
+		goto err_balloon;
 	return 0;
+err_balloon:
+	fph_balloon_free(fph);
 err_buffers:
 	free_buffers(fph);
 err_free:
@@ -471,6 +488,7 @@ static void fph_remove(struct virtio_device *vdev)
 	struct fph *fph = vdev->priv;
 
 	take_down(fph);
+	fph_balloon_free(fph);
 	free_buffers(fph);
 	kfree(fph);
 }
@@ -497,6 +515,8 @@ MODULE_DEVICE_TABLE(virtio, fph_ids);
 static const unsigned int fph_features[] = {
 	VIRTIO_FPH_F_INIT_ON_FREE,
 	VIRTIO_FPH_F_PAGE_POISON,
+	VIRTIO_FPH_F_BALLOON,
+	VIRTIO_FPH_F_BALLOON_OOM,
 };
 
 static struct virtio_driver fph_driver = {
@@ -530,10 +550,15 @@ static int __init fph_init(void)
 	ret = fph_walk_init();
 	if (ret)
 		goto err_wq;
-	ret = register_virtio_driver(&fph_driver);
+	ret = fph_balloon_init();
 	if (ret)
 		goto err_walk;
+	ret = register_virtio_driver(&fph_driver);
+	if (ret)
+		goto err_balloon;
 	return 0;
+err_balloon:
+	fph_balloon_exit();
 err_walk:
 	fph_walk_exit();
 err_wq:
@@ -545,6 +570,7 @@ module_init(fph_init);
 static void __exit fph_exit(void)
 {
 	unregister_virtio_driver(&fph_driver);
+	fph_balloon_exit();
 	fph_walk_exit();
 	destroy_workqueue(fph_wq);
 }

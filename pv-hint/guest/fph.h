@@ -2,8 +2,11 @@
 #ifndef FPH_H
 #define FPH_H
 
+#include <linux/mmzone.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
+#include <linux/sysfs.h>
+#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -15,6 +18,17 @@
 #define FPH_COMMANDS	4		/* buffers the device can write commands to */
 #define FPH_FRAMES	8		/* frames that can be on their way */
 #define FPH_VISITS	512		/* page structs looked at while zone->lock is held */
+
+/* MAX_ORDER was a count, then the largest order, then MAX_PAGE_ORDER. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
+#define FPH_MAX_ORDER	(MAX_ORDER - 1)
+#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define FPH_MAX_ORDER	MAX_ORDER
+#else
+#define FPH_MAX_ORDER	MAX_PAGE_ORDER
+#endif
+
+#define FPH_PFN_SHIFT	(PAGE_SHIFT - VIRTIO_FPH_PFN_SHIFT)
 
 /* A frame of a report, as the device reads it */
 struct fph_frame {
@@ -38,8 +52,11 @@ struct fph_results {
 	u64 aborted;
 };
 
+struct fph_balloon;
+
 struct fph {
 	struct virtio_device *vdev;
+	struct fph_balloon *balloon;	/* NULL: the device has none */
 	struct virtqueue *command_vq;	/* under lock */
 	struct virtqueue *report_vq;	/* used by work only */
 	struct work_struct work;
@@ -94,5 +111,29 @@ int fph_walk(struct fph *fph, unsigned int kind);
 
 int fph_walk_init(void);
 void fph_walk_exit(void);
+
+/*
+ * The balloon; without the feature all this does nothing, but for _up(). The
+ * caller sees to the order: new, up, stop, reset (both: or not up), free.
+ */
+int fph_balloon_new(struct fph *fph);
+void fph_balloon_free(struct fph *fph);
+/* The device has this queue, and nothing in its balloon. */
+int fph_balloon_up(struct fph *fph, struct virtqueue *vq);
+/* The device takes no frames any more. In any context */
+void fph_balloon_down(struct fph *fph);
+/* Takes all pages back, as the device is about to be reset. */
+void fph_balloon_stop(struct fph *fph);
+/* The device was reset, and its queues are gone: all pages are ours. */
+void fph_balloon_reset(struct fph *fph);
+/* There may be a new target. In any context */
+void fph_balloon_config_changed(struct fph *fph);
+/* Frames have come back. */
+void fph_balloon_done(struct virtqueue *vq);
+
+extern const struct attribute_group fph_balloon_group;
+
+int fph_balloon_init(void);
+void fph_balloon_exit(void);
 
 #endif /* FPH_H */

@@ -19,20 +19,8 @@
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <linux/version.h>
 
 #include "fph.h"
-
-/* MAX_ORDER was a count, then the largest order, then MAX_PAGE_ORDER. */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
-#define FPH_MAX_ORDER	(MAX_ORDER - 1)
-#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
-#define FPH_MAX_ORDER	MAX_ORDER
-#else
-#define FPH_MAX_ORDER	MAX_PAGE_ORDER
-#endif
-
-#define PFN_SHIFT	(PAGE_SHIFT - VIRTIO_FPH_PFN_SHIFT)
 
 /* Pages looked at without the lock before others may run */
 #define PEEK_VISITS	4096
@@ -52,7 +40,7 @@ struct cursor {
 
 static int add(struct fph *fph, unsigned long pfn, unsigned long pages)
 {
-	return fph_encoder_add(&fph->encoder, (u64)pfn << PFN_SHIFT, (u64)pages << PFN_SHIFT);
+	return fph_encoder_add(&fph->encoder, (u64)pfn << FPH_PFN_SHIFT, (u64)pages << FPH_PFN_SHIFT);
 }
 
 static void lock_released(struct fph *fph, u64 since_ns)

@@ -887,12 +887,9 @@ static void cmd_mod(struct reply *re, char **args)
 		ok(re, "mod");
 }
 
-/* What the last report of free pages cost, as the module tells it. */
-static void cmd_report(struct reply *re, char **args)
+/* Attributes of the device that virtio_fph drives, in one of its folders */
+static void show_attributes(struct reply *re, const char *folder, const char *const *names)
 {
-	static const char *const names[] = {
-		"reports", "aborted", "walk", "walk_ns", "lock_ns", "pages", "entries", "frames",
-	};
 	char path[300], value[40], text[240] = "";
 	const struct dirent *d = NULL;
 	size_t len = 0, i;
@@ -902,8 +899,8 @@ static void cmd_report(struct reply *re, char **args)
 	dir = opendir(VIRTIO_FPH);
 	while (dir && (d = readdir(dir)) && strncmp(d->d_name, "virtio", 6))
 		;
-	for (i = 0; d && i < sizeof(names) / sizeof(names[0]); i++) {
-		snprintf(path, sizeof(path), VIRTIO_FPH "/%.64s/report/%s", d->d_name, names[i]);
+	for (i = 0; d && names[i]; i++) {
+		snprintf(path, sizeof(path), VIRTIO_FPH "/%.64s/%s/%s", d->d_name, folder, names[i]);
 		f = fopen(path, "re");
 		if (!f)
 			break;
@@ -914,9 +911,62 @@ static void cmd_report(struct reply *re, char **args)
 	if (dir)
 		closedir(dir);
 	if (len)
-		ok(re, "report%s", text);
+		ok(re, "%s%s", folder, text);
 	else
-		fail(re, "no device that virtio_fph drives");
+		fail(re, "no device that virtio_fph drives, or it has no %s", folder);
+}
+
+/* What the last report of free pages cost, as the module tells it. */
+static void cmd_report(struct reply *re, char **args)
+{
+	static const char *const names[] = {
+		"reports", "aborted", "walk", "walk_ns", "lock_ns", "pages", "entries", "frames", NULL,
+	};
+
+	show_attributes(re, "report", names);
+}
+
+static void cmd_balloon(struct reply *re, char **args)
+{
+	static const char *const names[] = {
+		"target", "actual", "state", "frames", "runs", "oom", NULL,
+	};
+
+	show_attributes(re, "balloon", names);
+}
+
+/* Interrupts of virtio devices since boot, and time that processors had work to do */
+static void cmd_usage(struct reply *re, char **args)
+{
+	unsigned long long irqs = 0, user, nice, system, idle, wait, irq, softirq;
+	char line[400];
+	FILE *f;
+
+	f = fopen("/proc/interrupts", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		char *p = strstr(line, "virtio") ? strchr(line, ':') : NULL;
+
+		for (p = p ? p + 1 : NULL; p && *p; ) {
+			char *end;
+			unsigned long long n = strtoull(p, &end, 10);
+
+			if (end == p)
+				break;
+			irqs += n;
+			p = end;
+		}
+	}
+	if (f)
+		fclose(f);
+	f = fopen("/proc/stat", "re");
+	if (!f || fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle,
+			 &wait, &irq, &softirq) != 7)
+		fail(re, "no /proc/stat");
+	else
+		ok(re, "usage irqs=%llu busy_ms=%llu", irqs,
+		   (user + nice + system + irq + softirq) * 1000 / sysconf(_SC_CLK_TCK));
+	if (f)
+		fclose(f);
 }
 
 /*
@@ -1021,6 +1071,8 @@ static const struct command {
 	{ "info", "", 0, 0, cmd_info },
 	{ "mod", " load NAME [PARAMETER=VALUE...] | mod unload NAME", 2, MAX_ARGS - 1, cmd_mod },
 	{ "report", "", 0, 0, cmd_report },
+	{ "balloon", "", 0, 0, cmd_balloon },
+	{ "usage", "", 0, 0, cmd_usage },
 	{ "reboot", "", 0, 0, cmd_reboot },
 };
 
@@ -1310,6 +1362,7 @@ static int self_test(void)
 	st_run("mod load x;y", "err 'x;y' is not the name");
 	st_run("mod load fph_no_such_module", "err mod load: ");
 	st_run("info", "ok info memfree_kib=");
+	st_run("usage", "ok usage irqs=");
 	st_run("free", "ok free pages=289");
 	st_run("check", "ok check pages=0 bad=0");
 	printf("%u failed\n", st_failed);

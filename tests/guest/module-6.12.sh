@@ -87,7 +87,7 @@ build_module "$kdir" "$tmp/module" ||
 objcopy -O binary --only-section=.modinfo "$tmp/module/virtio_fph.ko" "$tmp/modinfo"
 tr '\0' '\n' < "$tmp/modinfo" > "$tmp/modinfo.txt"
 version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$FPH_TOP/pv-hint/guest/dkms.conf")
-for line in license=GPL 'description=..*' 'parm=walk:..*' parmtype=walk:charp 'alias=virtio:d0000003Fv\*' "version=$version"; do
+for line in license=GPL 'description=..*' 'parm=walk:..*' parmtype=walk:charp 'parm=balloon_floor:..*' parmtype=balloon_floor:uint 'alias=virtio:d0000003Fv\*' "version=$version"; do
 	grep -qx "$line" "$tmp/modinfo.txt" || { cat "$tmp/modinfo.txt"; die "the module's information lacks $line"; }
 done
 echo "built for ${trees[-1]##*/headers.}"

@@ -32,7 +32,7 @@
 #define VIRTIO_FPH_Q_COMMAND		0	/* device-writable buffers */
 #define VIRTIO_FPH_Q_REPORT		1	/* device-readable buffers */
 #define VIRTIO_FPH_Q_BALLOON		2	/* device-readable buffers; with F_BALLOON */
-#define VIRTIO_FPH_Q_MAX		2
+#define VIRTIO_FPH_Q_MAX		3
 
 #define VIRTIO_FPH_PFN_SHIFT		12
 
