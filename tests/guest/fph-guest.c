@@ -91,6 +91,7 @@ static atomic_uint_fast64_t zero_rounds;
 static atomic_uint_fast64_t zero_bad;
 static atomic_uint_fast64_t zero_used;		/* pages it has now */
 static bool rebooting;
+static bool suspending;
 static const char *self;			/* how to run this program */
 
 static void command_begin(void)
@@ -1023,6 +1024,24 @@ static void cmd_reboot(struct reply *re, char **args)
 	ok(re, "reboot");
 }
 
+/* To RAM; the answer comes before */
+static void cmd_suspend(struct reply *re, char **args)
+{
+	suspending = true;
+	ok(re, "suspend");
+}
+
+static void suspend(void)
+{
+	FILE *f = fopen("/sys/power/state", "we");
+
+	suspending = false;
+	if (!f)
+		return;
+	fputs("mem", f);
+	fclose(f);
+}
+
 static void cmd_stop(struct reply *re, char **args)
 {
 	writers_stop();
@@ -1073,6 +1092,7 @@ static const struct command {
 	{ "report", "", 0, 0, cmd_report },
 	{ "balloon", "", 0, 0, cmd_balloon },
 	{ "usage", "", 0, 0, cmd_usage },
+	{ "suspend", "", 0, 0, cmd_suspend },
 	{ "reboot", "", 0, 0, cmd_reboot },
 };
 
@@ -1195,6 +1215,10 @@ static void serve(int fd)
 		len = 0;
 		too_long = false;
 		put(fd, out);
+		if (suspending) {
+			tcdrain(fd);
+			suspend();
+		}
 		if (rebooting) {
 			tcdrain(fd);
 			reboot(RB_AUTOBOOT);

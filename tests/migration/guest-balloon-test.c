@@ -1,0 +1,499 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The balloon of virtio-fph in a Linux guest: memory goes and comes back while
+ * the guest works, boots anew, runs out of memory and migrates, and nothing of
+ * what it wrote is lost.
+ *
+ * One case per process: guest-balloon-test NAME.
+ */
+#include <inttypes.h>
+
+#include "harness.h"
+
+#define MEMORY		(512 * MIB)	/* of linux_guest */
+#define WAIT_MS		30000
+
+static const char *const balloon[] = {
+	"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
+};
+static const char *const balloon_no_oom[] = {
+	"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on,deflate-on-oom=off", NULL,
+};
+
+static void set_size(struct vm *vm, uint64_t size)
+{
+	ok(vm_run(vm, E, "balloon", "{\"value\":%" PRIu64 "}", size));
+}
+
+static uint64_t size_of(struct vm *vm)
+{
+	JsonNode *node;
+	uint64_t bytes;
+
+	ok((node = vm_command(vm, E, "query-balloon", NULL)));
+	bytes = json_object_get_int_member(json_node_get_object(node), "actual");
+	json_node_unref(node);
+	return bytes;
+}
+
+static void wait_for_size(struct vm *vm, uint64_t size)
+{
+	for (int i = 0; size_of(vm) != size; i++) {
+		if (i > WAIT_MS)
+			fail_msg("%s has %" PRIu64 " bytes instead of %" PRIu64, vm_name(vm),
+				 size_of(vm), size);
+		g_usleep(1000);
+	}
+}
+
+static void resize(struct vm *vm, uint64_t size)
+{
+	set_size(vm, size);
+	wait_for_size(vm, size);
+}
+
+/* What the driver says of its balloon, "NAME=..." up to the next space */
+static char *attribute(struct vm *vm, const char *name)
+{
+	g_autofree char *pattern = g_strdup_printf(" %s=", name);
+	g_autofree char *answer = NULL;
+	const char *p;
+
+	ok((answer = vm_guest_command(vm, WAIT_MS, E, "balloon")) != NULL);
+	p = strstr(answer, pattern);
+	check(p);
+	p += strlen(pattern);
+	return g_strndup(p, strcspn(p, " "));
+}
+
+static uint64_t number(struct vm *vm, const char *name)
+{
+	g_autofree char *text = attribute(vm, name);
+
+	return g_ascii_strtoull(text, NULL, 10);
+}
+
+/* The guest is told of what the host has done a moment later */
+static void wait_for_state(struct vm *vm, const char *state)
+{
+	for (int i = 0; ; i++) {
+		g_autofree char *text = attribute(vm, "state");
+
+		if (!strcmp(text, state))
+			return;
+		if (i > WAIT_MS)
+			fail_msg("the balloon is \"%s\" instead of \"%s\"", text, state);
+		g_usleep(1000);
+	}
+}
+
+static uint64_t anon_rss(struct vm *vm)
+{
+	struct vm_usage u;
+
+	ok(vm_usage(vm, &u, E));
+	return (u.rss_anon_kib + u.rss_shmem_kib) * 1024;
+}
+
+static struct vm_config config(const char *ram, const char *const *devices, const char *append)
+{
+	struct vm_config cfg = linux_guest;
+
+	cfg.fph_mode = NULL;
+	cfg.ram = ram;
+	cfg.extra = devices;
+	cfg.append = append;
+	return cfg;
+}
+
+static void busy(struct vm *vm)
+{
+	guest(vm, "fill 48M dense", "ok fill");
+	guest(vm, "touch 2000 32M", "ok touch");
+	guest(vm, "rewrite 2000", "ok rewrite");
+	guest(vm, "churn 48M", "ok churn");
+}
+
+/*
+ * Up and down, some of it before the last size was reached, in memory that is
+ * short at times and in pieces.
+ */
+struct ram_row {
+	const char *name;
+	const char *ram;
+};
+
+static const struct ram_row cycle_rows[] = {
+	{ "guest-balloon-cycles", VM_RAM_ANON },
+	{ "guest-balloon-cycles-memfd", VM_RAM_MEMFD },
+};
+
+static void test_cycles(void **state)
+{
+	const struct ram_row *row = *state;
+	static const unsigned int sizes[] = { 256, 400, 240, 512, 300, 230 };
+	struct vm *vm = start(config(row->ram, balloon, FPH_APPEND));
+	uint64_t full, small;
+
+	boot(vm);
+	guest(vm, "fragment 160M", "ok fragment");
+	guest(vm, "free", "ok free");
+	guest(vm, "fill 340M", "ok fill");
+	guest(vm, "free", "ok free");
+	busy(vm);
+	full = anon_rss(vm);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		resize(vm, sizes[i] * MIB);
+		wait_for_state(vm, "reached");
+		check_int(number(vm, "actual"), (MEMORY - sizes[i] * MIB) / PAGE);
+	}
+	/* Nothing keeps the memory of what is in the balloon */
+	small = anon_rss(vm);
+	print_message("%" PRIu64 " MiB, then %" PRIu64 "\n", full / MIB, small / MIB);
+	check(small + 100 * MIB < full);
+	guest_check(vm);
+	/* It changes its mind midway */
+	for (int i = 0; i < 20; i++) {
+		set_size(vm, MEMORY);
+		g_usleep(i * 200);
+		set_size(vm, 230 * MIB);
+		g_usleep(i * 100);
+	}
+	wait_for_size(vm, 230 * MIB);
+	guest(vm, "pressure 60M", "ok pressure");
+	guest_check(vm);
+	resize(vm, MEMORY);
+	wait_for_state(vm, "reached");
+	check_int(number(vm, "actual"), 0);
+	guest(vm, "fill 128M dense", "ok fill");
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* It takes what it can, leaves what it must, and goes on when there is more */
+static void test_floor(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND " virtio_fph.balloon_floor=128"));
+	g_autofree char *info = NULL;
+	unsigned long free_kib;
+	uint64_t size;
+
+	boot(vm);
+	guest(vm, "fill 64M", "ok fill");
+	set_size(vm, 32 * MIB);
+	wait_for_state(vm, "waiting");
+	size = size_of(vm);
+	check(size > 128 * MIB && size < 400 * MIB);
+	ok((info = vm_guest_command(vm, WAIT_MS, E, "info")) != NULL);
+	check_int(sscanf(info, "ok info memfree_kib=%lu", &free_kib), 1);
+	check(free_kib >= 128 * 1024);
+	guest(vm, "free", "ok free");
+	for (int i = 0; size_of(vm) > size - 48 * MIB; i++) {
+		check(i < WAIT_MS);
+		g_usleep(1000);
+	}
+	set_size(vm, MEMORY);
+	wait_for_size(vm, MEMORY);
+	vm_free(vm);
+}
+
+/* Before processes are ended, the balloon gives; unless it may not */
+struct oom_row {
+	const char *name;
+	const char *const *devices;
+	bool gives;
+};
+
+static const struct oom_row oom_rows[] = {
+	{ "guest-balloon-oom", balloon, true },
+	{ "guest-balloon-oom-off", balloon_no_oom, false },
+};
+
+static void test_oom(void **state)
+{
+	const struct oom_row *row = *state;
+	struct vm *vm = start(config(NULL, row->devices, FPH_APPEND));
+	g_autofree char *answer = NULL;
+	uint64_t given;
+
+	boot(vm);
+	busy(vm);
+	guest(vm, "stop", "ok stop");
+	resize(vm, 256 * MIB);
+	ok((answer = vm_guest_command(vm, WAIT_MS, E, "pressure 224M")) != NULL);
+	print_message("%s\n", answer);
+	given = number(vm, "oom");
+	if (!row->gives) {
+		check(strstr(answer, "killed=1") != NULL);
+		check_int(given, 0);
+		check_int(size_of(vm), 256 * MIB);
+		wait_for_state(vm, "reached");
+		guest_check(vm);
+		vm_free(vm);
+		return;
+	}
+	check(strstr(answer, "killed=0") != NULL);
+	check(given > 0);
+	/* ... and does not take it back by itself */
+	g_usleep(1500000);
+	check_int(size_of(vm), 256 * MIB + given * PAGE);
+	wait_for_state(vm, "limited");
+	guest_check(vm);
+	resize(vm, 250 * MIB);
+	wait_for_state(vm, "reached");
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* A guest that boots has all memory, and fills its balloon again */
+static void test_reboot(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
+
+	boot(vm);
+	ok(vm_run(vm, E, "set-action", "{\"reboot\":\"reset\"}"));
+	guest(vm, "fill 200M dense", "ok fill");
+	guest(vm, "free", "ok free");
+	resize(vm, 160 * MIB);
+	qmp_drop_events(vm_qmp(vm));
+	guest(vm, "reboot", "ok reboot");
+	vm_guest_restarts(vm);
+	boot(vm);
+	for (;;) {
+		JsonObject *event;
+		uint64_t size;
+
+		ok((event = qmp_event(vm_qmp(vm), "BALLOON_CHANGE", WAIT_MS, E)));
+		size = json_object_get_int_member(json_object_get_object_member(event, "data"),
+						  "actual");
+		json_object_unref(event);
+		/* Held back for a second, then the last one comes */
+		if (size == MEMORY || size == 160 * MIB)
+			break;
+	}
+	wait_for_size(vm, 160 * MIB);
+	guest(vm, "fill 32M dense", "ok fill");
+	resize(vm, MEMORY);
+	guest(vm, "fill 256M dense", "ok fill");
+	guest_check(vm);
+	vm_free(vm);
+}
+
+static void test_unload(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
+
+	boot(vm);
+	busy(vm);
+	resize(vm, 256 * MIB);
+	guest(vm, "mod unload virtio_fph", "ok mod");
+	check_int(size_of(vm), MEMORY);
+	guest(vm, "fill 200M dense", "ok fill");
+	guest_check(vm);
+	guest(vm, "free", "ok free");
+	busy(vm);
+	/* The target waits for the next driver; unloading does not wait for it */
+	guest(vm, "mod load virtio_fph", "ok mod");
+	guest(vm, "mod unload virtio_fph", "ok mod");
+	check_int(size_of(vm), MEMORY);
+	guest(vm, "mod load virtio_fph", "ok mod");
+	wait_for_size(vm, 256 * MIB);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+static void test_unplug(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
+	JsonObject *event;
+
+	boot(vm);
+	busy(vm);
+	resize(vm, 256 * MIB);
+	ok(vm_run(vm, E, "device_del", "{\"id\":\"pv0\"}"));
+	ok((event = qmp_event(vm_qmp(vm), "DEVICE_DELETED", WAIT_MS, E)));
+	json_object_unref(event);
+	refused(vm, "No balloon device", "query-balloon", "{}");
+	guest(vm, "fill 200M dense", "ok fill");
+	guest_check(vm);
+	guest(vm, "free", "ok free");
+	ok(vm_run(vm, E, "device_add",
+		  "{\"driver\":\"virtio-fph-pci\",\"id\":\"pv0\",\"addr\":\"5\",\"balloon\":true}"));
+	resize(vm, 256 * MIB);
+	vm_free(vm);
+}
+
+static void wait_event(struct vm *vm, const char *name)
+{
+	JsonObject *event;
+
+	ok((event = qmp_event(vm_qmp(vm), name, WAIT_MS, E)));
+	json_object_unref(event);
+}
+
+static void test_suspend(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
+
+	boot(vm);
+	busy(vm);
+	guest(vm, "stop", "ok stop");
+	resize(vm, 256 * MIB);
+	guest(vm, "suspend", "ok suspend");
+	wait_event(vm, "SUSPEND");
+	check_int(size_of(vm), MEMORY);
+	ok(vm_run(vm, E, "system_wakeup", NULL));
+	wait_event(vm, "WAKEUP");
+	wait_for_size(vm, 256 * MIB);
+	/* The serial line is awake after all devices are, and forgets what came before */
+	g_usleep(G_USEC_PER_SEC);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* Half of memory is in the balloon when the guest migrates, and comes back there */
+struct half_row {
+	const char *name;
+	const char *mode;	/* of fph-source, NULL: none */
+	const char *ram;
+};
+
+static const struct half_row half_rows[] = {
+	{ "guest-balloon-half-none", NULL, VM_RAM_ANON },
+	{ "guest-balloon-half-pagemap-memfd", "pagemap", VM_RAM_MEMFD },
+	{ "guest-balloon-half-both", "both", VM_RAM_ANON },
+};
+
+static void test_half(void **state)
+{
+	const struct half_row *row = *state;
+	struct vm_migrate_opts opts = { .max_bandwidth = 200 * MIB };
+	struct vm_config cfg = config(row->ram, balloon, FPH_APPEND);
+	struct vm_migration m = { 0 };
+	bool host = row->mode && strcmp(row->mode, "pv");
+	struct vm *src, *dst;
+
+	cfg.fph_mode = row->mode;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 300M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M dense", "ok fill");
+	resize(src, 256 * MIB);
+	guest(src, "touch 2000 64M", "ok touch");
+	guest(src, "rewrite 2000", "ok rewrite");
+	guest(src, "churn 32M", "ok churn");
+	migrate(src, dst, &opts, &m);
+	if (host) {
+		check_int(m.fph.chunks_not_scanned, 0);
+		check(m.fph.unmapped >= 256 * MIB / PAGE);
+	}
+	if (row->mode && strcmp(row->mode, "pagemap"))
+		check_str(m.fph.hints.state, "answered");
+	if (row->mode && strcmp(row->mode, "pagemap"))
+		check(check_ram_equal_or_free(src, dst) > 0);
+	else
+		check_ram_equal(src, dst);
+
+	check_int(size_of(dst), 256 * MIB);
+	ok(vm_cont(dst, E));
+	check_int(number(dst, "actual"), 256 * MIB / PAGE);
+	wait_for_state(dst, "reached");
+	guest_check(dst);
+	resize(dst, 224 * MIB);
+	resize(dst, MEMORY);
+	guest(dst, "fill 200M dense", "ok fill");
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* What the guest gave up after it was sent keeps its content there, and nothing else does */
+static void see_difference(void *opaque, const struct vm_block *block, guint64 offset,
+			   const guint8 *a, const guint8 *b)
+{
+	uint64_t *zero = opaque;
+
+	if (a[0] || memcmp(a, a + 1, PAGE - 1))
+		fail_msg("%s differs at page %#" PRIx64, block->name, offset / PAGE);
+	++*zero;
+}
+
+/* Up and down while the guest migrates */
+static void test_during(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = 60 * MIB, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = config(NULL, balloon, FPH_APPEND);
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	uint64_t zero = 0;
+	GError *error = NULL;
+
+	cfg.fph_mode = "pagemap";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 300M dense", "ok fill");
+	guest(src, "free", "ok free");
+	busy(src);
+	resize(src, 400 * MIB);
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	for (int i = 0; i < 4; i++) {
+		g_usleep(500000);
+		resize(src, 250 * MIB);
+		g_usleep(300000);
+		resize(src, 450 * MIB);
+	}
+	resize(src, 250 * MIB);
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.status, "active");	/* or it was not during it */
+	set_size(src, 300 * MIB);
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	if (vm_ram_compare(src, dst, see_difference, &zero, NULL, &error) < 0)
+		fail_msg("comparing RAM: %s", error->message);
+	print_message("%" PRIu64 " pages were given up after they had been sent\n", zero);
+	check(zero > 0);
+	check(zero <= 512 * MIB / PAGE);
+	ok(vm_cont(dst, E));
+	wait_for_size(dst, 300 * MIB);
+	guest_check(dst);
+	resize(dst, MEMORY);
+	guest(dst, "fill 200M dense", "ok fill");
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static const struct {
+	const char *name;
+	fph_test_fn fn;
+} singles[] = {
+	{ "guest-balloon-floor", test_floor },
+	{ "guest-balloon-reboot", test_reboot },
+	{ "guest-balloon-unload", test_unload },
+	{ "guest-balloon-unplug", test_unplug },
+	{ "guest-balloon-suspend", test_suspend },
+	{ "guest-balloon-during", test_during },
+};
+
+static bool asks_host(const char *name)
+{
+	return strstr(name, "pagemap") || strstr(name, "both") || strstr(name, "during");
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, cycle_rows, test_cycles);
+	fph_test_add_rows(&t, oom_rows, test_oom);
+	fph_test_add_rows(&t, half_rows, test_half);
+	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
+		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	return harness_main(argc, argv, &t, asks_host);
+}
