@@ -383,8 +383,7 @@ static int go_up(struct fph *fph)
 	fph->report_vq = vqs[VIRTIO_FPH_Q_REPORT];
 
 	size = virtqueue_get_vring_size(fph->report_vq) / ARRAY_SIZE(fph->frames[0]->sg);
-	ret = fph->balloon ? fph_balloon_up(fph, vqs[VIRTIO_FPH_Q_BALLOON]) : 0;
-	if (!size || ret) {
+	if (!size || (fph->balloon && fph_balloon_up(fph, vqs[VIRTIO_FPH_Q_BALLOON]))) {
 		dev_err(&fph->vdev->dev, "the %s queue is too small\n", size ? "balloon" : "report");
 		fph->vdev->config->del_vqs(fph->vdev);
 		return -EINVAL;

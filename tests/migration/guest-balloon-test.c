@@ -179,6 +179,13 @@ static void test_floor(void **state)
 	uint64_t size;
 
 	boot(vm);
+	/* Two blocks of 4 MiB, and a bit of one comes back */
+	resize(vm, MEMORY - 8 * MIB);
+	wait_for_state(vm, "reached");
+	check(number(vm, "runs") <= 2);
+	resize(vm, MEMORY - 8 * MIB + 3 * PAGE);
+	resize(vm, MEMORY);
+
 	guest(vm, "fill 64M", "ok fill");
 	set_size(vm, 32 * MIB);
 	wait_for_state(vm, "waiting");
