@@ -512,7 +512,8 @@ static const struct fault faults[] = {
 	{ "kernel-entries", "pread", 1, FOREVER, VM_RAM_ANON, NULL, 1, true,
 	  "pagemap,scanner=pagemap" },
 	{ "kernel-scan", "ioctl", 2, FOREVER, VM_RAM_ANON, NULL, 1, true },
-	{ "kernel-scan-midway", "ioctl", 3, FOREVER, VM_RAM_ANON, NULL, 1, false },
+	/* A look ahead, and the first window, are before */
+	{ "kernel-scan-midway", "ioctl", 4, FOREVER, VM_RAM_ANON, NULL, 1, false },
 	{ "kernel-seek", "lseek", 1, FOREVER, VM_RAM_MEMFD, NULL, 1, true },
 	{ "kernel-seek-midway", "lseek", 6, FOREVER, VM_RAM_MEMFD, NULL, 1, false },
 	{ "kernel-fstatfs", "fstatfs", 1, FOREVER, VM_RAM_MEMFD, "cannot be examined" },
