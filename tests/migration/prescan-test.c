@@ -410,6 +410,33 @@ static void test_shared(void **state)
 	vm_free(vm);
 }
 
+/*
+ * So is a guest that can run guests of its own, whose hypervisor lets the
+ * processor write past our page tables. This KVM need not be able to.
+ */
+static void test_nested(void **state)
+{
+	static const char *const features[] = { "vmx", "svm" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+		g_autofree char *cpu = g_strdup_printf("qemu64,+%s,x-force-features=on", features[i]);
+		struct vm_config cfg = tiny_guest;
+		struct vm_fph f = { 0 };
+		struct vm *vm;
+
+		cfg.accel = "kvm";
+		cfg.cpu = cpu;
+		cfg.fph_mode = MODE;
+		vm = start(cfg);
+		wait_for_state(vm, &f, "aside");
+		check(strstr(json_object_get_string_member(prescan(&f), "reason"),
+			     "guests of its own") != NULL);
+		check(!is_registered(vm));
+		vm_fph_clear(&f);
+		vm_free(vm);
+	}
+}
+
 static bool asks_host(const char *name)
 {
 	return true;
@@ -423,5 +450,6 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "prescan-life", test_life, NULL);
 	fph_test_add(&t, "prescan-device", test_device, NULL);
 	fph_test_add(&t, "prescan-shared", test_shared, NULL);
+	fph_test_add(&t, "kvm-prescan-nested", test_nested, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }

@@ -28,9 +28,11 @@
 #include "qemu/units.h"
 #include "exec/memory.h"
 #include "hw/boards.h"
+#include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
 #include "migration/misc.h"
 #include "migration/ram-skip.h"
+#include "system/kvm.h"
 #include "system/runstate.h"
 #include "system/xen.h"
 #include "trace.h"
@@ -439,6 +441,24 @@ static int fph_match_vhost_scsi(Object *obj, void *opaque)
     return object_dynamic_cast(obj, "vhost-scsi") != NULL;
 }
 
+/*
+ * KVM maps some pages of a guest that runs guests of its own for the processor,
+ * which writes to them past the page tables of this process.
+ */
+static bool fph_prescan_is_nested(void)
+{
+    static const char *const features[] = { "vmx", "svm" };
+    Object *cpu = OBJECT(first_cpu);
+
+    for (int i = 0; kvm_enabled() && cpu && i < ARRAY_SIZE(features); i++) {
+        if (object_property_find(cpu, features[i]) &&
+            object_property_get_bool(cpu, features[i], NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Why nobody could tell that a page was written */
 static const char *fph_prescan_impossible(FphPrescan *p)
 {
@@ -459,6 +479,9 @@ static const char *fph_prescan_impossible(FphPrescan *p)
     if (object_child_foreach_recursive(object_get_root(),
                                        fph_match_vhost_scsi, NULL)) {
         return "vhost-scsi writes to guest memory";
+    }
+    if (fph_prescan_is_nested()) {
+        return "the guest can run guests of its own (CPU feature vmx or svm)";
     }
     return NULL;
 }
