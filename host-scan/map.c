@@ -204,17 +204,17 @@ static int run_of_table(void *opaque, uint64_t start, uint64_t end,
 
 static int walk(struct map *m, struct fph_window *w)
 {
-	struct fph_pace pace;
 	int err = 0;
 
-	fph_pace_begin(&pace, m->s);
+	fph_pace_begin(m->s);
 	while (!err && w->pos < w->end) {
-		fph_pace(&pace);
+		fph_pace(m->s);
 		err = fph_window_next(w);
 		/* Not later: what was present a while ago need not be any more */
 		if (!err)
 			err = flush_batch(m);
 	}
+	fph_pace_end(m->s);
 	m->stats->calls += w->calls;
 	return err < 0 ? err : flush(m);
 }

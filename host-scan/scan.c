@@ -24,8 +24,6 @@ struct scan {
 	uint64_t batch_holes;
 	uint64_t batch_bytes;
 	bool given_up;
-
-	struct fph_pace pace;
 };
 
 static int flush(struct scan *c)
@@ -141,7 +139,7 @@ static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 		uint64_t hole = *pos;
 		uint64_t data = hole;
 
-		fph_pace(&c->pace);
+		fph_pace(c->s);
 		err = seek_next(c, *pos, SEEK_DATA, end, &data);
 		if (err == -ENXIO) {
 			/* No data up to the end of the file, wherever that is now */
@@ -215,7 +213,7 @@ static int scan_tables(struct scan *c, fph_run_fn run)
 	int err = 0;
 
 	while (!err && w.pos < w.end && !c->given_up) {
-		fph_pace(&c->pace);
+		fph_pace(c->s);
 		err = fph_window_next(&w);
 	}
 	c->stats->calls += w.calls;
@@ -296,8 +294,9 @@ int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 	c.pos = c.pend_start = c.pend_end = c.start;
 
 	t0 = s->sys->now_ns();
-	fph_pace_begin(&c.pace, s);
+	fph_pace_begin(s);
 	err = run(&c, method);
+	fph_pace_end(s);
 	c.stats->ns += s->sys->now_ns() - t0;
 	c.stats->scanned += c.pos - c.start;
 	return err;

@@ -57,7 +57,9 @@ struct fph_scanner {
 	const char *no_seek;	/* why SEEK may lie, or NULL */
 	uint64_t zero_pfn;	/* if entries are read; 0: unknown */
 	uint64_t *entries;	/* [FPH_READ_ENTRIES], the same */
-	uint32_t cpu_percent;	/* 0: no limit */
+	uint32_t cpu_percent;	/* 0: no limit; else: */
+	uint64_t work_began;
+	uint64_t worked_ns;	/* before, and not slept off */
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
 };
 

@@ -7,24 +7,30 @@
 
 #include "table.h"
 
-void fph_pace_begin(struct fph_pace *p, struct fph_scanner *s)
+void fph_pace_begin(struct fph_scanner *s)
 {
-	p->s = s;
-	p->began = s->cpu_percent ? s->sys->now_ns() : 0;
+	if (s->cpu_percent)
+		s->work_began = s->sys->now_ns();
 }
 
-void fph_pace(struct fph_pace *p)
+void fph_pace(struct fph_scanner *s)
 {
-	struct fph_scanner *s = p->s;
 	uint64_t worked;
 
 	if (!s->cpu_percent)
 		return;
-	worked = s->sys->now_ns() - p->began;
+	worked = s->worked_ns + s->sys->now_ns() - s->work_began;
 	if (worked < FPH_PACE_NS)
 		return;
 	s->sys->sleep_ns(worked * (100 - s->cpu_percent) / s->cpu_percent);
-	p->began = s->sys->now_ns();
+	s->worked_ns = 0;
+	s->work_began = s->sys->now_ns();
+}
+
+void fph_pace_end(struct fph_scanner *s)
+{
+	if (s->cpu_percent)
+		s->worked_ns += s->sys->now_ns() - s->work_began;
 }
 
 bool fph_clamp(const struct fph_scanner *s, const struct fph_region *r,

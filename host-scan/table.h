@@ -29,14 +29,13 @@ struct fph_window {
  */
 int fph_window_next(struct fph_window *w);
 
-/* Keeps work to the scanner's share of a CPU by sleeping it off */
-struct fph_pace {
-	struct fph_scanner *s;
-	uint64_t began;
-};
-
-void fph_pace_begin(struct fph_pace *p, struct fph_scanner *s);
-void fph_pace(struct fph_pace *p);
+/*
+ * Keep work to the scanner's share of a CPU by sleeping it off. What is too
+ * little for a sleep is left for the next piece of work.
+ */
+void fph_pace_begin(struct fph_scanner *s);
+void fph_pace(struct fph_scanner *s);
+void fph_pace_end(struct fph_scanner *s);
 
 /* The whole host pages in [start, start + len) of what is used; false if none */
 bool fph_clamp(const struct fph_scanner *s, const struct fph_region *r,

@@ -3,7 +3,7 @@
  * A process whose memory is known, for fph-scan to look at. It says "ready" and
  * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
  *
- * usage: scan-target shapes|large
+ * usage: scan-target shapes|large|vast
  */
 
 #include <signal.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define MIB	(UINT64_C(1) << 20)
+#define GIB	(UINT64_C(1) << 30)
 
 static char *memory;
 static uint64_t bytes;
@@ -88,10 +89,13 @@ int main(int argc, char **argv)
 	if (strcmp(what, "shapes") == 0) {
 		shapes();
 	} else if (strcmp(what, "large") == 0) {
-		bytes = 8192 * MIB;
+		bytes = 8 * GIB;
+		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	} else if (strcmp(what, "vast") == 0) {
+		bytes = 16384 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else {
-		fprintf(stderr, "usage: scan-target shapes|large\n");
+		fprintf(stderr, "usage: scan-target shapes|large|vast\n");
 		return 2;
 	}
 	printf("ready %p %p\n", (void *)memory, (void *)(memory + bytes));

@@ -458,6 +458,49 @@ static void large_and_empty(void **state)
 	mem_close(&m);
 }
 
+/* Pages in use, far from each other, in 8 GiB of nothing */
+static const uint64_t islands[] = {
+	0, 1, 511, 512, 16383, 16384, 20000, 262143, 262144, 262145, 300000, 524288, 1048575,
+	1500000, 1500002, 2097151,
+};
+
+struct gaps {
+	size_t next;		/* island */
+	uint64_t at;		/* page from which on nothing was reported */
+};
+
+static int check_gap(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
+{
+	struct gaps *g = opaque;
+
+	check_int(why, FPH_UNMAPPED);
+	while (g->next < ARRAY_SIZE(islands) && islands[g->next] == g->at) {
+		g->next++;
+		g->at++;
+	}
+	check_int(start / page, g->at);
+	g->at += len / page;
+	check(g->next == ARRAY_SIZE(islands) || g->at <= islands[g->next]);
+	return 0;
+}
+
+static void large_with_islands(void **state)
+{
+	struct fph_verdict v;
+	struct gaps g = { 0 };
+	struct mem m;
+
+	mem_open(&m, K_ANON, (UINT64_C(8) << 30) / page);
+	for (size_t i = 0; i < ARRAY_SIZE(islands); i++)
+		*mem_page(&m, islands[i]) = 1;
+	check_int(fph_region_classify(scanner, &m.r, &v), 0);
+	check_int(fph_scan_region(scanner, &m.r, v.method, 0, UINT64_MAX, check_gap, &g,
+				  NULL), 0);
+	check_int(g.next, ARRAY_SIZE(islands) - 1);	/* the last one ends it */
+	check_int(g.at, m.npages - 1);
+	mem_close(&m);
+}
+
 /* The scanner of the parent would show the parent's memory */
 static void child_is_refused(void **state)
 {
@@ -507,6 +550,7 @@ int main(int argc, char **argv)
 		}
 	}
 	fph_test_add(&t, "the zero page is seen", zero_page_is_seen, NULL);
+	fph_test_add(&t, "anon: large, with islands", large_with_islands, NULL);
 	fph_test_add(&t, "anon: large and empty", large_and_empty, &kinds[K_ANON]);
 	fph_test_add(&t, "memfd: large and empty", large_and_empty, &kinds[K_MEMFD]);
 	fph_test_add(&t, "private memfd: large and empty", large_and_empty, &kinds[K_PRIVATE]);

@@ -491,7 +491,7 @@ static void both_gives_up(void **state)
 static void cpu_limit(void **state)
 {
 	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kind };
-	static const uint32_t percents[] = { 0, 100, 50, 20, 1 };
+	static const uint32_t percents[] = { 0, 100, 50, 50, 20, 20, 1, 1 };
 	struct fph_region r = anon_region(200000);
 	struct fph_scanner *s;
 
@@ -505,7 +505,14 @@ static void cpu_limit(void **state)
 		opts.cpu_percent = percents[i];
 		check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 		t0 = mock.clock;
-		check_int(fph_scan_region(s, &r, anon_method(), 0, r.used, catch_sink, &c, NULL), 0);
+		/* in one call, or in many that are too short for a sleep each */
+		for (uint64_t at = 0, step = i % 2 ? PAGE * 4096 : r.used; at < r.used; at += step) {
+			struct catch part = { 0 };
+
+			check_int(fph_scan_region(s, &r, anon_method(), at, step, catch_sink,
+						  &part, NULL), 0);
+			c.bytes += part.bytes;
+		}
 		check_int(c.bytes, r.used);
 		busy = mock.clock - t0 - mock.slept;
 		if (percents[i] % 100 == 0) {
