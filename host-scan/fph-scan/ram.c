@@ -106,23 +106,70 @@ static guint64 size_of(const struct area *a)
 	return a->end - a->start;
 }
 
+/*
+ * Mappings that have a known size, alone or with those that follow. Whatever
+ * lies beside guest RAM, such as a thread's stack, may look like a part of it.
+ */
+static GArray *by_size(const struct target *t, GHashTable *sizes, guint *missing)
+{
+	GArray *areas = g_array_new(FALSE, FALSE, sizeof(struct area));
+	g_autoptr(GHashTable) found = g_hash_table_new(g_int64_hash, g_int64_equal);
+
+	for (guint i = 0; i < t->mappings->len; i++) {
+		const struct mapping *m = t->mappings->pdata[i];
+		struct area area = { m->start, m->end, m };
+		guint j = i;
+		guint64 size;
+
+		if (!could_be_ram(m))
+			continue;
+		while (size = size_of(&area), !g_hash_table_contains(sizes, &size) &&
+		       j + 1 < t->mappings->len &&
+		       continues(t->mappings->pdata[j], t->mappings->pdata[j + 1])) {
+			j++;
+			area.end = ((struct mapping *)t->mappings->pdata[j])->end;
+		}
+		if (!g_hash_table_contains(sizes, &size))
+			continue;
+		g_hash_table_add(found, g_hash_table_lookup(sizes, &size));
+		g_array_append_val(areas, area);
+		i = j;
+	}
+	*missing = g_hash_table_size(sizes) - g_hash_table_size(found);
+	return areas;
+}
+
+static bool overlaps(const GArray *areas, const struct area *a)
+{
+	for (guint i = 0; i < areas->len; i++) {
+		const struct area *b = &g_array_index(areas, struct area, i);
+
+		if (a->start < b->end && b->start < a->end)
+			return true;
+	}
+	return false;
+}
+
+static gint by_start(gconstpointer a, gconstpointer b)
+{
+	const struct area *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
 static GArray *likely(const struct target *t)
 {
 	g_autoptr(GHashTable) sizes = known_sizes(t);
 	g_autoptr(GArray) all = all_areas(t, false);
-	GArray *by_size = g_array_new(FALSE, FALSE, sizeof(struct area));
 	guint64 largest = 0;
+	guint missing;
+	GArray *areas = by_size(t, sizes, &missing);
 
-	for (guint i = 0; i < all->len; i++) {
-		struct area *a = &g_array_index(all, struct area, i);
-		guint64 size = size_of(a);
-
-		largest = MAX(largest, size);
-		if (g_hash_table_contains(sizes, &size))
-			g_array_append_val(by_size, *a);
-	}
-	if (by_size->len)
-		return by_size;
+	if (areas->len && !missing)
+		return areas;
+	/* What is not known by its size is known by being large */
+	for (guint i = 0; i < all->len; i++)
+		largest = MAX(largest, size_of(&g_array_index(all, struct area, i)));
 	for (guint i = 0; i < all->len; i++) {
 		struct area *a = &g_array_index(all, struct area, i);
 
@@ -130,10 +177,11 @@ static GArray *likely(const struct target *t)
 		if (a->first->inode && !a->first->shared &&
 		    !strstr(a->first->name, "memfd:") && !strstr(a->first->name, "/dev/"))
 			continue;
-		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART))
-			g_array_append_val(by_size, *a);
+		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART) && !overlaps(areas, a))
+			g_array_append_val(areas, *a);
 	}
-	return by_size;
+	g_array_sort(areas, by_start);
+	return areas;
 }
 
 /* 0xSTART or 0xSTART-0xEND; *end is 0 without one */
@@ -204,13 +252,6 @@ static void add_selected(const struct target *t, const char *select, GArray *out
 		}
 		g_array_append_val(out, a);
 	}
-}
-
-static gint by_start(gconstpointer a, gconstpointer b)
-{
-	const struct area *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
 }
 
 /* What two selections name is shown once */

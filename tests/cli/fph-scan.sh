@@ -164,6 +164,15 @@ for memory in 16 16M size=16M,slots=2 0.015625g; do
 	[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'another region was chosen as well'
 done
 
+# Beside guest RAM may be something that looks like a part of it: a thread's stack.
+sed 's/^\(7fc9bbe00000\)-7fc9cbe00000 \(.*\)/7fc9bba00000-7fc9bbe00000 \2\n\1-7fc9cbe00000 \2\n7fc9cbe00000-7fc9cbf00000 \2/' \
+	"$data/qemu-7.2/proc/4711/maps" >"$tmp/tree/proc/4711/smaps"
+[ "$(grep -c 7fc9cbe00000 "$tmp/tree/proc/4711/smaps")" = 2 ] || problem 'nothing was put beside it'
+cp "$data/qemu-7.2/proc/4711/cmdline" "$tmp/tree/proc/4711/cmdline"
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+is 256 backing '"anon"'
+[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'something else was chosen as well'
+
 # No such process, and no right to look at it.
 try 1 --pid 2147483647
 says err 'there is no process 2147483647'
@@ -278,7 +287,11 @@ what='fph-scan --watch'
 "$scan" --pid "$shapes" --watch 0 --json >"$tmp/out" 2>"$tmp/err" 8>&- &
 watch=$!
 targets="$targets $watch"
-sleep 0.3
+tries=0
+while [ "$(wc -l <"$tmp/out")" -lt 2 ] && [ $tries -lt 100 ]; do
+	tries=$((tries + 1))
+	sleep 0.1
+done
 exec 8>&-
 wait $watch || problem 'no success'
 [ "$(wc -l <"$tmp/out")" -ge 2 ] || problem 'no more than one look'
