@@ -228,21 +228,57 @@ for scanner in $scanners; do
 	esac
 	is 64 method "\"$ioctl\""
 	is 80 method '"seek"'
-	is 96 method "\"$ioctl+seek\""
 	is 64 unmapped $((50 * mib))
 	is 64 zero $((4 * mib))
 	is 80 present $((4 * mib))
 	is 80 unmapped $((76 * mib))
 	is 80 zero $mib
 	is 96 present $((2 * mib))
-	is 96 unmapped $((93 * mib))
 	is 96 zero 0
+	# A file without a descriptor is opened by root alone
+	if [ "$(id -u)" = 0 ]; then
+		is 96 method "\"$ioctl+seek\""
+		is 96 unmapped $((93 * mib))
+	fi
 	# PFNs are shown to root alone
 	if [ $ioctl = pagemap-scan ] || [ "$(id -u)" = 0 ]; then
 		is 64 present $((12 * mib))
 		is 64 zero_mapped $((2 * mib))
 	fi
 done
+
+# Without capabilities less can be told, and it says so.
+if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
+	what='fph-scan without capabilities'
+	setpriv --bounding-set=-all "$scan" --pid "$shapes" >"$tmp/out" 2>"$tmp/err" &&
+		problem 'it looked at a process that has more than itself'
+	[ ! -s "$tmp/out" ] || problem 'something on stdout'
+	says err "/proc/$shapes/maps" CAP_SYS_PTRACE
+	mkfifo "$tmp/in.bare"
+	setpriv --bounding-set=-all "$target" shapes <"$tmp/in.bare" >"$tmp/bare" 8>&- &
+	bare=$!
+	targets="$targets $bare"
+	exec 9>"$tmp/in.bare"
+	tries=0
+	while ! grep -q ready "$tmp/bare" && [ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
+	setpriv --bounding-set=-all "$scan" --pid $bare --scanner pagemap --content --json \
+		>"$tmp/out" 2>"$tmp/err" || problem 'no success'
+	is 96 method '"none"'
+	is 96 unmapped null
+	is 96 present $((2 * mib))
+	says out CAP_CHECKPOINT_RESTORE
+	is 80 method '"seek"'
+	is 80 unmapped $((76 * mib))
+	# The zero page is a page like others, and holds zeroes
+	is 64 present $((14 * mib))
+	is 64 zero $((6 * mib))
+	is 64 unmapped $((50 * mib))
+	exec 9>&-
+	wait $bare
+fi
 
 # Looking at it changes nothing, even if it is read.
 before=$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$shapes/status")

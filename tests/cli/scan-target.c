@@ -46,7 +46,7 @@ static int file(uint64_t len)
 /*
  * 64 MiB anonymous: 8 with data, 4 written with zeroes, 2 read, the rest absent;
  * 80 MiB of a memfd: 3 with data, 1 with zeroes; 96 MiB of another one, private:
- * 1 of the file alone, 2 of copies
+ * 1 of the file alone, 2 of copies, and no descriptor is left
  */
 static void shapes(void)
 {
@@ -72,6 +72,7 @@ static void shapes(void)
 	for (uint64_t i = 0; i < MIB; i += 4096)
 		if (pwrite(fd, "x", 1, i) != 1)
 			exit(1);
+	close(fd);
 }
 
 static void unmap(int sig)
