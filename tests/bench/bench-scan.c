@@ -228,7 +228,7 @@ static void bare_uring(void *arg)
 
 	m->found = 0;
 	while (done < n) {
-		struct io_uring_cqe *cqe;
+		struct io_uring_cqe *cqe = NULL;
 		unsigned int slot;
 
 		while (sent < n && free_slots) {
@@ -509,8 +509,9 @@ static void faults(void)
 
 			stop = false;
 			m.s = rows[i].s;
-			if ((rows[i].beside && pthread_create(&scanner, NULL, rows[i].beside, &m)) ||
-			    pthread_create(&mapper, NULL, map_all_the_time, NULL))
+			if (pthread_create(&mapper, NULL, map_all_the_time, NULL))
+				die("pthread_create");
+			if (rows[i].beside && pthread_create(&scanner, NULL, rows[i].beside, &m))
 				die("pthread_create");
 			touch(lat);
 			stop = true;
