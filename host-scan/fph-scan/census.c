@@ -9,6 +9,8 @@
 
 /* fph-source scans as much at a time, and gives up for as much */
 #define STEP	(UINT64_C(1) << 30)
+/* Where that takes long, progress is told more often */
+#define SLOW_STEP	(UINT64_C(32) << 20)
 
 struct walk {
 	struct target *t;
@@ -167,26 +169,40 @@ static bool fail(GError **error, int err, const struct target *t, const char *wh
 	return false;
 }
 
-static bool scan_steps(struct walk *w, const struct fph_region *r,
-		       const struct fph_verdict *v, GError **error)
+static bool map_pages(struct walk *w, const struct fph_region *r, guint64 start, guint64 len,
+		      GError **error)
 {
 	guint32 flags = w->opts->content ? FPH_MAP_CONTENT : 0;
+	guint64 step = flags || w->opts->cpu_percent ? SLOW_STEP : STEP;
 
-	for (guint64 at = 0; at < r->used; at += STEP) {
-		guint64 len = MIN(STEP, r->used - at);
-		int err = fph_map_region(w->scanner, r, at, len, flags, on_pages, w, NULL);
+	for (guint64 at = start; at < start + len; at += step) {
+		guint64 part = MIN(step, start + len - at);
+		int err = fph_map_region(w->scanner, r, at, part, flags, on_pages, w, NULL);
 
 		if (err < 0)
 			return fail(error, err, w->t,
 				    flags ? "memory or page tables" : "page tables");
+		w->done += part;
+		if (w->opts->progress)
+			w->opts->progress(w->done, w->all);
+	}
+	return true;
+}
+
+static bool scan_steps(struct walk *w, const struct fph_region *r,
+		       const struct fph_verdict *v, GError **error)
+{
+	for (guint64 at = 0; at < r->used; at += STEP) {
+		guint64 len = MIN(STEP, r->used - at);
+		int err = 0;
+
+		if (!map_pages(w, r, at, len, error))
+			return false;
 		if (v->method != FPH_METHOD_NONE)
 			err = fph_scan_region(w->scanner, r, v->method, at, len, on_found, w,
 					      NULL);
 		if (err < 0)
 			return fail(error, err, w->t, "absent pages");
-		w->done += len;
-		if (w->opts->progress)
-			w->opts->progress(w->done, w->all);
 	}
 	return true;
 }

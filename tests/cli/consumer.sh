@@ -34,6 +34,7 @@ done
 
 # 64 MiB of another process: 8 with data, 4 with zeroes, 2 of the zero page
 mkfifo "$tmp/in"
+: >"$tmp/ready"
 "$target" shapes <"$tmp/in" >"$tmp/ready" &
 pid=$!
 exec 9>"$tmp/in"

@@ -50,6 +50,7 @@ narrow() {
 # start WHAT: a process whose memory is known; its number is in $pid
 start() {
 	mkfifo "$tmp/in.$1"
+	: >"$tmp/ready"
 	"$target" "$1" <"$tmp/in.$1" >"$tmp/ready" &
 	pid=$!
 	targets="$targets $pid"
@@ -241,7 +242,7 @@ for scanner in $scanners; do
 		is 96 unmapped $((93 * mib))
 	fi
 	# PFNs are shown to root alone
-	if [ $ioctl = pagemap-scan ] || [ "$(id -u)" = 0 ]; then
+	if [ "$ioctl" = pagemap-scan ] || [ "$(id -u)" = 0 ]; then
 		is 64 present $((12 * mib))
 		is 64 zero_mapped $((2 * mib))
 	fi
@@ -255,6 +256,7 @@ if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	[ ! -s "$tmp/out" ] || problem 'something on stdout'
 	says err "/proc/$shapes/maps" CAP_SYS_PTRACE
 	mkfifo "$tmp/in.bare"
+	: >"$tmp/bare"
 	setpriv --bounding-set=-all "$target" shapes <"$tmp/in.bare" >"$tmp/bare" 8>&- &
 	bare=$!
 	targets="$targets $bare"
@@ -347,6 +349,16 @@ late() {
 start large
 try 0 --pid "$pid" --json
 is 8192 unmapped $((8192 * mib))
+[ ! -s "$tmp/err" ] || problem 'something on stderr'
+# What takes long is told, on a terminal
+if command -v script >/dev/null; then
+	what='fph-scan on a terminal'
+	TERM=xterm script -qec "'$scan' --pid $pid --scanner pagemap --cpu 1" "$tmp/tty" \
+		</dev/null >/dev/null 9>&- || problem 'no success'
+	grep -q '% of 8.0 GiB' "$tmp/tty" || problem 'no progress'
+else
+	echo 'SKIP: progress: there is no script(1)'
+fi
 what='fph-scan, memory unmapped meanwhile'
 late USR1 pagemap || problem 'no success'
 is 8192 changed true
