@@ -136,47 +136,70 @@ struct pages {
 	uint64_t populated;
 	uint64_t touched;
 	uint64_t missed;	/* populated, and not touched */
+	uint64_t stale;		/* touched, and not populated */
 	uint64_t worth;		/* not populated, and where a scan will look */
 };
 
+/* Huge pages that khugepaged has made of small ones, on this machine so far */
+static uint64_t collapsed(void)
+{
+	g_autofree char *text = NULL;
+	const char *at;
+
+	if (!g_file_get_contents("/proc/vmstat", &text, NULL, NULL))
+		return 0;
+	at = strstr(text, "thp_collapse_alloc ");
+	return at ? g_ascii_strtoull(at + strlen("thp_collapse_alloc "), NULL, 10) : 0;
+}
+
+/* Is there a page, by the page tables; absent is the zero page as well */
+static bool is_mapped(int pagemap, uint64_t at)
+{
+	struct fph_pm_range range;
+	struct fph_pm_scan arg = {
+		.size = sizeof(arg), .start = at, .end = at + PAGE,
+		.vec = (uintptr_t)&range, .vec_len = 1,
+		.category_inverted = FPH_PM_PFNZERO,
+		.category_mask = FPH_PM_PFNZERO,
+		.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
+		.return_mask = FPH_PM_PRESENT,
+	};
+	int n = ioctl(pagemap, FPH_PAGEMAP_SCAN, &arg);
+
+	check(n >= 0);
+	return n;
+}
+
 /*
- * Private memory: what the page tables of a VM that stands still have, page by
+ * What page tables, or the page cache, of a VM that stands still have, page by
  * page, and what the tracer's bits say
  */
-static struct pages compare(struct vm *vm, const struct fph_tracer *t)
+static struct pages compare(struct vm *vm, const struct fph_tracer *t, const char *ram)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)vm_pid(vm));
 	struct fph_traced m = { .sz = sizeof(m) };
 	struct pages n = { 0 };
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = ram ? open_memfd(vm) : open(path, O_RDONLY | O_CLOEXEC);
 
 	check(fd >= 0);
-	for (unsigned int i = 0; fph_tracer_get(t, i, &m); i++) {
-		check_int(m.fd, -1);
-		for (uint64_t at = m.start; at < m.start + m.len; at += PAGE) {
-			bool touched = fph_tracer_touched(t, at, at + PAGE);
-			uint64_t from, to, block = at & ~(2 * MIB - 1);
-			struct fph_pm_range range;
-			struct fph_pm_scan arg = {
-				.size = sizeof(arg), .start = at, .end = at + PAGE,
-				.vec = (uintptr_t)&range, .vec_len = 1,
-				.category_inverted = FPH_PM_PFNZERO,
-				.category_mask = FPH_PM_PFNZERO,
-				.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
-				.return_mask = FPH_PM_PRESENT,
-			};
-			int populated = ioctl(fd, FPH_PAGEMAP_SCAN, &arg);
+	check_int(fph_tracer_get(t, 0, &m), 1);
+	check_int(fph_tracer_get(t, 1, &m), 0);
+	check_int(m.fd < 0, !ram);
+	for (uint64_t at = m.start; at < m.start + m.len; at += PAGE) {
+		bool touched = fph_tracer_touched(t, at, at + PAGE);
+		uint64_t from, to, block = at & ~(2 * MIB - 1);
+		off_t offset = at - m.start;
+		bool populated = ram ? lseek(fd, offset, SEEK_DATA) == offset :
+				 is_mapped(fd, at);
 
-			check(populated >= 0);
-			n.all++;
-			n.populated += populated;
-			n.touched += touched;
-			n.missed += populated && !touched;
-			n.worth += !populated &&
-				   fph_tracer_next(t, MAX(block, m.start),
-						   MIN(block + 2 * MIB, m.start + m.len),
-						   &from, &to);
-		}
+		n.all++;
+		n.populated += populated;
+		n.touched += touched;
+		n.missed += populated && !touched;
+		n.stale += touched && !populated;
+		n.worth += !populated &&
+			   fph_tracer_next(t, MAX(block, m.start),
+					   MIN(block + 2 * MIB, m.start + m.len), &from, &to);
 	}
 	close(fd);
 	print_message("%" PRIu64 " pages: %" PRIu64 " populated, %" PRIu64 " touched, %" PRIu64
@@ -190,26 +213,29 @@ static struct pages compare(struct vm *vm, const struct fph_tracer *t)
  */
 static void test_superset(void **state)
 {
+	const char *ram = *state;
 	struct vm_config cfg = linux_guest;
 	struct vm_migration m = { 0 };
 	struct fph_tracer *t;
 	struct vm *src, *dst;
 	struct pages n;
+	uint64_t before = collapsed();
 
 	load("1g");
 	cfg.fph_mode = TRACED;
+	cfg.ram = ram;
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
 	guest(src, "fill 100M", "ok fill");
 	ok(vm_stop(src, E));
 	t = open_tracer(src);
-	n = compare(src, t);
+	n = compare(src, t, ram);
 	check_int(n.all, cfg.memory / PAGE);
 	check(n.populated > 25600);
-	/* No disk, no KVM, no collapse: nothing that tracepoints do not show */
-	check_int(n.missed, 0);
-	check(n.touched >= n.populated);
+	/* There is no disk and no KVM: of what tracepoints miss only khugepaged is left */
+	check(n.missed <= 512 * (collapsed() - before));
+	check_int(n.stale, 0);
 
 	migrate(src, dst, NULL, &m);
 	check_tracer(&m.fph, NULL);
@@ -398,6 +424,7 @@ static void test_two(void **state)
 	struct fph_tracer *t[2];
 	struct vm *vm[2];
 	struct pages n;
+	uint64_t before = collapsed();
 
 	load("1g");
 	cfg.fph_mode = TRACED;
@@ -409,9 +436,9 @@ static void test_two(void **state)
 	for (int i = 0; i < 2; i++) {
 		ok(vm_stop(vm[i], E));
 		t[i] = open_tracer(vm[i]);
-		n = compare(vm[i], t[i]);
+		n = compare(vm[i], t[i], NULL);
 		check(n.populated > 1000);
-		check_int(n.missed, 0);
+		check(n.missed <= 512 * (collapsed() - before));
 	}
 	ok(vm_run(vm[1], E, "object-del", "{\"id\":\"fph0\"}"));
 	check_int(targets(), 1);
@@ -512,7 +539,8 @@ int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
-	fph_test_add(&t, "tracer-superset", test_superset, NULL);
+	fph_test_add(&t, "tracer-superset-anon", test_superset, VM_RAM_ANON);
+	fph_test_add(&t, "tracer-superset-memfd", test_superset, VM_RAM_MEMFD);
 	fph_test_add_rows(&t, live, test_live);
 	fph_test_add(&t, "tracer-inactive", test_inactive, NULL);
 	fph_test_add(&t, "tracer-unloaded", test_unloaded, NULL);
