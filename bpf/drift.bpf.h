@@ -17,6 +17,9 @@
 /* fault flags of handle_mm_fault(): the same bit since 2.6 */
 #define FAULT_WRITE		(1u << 0)
 
+/* What it returns: VM_FAULT_RETRY or an error */
+#define FAULT_NOT_DONE		0xc73u
+
 /*
  * gfp flags: for a page that is mapped to a process; for a page of a file that
  * is about to be written. These bits have not moved since 4.18, but their

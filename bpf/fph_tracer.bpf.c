@@ -15,24 +15,51 @@ static __always_inline struct fph_target *own_target(struct vm_area_struct *vma)
 	return vma->vm_mm == task->mm ? current_target() : NULL;
 }
 
+/* Who asks for the page, if it is not the program */
+static __always_inline __u32 fault_cause(bool write)
+{
+	switch (entry_syscall(bpf_get_current_task_btf())) {
+	case NR_IOCTL:
+		return FPH_KVM;
+	case NR_MADVISE:
+		return FPH_POPULATE;
+	}
+	return write ? FPH_WRITE : FPH_READ;
+}
+
 SEC("fentry/handle_mm_fault")
 int BPF_PROG(fph_fault, struct vm_area_struct *vma, unsigned long addr,
 	     unsigned int flags)
 {
 	struct fph_target *target = own_target(vma);
+	bool write = flags & FAULT_WRITE;
+	struct fph_range *range;
 
-	return target ? fault(target, addr, 0, flags & FAULT_WRITE, true) : 0;
+	if (!target)
+		return 0;
+	range = find_range(target, addr);
+	if (range && paused())
+		return 0;
+	return fault(range, addr, 0, write, fault_cause(write));
 }
 
 SEC("fexit/handle_mm_fault")
-int BPF_PROG(fph_fault_done, struct vm_area_struct *vma)
+int BPF_PROG(fph_fault_done, struct vm_area_struct *vma, unsigned long addr,
+	     unsigned int flags, struct pt_regs *regs, unsigned int ret)
 {
+	struct fph_target *target = own_target(vma);
+	struct fph_range *range;
 	struct pending *pending;
 
+	if (!target)
+		return 0;
 	pending = bpf_task_storage_get(&fph_faults, bpf_get_current_task_btf(),
 				       NULL, 0);
 	if (pending)
 		pending->addr = 0;
+	range = find_range(target, addr);
+	if (range && !(flags & FAULT_WRITE) && !(ret & FAULT_NOT_DONE) && !paused())
+		zero_mapped(range, addr);
 	return 0;
 }
 

@@ -13,10 +13,17 @@ static __always_inline int
 page_fault(unsigned long addr, __u64 ip, unsigned long error)
 {
 	struct fph_target *target = current_target();
+	bool write = error & PF_WRITE;
+	struct fph_range *range;
 
 	if (!target)
 		return 0;
-	return fault(target, addr, ip, error & PF_WRITE, !(error & PF_PROT));
+	range = find_range(target, addr);
+	if (range && paused())
+		return 0;
+	if (range && !write && !(error & PF_PROT))
+		zero_mapped(range, addr);
+	return fault(range, addr, ip, write, write ? FPH_WRITE : FPH_READ);
 }
 
 SEC("tp_btf/page_fault_user")

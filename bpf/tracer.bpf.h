@@ -257,12 +257,30 @@ __noinline __u64 fph_give_back(struct fph_range *range, __u64 start, __u64 end)
 	return change_bits(first, last, false) << (shift - FPH_PAGE_SHIFT);
 }
 
-/* The thread faults at @addr; @ip is where, or 0 */
+/* A read at @addr, which has never been taken, got the zero page */
+static __always_inline void zero_mapped(struct fph_range *range, __u64 addr)
+{
+	__u32 shift = range->shift & 63;
+	__u64 bit = range->bit + (addr >> shift) - (range->start >> shift), *word;
+	__u32 key = bit >> 6;
+
+	if (range->flags & FPH_RANGE_SHARED)
+		return;
+	word = bpf_map_lookup_elem(&fph_touched, &key);
+	/* It was swapped out, or is there, for all that is known */
+	if (word && *word >> (bit & 63) & 1)
+		return;
+	fph_count(FPH_ZERO, 1);
+}
+
+/*
+ * The thread faults at @addr in @range, or elsewhere; @ip is where, or 0. What
+ * it allocates is for that, and @cause is why.
+ */
 static __always_inline int
-fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
+fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct fph_range *range = find_range(target, addr);
 	struct pending *pending;
 
 	/*
@@ -273,12 +291,8 @@ fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
 		pending = bpf_task_storage_get(&fph_faults, task, NULL, 0);
 		if (pending)
 			pending->addr = 0;
-		if (range && absent && !paused())
-			fph_count(FPH_ZERO, 1);
 		return 0;
 	}
-	if (paused())
-		return 0;
 	pending = bpf_task_storage_get(&fph_faults, task, NULL,
 				       BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!pending) {
@@ -288,7 +302,7 @@ fault(struct fph_target *target, __u64 addr, __u64 ip, bool write, bool absent)
 	pending->addr = addr;
 	pending->ip = ip;
 	pending->range = *range;
-	pending->cause = write ? FPH_WRITE : FPH_READ;
+	pending->cause = cause;
 	return 0;
 }
 

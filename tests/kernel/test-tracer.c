@@ -4,7 +4,8 @@
  * this test's own, against what page tables, page cache and fault counts say.
  *
  * Environment, set by meson: FPH_TEST_BPFTOOL, FPH_TEST_TRACE (fph-trace),
- * FPH_TEST_OBJECTS (folder of the objects).
+ * FPH_TEST_OBJECTS (folder of the objects). FPH_TEST_OBJECT: the object to test
+ * instead of fph_tracer_tp, where the kernel allows it.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -86,6 +87,14 @@ static void load(const char *name)
 	if (RUN(out, env("FPH_TEST_BPFTOOL"), "prog", "loadall", (char *)object(name), PATH,
 		"pinmaps", PATH "/maps", "autoattach") != 0)
 		fail_msg("bpftool cannot load %s: %s", name, out);
+}
+
+/* The object that most of the cases are about */
+static const char *hooks(void)
+{
+	const char *name = getenv("FPH_TEST_OBJECT");
+
+	return name ? name : "fph_tracer_tp";
 }
 
 static void unload(void)
@@ -187,13 +196,42 @@ static bool bit(const struct mem *m, size_t i)
 	return fph_tracer_touched(tracer, at, at + page);
 }
 
+#define KPF_ZERO_PAGE	(UINT64_C(1) << 24)
+
+/* As mem_scan(), on a kernel that has no PAGEMAP_SCAN: from raw tables, slowly */
+static char *scan_raw(const struct mem *m)
+{
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int flags = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	char *found = calloc(1, m->npages);
+	uint64_t entry, kpf;
+
+	check(found && pagemap >= 0 && flags >= 0);
+	for (size_t i = 0; i < m->npages; i++) {
+		if (m->fd >= 0) {
+			found[i] = lseek(m->fd, i * page, SEEK_DATA) != (off_t)(i * page);
+			continue;
+		}
+		check(pread(pagemap, &entry, 8, (uintptr_t)mem_page(m, i) / page * 8) == 8);
+		if (!(entry & RAW_PRESENT)) {
+			found[i] = !(entry & RAW_SWAPPED);
+			continue;
+		}
+		check(pread(flags, &kpf, 8, (entry & ((UINT64_C(1) << 55) - 1)) * 8) == 8);
+		found[i] = !!(kpf & KPF_ZERO_PAGE);
+	}
+	close(pagemap);
+	close(flags);
+	return found;
+}
+
 /*
  * Page by page the bits say what the scan says: a page is untouched if, and
  * only if, it is absent or the zero page.
  */
 static void check_bits(const struct mem *m)
 {
-	char *found = mem_scan(m);
+	char *found = scanner ? mem_scan(m) : scan_raw(m);
 
 	for (size_t i = 0; i < m->npages; i++) {
 		if (bit(m, i) == (found[i] != 0))
@@ -905,11 +943,14 @@ static void test_refused(void **state)
  */
 static void test_tool(void **state)
 {
-	struct child c = start_child(8192, 1201, 401);
 	size_t targets = map_entries("fph_targets");
 	char out[16384], pid[16];
+	struct child c;
 	pid_t helper;
 
+	if (!scanner)
+		fph_test_skip("this kernel has no PAGEMAP_SCAN to say what had memory before");
+	c = start_child(8192, 1201, 401);
 	next_step(&c);
 	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
 	fflush(stdout);
@@ -980,7 +1021,7 @@ static void test_hundred(void **state)
 		check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--object", "tp",
 			      "--capacity", "1g"), 0);
 		check_int(RUN(out, env("FPH_TEST_TRACE"), "--unload"), 0);
-		load("fph_tracer_tp");
+		load(hooks());
 		unload();
 	}
 	check(access(PATH, F_OK) < 0);
@@ -989,7 +1030,7 @@ static void test_hundred(void **state)
 		usleep(10000);
 	if (after > before)
 		fail_msg("%zu programs, maps and links are left", after - before);
-	load("fph_tracer_tp");
+	load(hooks());
 }
 
 /* After it was unloaded nobody may rely on its bits */
@@ -1005,7 +1046,7 @@ static void test_unloaded(void **state)
 	unload();
 	check_int(fph_tracer_check(tracer, &why), -ESTALE);
 	check_str(why, "the tracer was unloaded");
-	load("fph_tracer_tp");
+	load(hooks());
 	check_int(fph_tracer_check(tracer, &why), -ESTALE);
 	drop(&m);
 	fph_tracer_close(tracer);
@@ -1062,16 +1103,47 @@ static void probe(void)
 		fph_test_skip_all("bpftool is too old for autoattach");
 }
 
+/* Only these cases: they are named as arguments, or it is all of them */
+static void choose(struct fph_tests *t, char **names, int n)
+{
+	size_t kept = 0;
+
+	for (int i = 0; i < n; i++) {
+		size_t at = kept;
+
+		while (at < t->n && strcmp(t->v[at].name, names[i]) != 0)
+			at++;
+		if (at == t->n) {
+			fprintf(stderr, "no case '%s', or out of order\n", names[i]);
+			exit(2);
+		}
+		t->v[kept++] = t->v[at];
+	}
+	if (n)
+		t->n = kept;
+}
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 	const char *why;
 	int ret;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	page = sysconf(_SC_PAGESIZE);
 	probe();
-	ktest_init(argc, argv);
+	if (fph_scanner_open(&scanner) < 0)
+		abort();
+	if (fph_scanner_error(scanner, &why) == 0) {
+		/* For mem_scan() */
+		fph_scanner_close(scanner);
+		ktest_init(1, argv);
+	} else {
+		printf("page tables are read without a scanner: %s\n", why);
+		scanner = NULL;
+	}
 	before = in_kernel();
-	load("fph_tracer_tp");
+	load(hooks());
 	ret = fph_tracer_open(&tracer, PATH, 0, &why);
 	if (ret == -EOPNOTSUPP)
 		fph_test_skip_all("%s", why);
@@ -1102,5 +1174,6 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "unloaded while in use", test_unloaded, NULL);
 	fph_test_add(&t, "stored types", test_stored, NULL);
 	fph_test_add(&t, "the complete object", test_complete, NULL);
+	choose(&t, argv + 1, argc - 1);
 	return fph_test_run(&t, "tracer");
 }
