@@ -517,6 +517,9 @@ static int trace(void)
 					 "giving that back is not counted");
 		}
 	}
+	if (!threads_are_named(opt.pid))
+		complain("all threads of %s have its name; start QEMU with "
+			 "-name NAME,debug-threads=on to tell them apart", comm);
 	for (unsigned int i = 0; fph_tracer_get(tracer, i, &known); i++)
 		sum += known.len;
 	status = X_FAIL;

@@ -35,6 +35,9 @@ int trace_map(const char *path, const char *name);
 pid_t find_qemu(const char *name);
 bool process_comm(pid_t pid, char comm[FPH_COMM_LEN]);
 
+/* False if its threads cannot be told apart */
+bool threads_are_named(pid_t pid);
+
 struct memory {
 	struct fph_traced v[FPH_MAX_RANGES];
 	unsigned int n;

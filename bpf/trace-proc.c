@@ -35,6 +35,28 @@ bool process_comm(pid_t pid, char comm[FPH_COMM_LEN])
 	return true;
 }
 
+bool threads_are_named(pid_t pid)
+{
+	char path[96], comm[FPH_COMM_LEN], first[FPH_COMM_LEN] = "";
+	struct dirent *e;
+	bool named = false;
+	int n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	dir = opendir(path);
+	while (dir && (e = readdir(dir))) {
+		if (!isdigit(e->d_name[0]) || !process_comm(atoi(e->d_name), comm))
+			continue;
+		if (n++ && strcmp(comm, first) != 0)
+			named = true;
+		strcpy(first, comm);
+	}
+	if (dir)
+		closedir(dir);
+	return named || n < 2;
+}
+
 /* Has it -name NAME, -name guest=NAME or -name NAME,...? */
 static bool has_name(pid_t pid, const char *name)
 {

@@ -258,7 +258,6 @@ static const struct live {
 	const char *ram;
 	bool drop;
 } live[] = {
-	{ "tracer-live-anon", VM_RAM_ANON, false },
 	{ "tracer-live-memfd", VM_RAM_MEMFD, false },
 	/* Events are dropped: those pages are scanned, and sent */
 	{ "tracer-dropped-anon", VM_RAM_ANON, true },
@@ -492,7 +491,7 @@ static void test_kinds(void **state)
 		g_autofree char *pid = NULL;
 		GError *error = NULL;
 		const char *argv[] = { g_getenv("FPH_TEST_TRACE"), "-p", NULL, "-m", "32m", "-j",
-				       "1", "4", NULL };
+				       "1", "3", NULL };
 		GSubprocess *tool;
 		struct vm *src, *dst;
 		uint64_t writes, reads;
