@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "fph-test.h"
+#include "measure.h"
 #include "summary.h"
 
 /* Ranks of the ends of the interval, from tables of the sign test. */
@@ -85,6 +86,42 @@ static void check_summary(void **state)
 	result_free(r);
 }
 
+/* However long it takes: few samples, evenly, from the beginning to the end. */
+static void check_samples(void **state)
+{
+	struct run *run = run_new("idle-1g", "none");
+	struct sampler sampler = { run, 0 };
+	struct vm_migration m = { .status = (char *)"active", .total_ram = 1 };
+	const gint64 now = g_get_monotonic_time();
+	guint64 gap, least = G_MAXUINT64, most = 0;
+	const struct sample *s;
+	guint i;
+
+	measure_sample(&sampler, &m);
+	check_int(run->samples->len, 0);	/* it has not looked at memory yet */
+	for (i = 0; i < 5000; i++) {
+		m.started = now - (gint64)(i + 1) * 10000;
+		m.remaining = 5000 - i;
+		m.bytes = i;
+		measure_sample(&sampler, &m);
+	}
+	/* The end counts, however soon it comes. */
+	m.status = (char *)"completed";
+	m.bytes = 5000;
+	m.remaining = 0;
+	measure_sample(&sampler, &m);
+	check(run->samples->len > 40 && run->samples->len <= 100);
+	s = (const struct sample *)(void *)run->samples->data;
+	check(s[0].transferred == 0 && s[run->samples->len - 1].transferred == 5000);
+	for (i = 1; i + 1 < run->samples->len; i++) {
+		gap = s[i].us - s[i - 1].us;
+		least = MIN(least, gap);
+		most = MAX(most, gap);
+	}
+	check(most < 3 * least);
+	run_free(run);
+}
+
 int main(void)
 {
 	struct fph_tests t = { 0 };
@@ -92,5 +129,6 @@ int main(void)
 	fph_test_add_rows(&t, intervals, check_interval);
 	fph_test_add(&t, "no values", check_nothing, NULL);
 	fph_test_add(&t, "medians, ratios, the typical run", check_summary, NULL);
+	fph_test_add(&t, "samples of a long migration", check_samples, NULL);
 	return fph_test_run(&t, "summary");
 }
