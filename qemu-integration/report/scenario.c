@@ -30,7 +30,7 @@ static const struct {
 	{ "busy", VM_RAM_ANON, "anonymous memory, 1/8 of it in use and written to", false, USE_BUSY,
 	  "the same while it rewrites 1/8 of its memory" },
 	{ "zeroed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to, freed and cleared", false,
-	  USE_FREED, "freed-SIZE of a guest that clears what it frees (init_on_free)",
+	  USE_FREED, "freed-SIZE of a guest that clears what it frees",
 	  "init_on_free=1" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },

@@ -179,6 +179,45 @@ static void test_prescan(void **state)
 	vm_free(dst);
 }
 
+/*
+ * A guest that clears what it frees, and trusts that it stays so. It goes on
+ * using and freeing memory.
+ */
+static void test_linux(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = 200 * MIB, .downtime_limit_ms = 1000 };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph f = { 0 };
+	struct vm *src, *dst;
+
+	cfg.fph_mode = MODE;
+	cfg.append = VM_APPEND " init_on_free=1";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 160M dense", "ok fill");
+	guest(src, "free", "ok free");
+	guest(src, "fill 16M", "ok fill");
+	query(src, &f);
+	guest(src, "touch 1000 64M", "ok touch");
+	guest(src, "zerochurn 48M", "ok zerochurn");
+	wait_for_zero(src, &f, 20000, number(prescan(&f), "passes") + 3);
+	migrate(src, dst, &opts, &m);
+	print_message("%" PRIu64 " pages left out for their content\n",
+		      number(fph_object(&m.fph), "zero-content"));
+	check(number(fph_object(&m.fph), "zero-content") > 10000);
+	check(number(prescan(&f), "written") > 0);
+	check_ram_equal(src, dst);
+	ok(vm_cont(dst, E));
+	guest(dst, "fill 64M", "ok fill");
+	guest_check(dst);
+	vm_fph_clear(&f);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static void wait_for_state(struct vm *vm, struct vm_fph *f, const char *wanted)
 {
 	for (int i = 0; ; i++) {
@@ -376,7 +415,8 @@ static void test_device(void **state)
 	src = start(cfg);
 	dst = start_destination(cfg);
 	give_zeroes(src);
-	wait_for_zero(src, &f, 50000, 1);
+	query(src, &f);
+	wait_for_zero(src, &f, 50000, number(prescan(&f), "passes") + 2);
 	zero = number(prescan(&f), "zero");
 	ide_read(src, 128 * MIB, 32 * 1024);
 	/* What it would find again is to be found again */
@@ -448,6 +488,7 @@ int main(int argc, char **argv)
 
 	fph_test_add_rows(&t, rows, test_prescan);
 	fph_test_add(&t, "prescan-life", test_life, NULL);
+	fph_test_add(&t, "prescan-linux", test_linux, NULL);
 	fph_test_add(&t, "prescan-device", test_device, NULL);
 	fph_test_add(&t, "prescan-shared", test_shared, NULL);
 	fph_test_add(&t, "kvm-prescan-nested", test_nested, NULL);

@@ -194,7 +194,8 @@ static void fph_prescan_small(FphPrescanStep *s, uint64_t page, uint64_t end)
 }
 
 /* Pages that are known no more; returns how many were */
-static uint64_t fph_prescan_forget(FphPrescanBlock *b, uint64_t page, uint64_t n)
+static uint64_t fph_prescan_forget(FphPrescanBlock *b, uint64_t page,
+                                   uint64_t n)
 {
     uint64_t end = page + n, known = 0;
 
@@ -248,7 +249,7 @@ static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
         return ret;
     }
     bitmap_set_atomic(s->b->zero, run->start, run->n);
-    smp_mb();
+    smp_mb();   /* the bits before the look, fph_prescan_device_wrote() */
     for (uint64_t i = run->start; i < run->start + run->n; i++) {
         if (!buffer_is_zero(fph_prescan_page(p, s->b, i), p->page_size)) {
             clear_bit_atomic(i, s->b->zero);
@@ -384,14 +385,16 @@ static void *fph_prescan_thread(void *opaque)
 /* The pass that is under way, if any, ends; for that it may finish its step */
 static void fph_prescan_stop(FphPrescan *p)
 {
-    timer_del(p->timer);
-    qemu_bh_cancel(p->bh);
-    QEMU_LOCK_GUARD(&fph_prescan_lock);
-    p->stop = true;
-    qemu_cond_broadcast(&fph_prescan_cond);
-    while (p->busy) {
-        qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
+        p->stop = true;
+        qemu_cond_broadcast(&fph_prescan_cond);
+        while (p->busy) {
+            qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+        }
     }
+    /* Not before: it may have come to its end by itself */
+    qemu_bh_cancel(p->bh);
+    timer_del(p->timer);
 }
 
 static void fph_prescan_set_state(FphPrescan *p, FphPrescanState state,
@@ -583,8 +586,10 @@ static void fph_prescan_pass_ended(void *opaque)
     FphPrescan *p = opaque;
     int64_t took = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - p->pass_began;
 
-    trace_fph_prescan_pass(p->passes, stat64_get(&p->checked),
-                           stat64_get(&p->written), p->cpu_ns);
+    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
+        trace_fph_prescan_pass(p->passes, stat64_get(&p->checked),
+                               stat64_get(&p->written), p->cpu_ns);
+    }
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
     fph_prescan_again_after(p, MAX(took, FPH_PRESCAN_REST_MS));
 }
