@@ -693,6 +693,11 @@ static void fph_prescan_userfaultfd_wanted(void)
     }
 }
 
+static const RAMWatchOps fph_prescan_watch_ops = {
+    .mapping_written = fph_prescan_device_wrote,
+    .userfaultfd_wanted = fph_prescan_userfaultfd_wanted,
+};
+
 FphPrescanInfo *fph_prescan_query(FphPrescan *p)
 {
     FphPrescanInfo *info = g_new0(FphPrescanInfo, 1);
@@ -731,8 +736,7 @@ FphPrescan *fph_prescan_new(FphSource *fs)
     qemu_thread_create(&p->thread, "fph-prescan", fph_prescan_thread, p,
                        QEMU_THREAD_JOINABLE);
     device_listener_register(&p->device_listener);
-    qatomic_set(&ram_mapping_written, fph_prescan_device_wrote);
-    ram_userfaultfd_wanted = fph_prescan_userfaultfd_wanted;
+    qatomic_set(&ram_watch_ops, &fph_prescan_watch_ops);
     /* When the machine is complete */
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
     fph_prescan_again_after(p, FPH_PRESCAN_REST_MS);
@@ -744,8 +748,7 @@ void fph_prescan_free(FphPrescan *p)
     if (!p) {
         return;
     }
-    ram_userfaultfd_wanted = NULL;
-    qatomic_set(&ram_mapping_written, NULL);
+    qatomic_set(&ram_watch_ops, NULL);
     device_listener_unregister(&p->device_listener);
     fph_prescan_stop(p);
     WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {

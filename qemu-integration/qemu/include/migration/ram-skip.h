@@ -53,19 +53,41 @@ typedef struct RAMSkipOps {
 /* NULL, or hooks that are all there; to be set under the BQL */
 extern const RAMSkipOps *ram_skip_ops;
 
-/*
- * For who watches guest memory also when nothing is migrated; NULL, or to be
- * set under the BQL.
- *
- * Memory that was mapped for a device to write to (address_space_map()) is
- * unmapped.  It can have been written by other ways than the page tables of
- * this process, as with O_DIRECT.  Called before it is marked dirty, from any
- * thread.
- */
-extern void (*ram_mapping_written)(RAMBlock *rb, uint64_t offset, uint64_t len);
+/* What somebody who watches guest memory, also when nothing is migrated, asks */
+typedef struct RAMWatchOps {
+    /*
+     * Memory that was mapped for a device to write to (address_space_map()) is
+     * unmapped.  It can have been written by other ways than the page tables
+     * of this process, as with O_DIRECT.  Called before it is marked dirty,
+     * from any thread.
+     */
+    void (*mapping_written)(RAMBlock *rb, uint64_t offset, uint64_t len);
 
-/* Somebody is about to register guest memory with userfaultfd.  Under the BQL */
-extern void (*ram_userfaultfd_wanted)(void);
+    /* Somebody else needs userfaultfd for guest memory.  Under the BQL */
+    void (*userfaultfd_wanted)(void);
+} RAMWatchOps;
+
+/* NULL, or hooks that are all there; to be set under the BQL */
+extern const RAMWatchOps *ram_watch_ops;
+
+static inline void ram_mapping_written(RAMBlock *rb, uint64_t offset,
+                                       uint64_t len)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+
+    if (ops) {
+        ops->mapping_written(rb, offset, len);
+    }
+}
+
+static inline void ram_userfaultfd_wanted(void)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+
+    if (ops) {
+        ops->userfaultfd_wanted();
+    }
+}
 
 /*
  * Both are for the time between the first bitmap sync of a migration and
