@@ -1126,6 +1126,7 @@ static void choose(struct fph_tests *t, char **names, int n)
 
 int main(int argc, char **argv)
 {
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = FPH_SCANNER_PAGEMAP_SCAN };
 	struct fph_tests t = { 0 };
 	const char *why;
 	int ret;
@@ -1133,7 +1134,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	page = sysconf(_SC_PAGESIZE);
 	probe();
-	if (fph_scanner_open(&scanner) < 0)
+	if (fph_scanner_open_with(&scanner, &opts) < 0)
 		abort();
 	if (fph_scanner_error(scanner, &why) == 0) {
 		/* For mem_scan() */
