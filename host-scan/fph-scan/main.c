@@ -42,16 +42,19 @@ static const GOptionEntry entries[] = {
 	{ NULL },
 };
 
-static int usage_error(const char *message)
-{
-	fprintf(stderr, "fph-scan: %s\nTry 'fph-scan --help'.\n", message);
-	return X_USAGE;
-}
-
 static int fail(const char *message)
 {
-	fprintf(stderr, "fph-scan: %s\n", message);
+	g_autofree char *text = view_printable(message);
+
+	fprintf(stderr, "fph-scan: %s\n", text);
 	return X_FAIL;
+}
+
+static int usage_error(const char *message)
+{
+	fail(message);
+	fputs("Try 'fph-scan --help'.\n", stderr);
+	return X_USAGE;
 }
 
 /* Bits per second; 0 if it is none */
@@ -145,7 +148,7 @@ static int scan(const struct census_opts *opts, double bandwidth)
 		g_autofree char *text = scan_once(opts, bandwidth, &error);
 
 		if (!text && !first && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
-			fprintf(stderr, "fph-scan: %s\n", error->message);
+			fail(error->message);
 			return X_DONE;		/* it was watched to its end */
 		}
 		if (!text)
@@ -207,7 +210,7 @@ int main(int argc, char **argv)
 	struct census_opts opts = { .scanner = FPH_SCANNER_AUTO };
 	g_autoptr(GError) error = NULL;
 	const char *term = g_getenv("TERM");
-	double bandwidth;
+	double bandwidth = 0;
 	int status;
 
 	g_set_prgname("fph-scan");

@@ -81,14 +81,25 @@ static char *mib(guint64 v)
 	return v == UNKNOWN ? g_strdup("-") : g_strdup_printf("%.1f", v / 1048576.0);
 }
 
-/* A memfd is always deleted. Names can hold anything, so nothing else is theirs. */
+char *view_printable(const char *text)
+{
+	g_autofree char *valid = g_utf8_make_valid(text, -1);
+	GString *out = g_string_new(NULL);
+
+	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
+		gunichar u = g_utf8_get_char(c);
+
+		g_string_append_unichar(out, u != '\n' && g_unichar_iscntrl(u) ? '?' : u);
+	}
+	return g_string_free(out, FALSE);
+}
+
+/* A memfd is always deleted */
 static char *short_name(const char *name)
 {
-	char *text = g_utf8_make_valid(name, -1);
+	const char *end = g_strrstr(name, " (deleted)");
 
-	if (g_str_has_suffix(text, " (deleted)"))
-		text[strlen(text) - strlen(" (deleted)")] = '\0';
-	return g_strcanon(text, "/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:+@,=[] ", '?');
+	return end ? g_strndup(name, end - name) : g_strdup(name);
 }
 
 static char *region_cell(const struct column *col, const struct region *r)
@@ -150,8 +161,11 @@ static void add_cell(GString *out, const struct column *col, const char *text)
 		return;
 	while (line && out->str[line - 1] != '\n')
 		line--;
-	if (out->len - line > WIDTH)
+	if (out->len - line > WIDTH) {
 		g_string_truncate(out, line + WIDTH);
+		while (!g_utf8_validate(out->str, out->len, NULL) && out->len > line)
+			g_string_truncate(out, out->len - 1);
+	}
 }
 
 static void add_heads(GString *out, const struct column *cols)
@@ -231,6 +245,7 @@ char *view_text(const struct census *c, double bandwidth)
 	g_autofree char *size = size_words(c->sum[F_SIZE]);
 	g_autoptr(GPtrArray) sentences = advice(c);
 	GString *out = g_string_new(NULL);
+	char *text;
 
 	g_string_append_printf(out, "process %d (%s): %s of guest RAM, by %s", c->pid, c->comm,
 			       size, c->scanner);
@@ -245,7 +260,9 @@ char *view_text(const struct census *c, double bandwidth)
 	g_string_append_c(out, '\n');
 	for (guint i = 0; i < sentences->len; i++)
 		add_wrapped(out, sentences->pdata[i]);
-	return g_string_free(out, FALSE);
+	text = view_printable(out->str);
+	g_string_free(out, TRUE);
+	return text;
 }
 
 static void add_member(JsonBuilder *b, const char *key, guint64 v)

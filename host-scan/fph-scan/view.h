@@ -11,6 +11,14 @@ char *view_text(const struct census *c, double bandwidth);
 /** view_json() - one object; on one line, or on many */
 char *view_json(const struct census *c, double bandwidth, bool pretty);
 
+/**
+ * view_printable() - what may go to a terminal
+ *
+ * Names of processes, mappings and files, and records of others, can hold
+ * anything; what is no text, or would control the terminal, becomes a '?'.
+ */
+char *view_printable(const char *text);
+
 /** view_help() - what columns and members mean, a line each */
 char *view_help(void);
 

@@ -174,6 +174,16 @@ try 0 --sysroot "$tmp/tree" --pid 4711 --json
 is 256 backing '"anon"'
 [ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'something else was chosen as well'
 
+# What others recorded must not write to the terminal but text.
+printf 'a\033[31m\200\233b\n' >"$tmp/tree/proc/4711/comm"
+try 0 --sysroot "$tmp/tree" --pid 4711
+says out 'process 4711 (a?[31m'
+LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
+try 1 --sysroot "$tmp/tree" --pid 4711 --region nowhere
+says err '(a?[31m'
+
 # No such process, and no right to look at it.
 try 1 --pid 2147483647
 says err 'there is no process 2147483647'
