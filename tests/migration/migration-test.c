@@ -564,6 +564,9 @@ static void test_object(void **state)
 	info = vm_hmp(src, &error, "object_add fph-source,id=a,mode=xyz");
 	check(info && strstr(info, "pv pagemap both"));
 	g_free(info);
+	info = vm_hmp(src, &error, "object_add fph-source,id=a,mode=pagemap,scanner=fast");
+	check(info && strstr(info, "auto pagemap-scan pagemap off"));
+	g_free(info);
 	refused(src, "mode=pagemap does not ask the guest", "object-add",
 		"{\"qom-type\":\"fph-source\",\"id\":\"a\",\"mode\":\"pagemap\","
 		"\"pv-device\":\"x\"}");
