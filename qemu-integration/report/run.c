@@ -377,6 +377,18 @@ static bool is_done(const struct result *r, const struct scenario *s, const stru
 	return false;
 }
 
+static bool all_done(const struct plan *p, const struct result *r, const struct scenario *s)
+{
+	guint64 repeat;
+	guint k;
+
+	for (k = 0; k < p->modes->len; k++)
+		for (repeat = 1; repeat <= p->repeat; repeat++)
+			if (!is_done(r, s, p->modes->pdata[k], repeat))
+				return false;
+	return true;
+}
+
 /* One of a series: counts, and knows how long the others took. */
 struct series {
 	const struct plan *plan;
@@ -427,6 +439,7 @@ static bool do_all(const struct plan *p, struct result *result)
 
 	for (i = 0; i < p->scenarios->len; i++) {
 		const struct scenario *sc = p->scenarios->pdata[i];
+		bool done = all_done(p, result, sc);
 
 		for (round = 0; round < rounds; round++) {
 			for (k = 0; k < p->modes->len; k++) {
@@ -437,7 +450,8 @@ static bool do_all(const struct plan *p, struct result *result)
 				guint64 repeat = keep ? round - p->warmup + 1 : 0;
 
 				s.number++;
-				if (keep && is_done(result, sc, mode, repeat))
+				/* Nothing to warm up for, or taken over. */
+				if (done || (keep && is_done(result, sc, mode, repeat)))
 					continue;
 				if (!do_one(&s, sc, mode, repeat, keep))
 					return false;

@@ -101,7 +101,8 @@ sent=$(sed -n 's/.*"transferred" : \[.* \([0-9]*\) \]/\1/p' "$tmp/r.json")
 [ "$sent" = "$(figure bytes)" ] || problem "samples end with $sent, bytes are $(figure bytes)"
 grep -q '<svg' "$tmp/r.html" || problem 'no plot'
 cp "$tmp/r.json" "$tmp/done.json"
-run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume
+run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume --warmup 1
+[ ! -s "$tmp/err" ] || problem 'work to do where all is done'
 cmp -s "$tmp/r.json" "$tmp/done.json" || problem 'nothing to do, and another result'
 run 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
 says err 'another --multifd'

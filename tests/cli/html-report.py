@@ -134,7 +134,7 @@ class Structure(unittest.TestCase):
 def chromium(*arguments):
     with tempfile.TemporaryDirectory() as profile:
         return subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu',
-                               '--hide-scrollbars', '--user-data-dir=' + profile, *arguments],
+                               '--disable-dev-shm-usage', '--hide-scrollbars', '--user-data-dir=' + profile, *arguments],
                               check=True, capture_output=True, text=True, timeout=120)
 
 
