@@ -113,6 +113,14 @@ static __u64 end_block(const struct fph_range *r)
 	return last_bit(r) / FPH_BITS_ALIGN + 1;
 }
 
+/* What is in the maps comes from other processes */
+static bool is_sane(const struct fph_range *r)
+{
+	return r->end > r->start &&
+	       r->shift >= FPH_PAGE_SHIFT && r->shift <= FPH_MAX_SHIFT &&
+	       (r->bit - (r->start >> r->shift)) % FPH_BITS_ALIGN == 0;
+}
+
 /* Not the whole bitmap: what is mapped counts as memory of this process */
 static int map_bits(struct fph_tracer *t, const struct fph_range *r, struct view *ret)
 {
@@ -121,9 +129,7 @@ static int map_bits(struct fph_tracer *t, const struct fph_range *r, struct view
 	__u64 end = end_block(r) * block;
 	void *bits;
 
-	if (r->end <= r->start || r->shift < FPH_PAGE_SHIFT || r->shift > FPH_MAX_SHIFT ||
-	    (r->bit - (r->start >> r->shift)) % FPH_BITS_ALIGN ||
-	    end > t->words * sizeof(__u64))
+	if (end > t->words * sizeof(__u64))
 		return -EINVAL;
 	bits = mmap(NULL, end - start, PROT_READ | PROT_WRITE, MAP_SHARED, t->touched, start);
 	if (bits == MAP_FAILED)
@@ -156,7 +162,8 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 	if (t->target.nranges > FPH_MAX_RANGES)
 		t->target.nranges = FPH_MAX_RANGES;
 	for (__u32 i = 0; i < t->target.nranges && !err; i++)
-		err = map_bits(t, &t->target.range[i], &t->view[i]);
+		err = is_sane(&t->target.range[i]) ?
+		      map_bits(t, &t->target.range[i], &t->view[i]) : -EINVAL;
 	if (err < 0) {
 		*why = "the tracer's bitmap cannot be mapped";
 		fph_tracer_close(t);
@@ -247,8 +254,10 @@ static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max
 			n = 0;
 			continue;
 		}
-		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES && n < max; i++)
-			ret[n++] = target.range[i];
+		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES && n < max; i++) {
+			if (is_sane(&target.range[i]))
+				ret[n++] = target.range[i];
+		}
 	}
 	return n;
 }
