@@ -480,11 +480,12 @@ static int balloon_oom(struct notifier_block *nb, unsigned long dummy, void *par
 static const char *state_name(const struct fph_balloon *b)
 {
 	unsigned long want = min(b->target, b->limit);
+	unsigned long actual = b->size + b->deflating;
 
 	if (b->down)
 		return "down";
-	if (b->size != want)
-		return b->size > want ? "deflating" : b->waiting ? "waiting" : "inflating";
+	if (actual != want)
+		return actual > want ? "deflating" : b->waiting ? "waiting" : "inflating";
 	return want < b->target ? "limited" : "reached";
 }
 
