@@ -414,9 +414,14 @@ static void test_bad(void **state)
 		f.runs[i] = htole64(row->runs[i]);
 	f.len = row->count * 8 + row->extra;
 	if (row->writable) {
-		struct vpci_buf buf = { DRIVER_BALLOON, 16, true };
+		/* All of it is there, and a bit more */
+		const struct vpci_buf bufs[] = {
+			{ DRIVER_BALLOON + 0x8000, sizeof(f.header) + f.len, false },
+			{ DRIVER_BALLOON, 16, true },
+		};
 
-		vpci_post(&m.driver.dev, VIRTIO_FPH_Q_BALLOON, &buf, 1);
+		qtest_write(m.q, bufs[0].addr, &f, bufs[0].len);
+		vpci_post(&m.driver.dev, VIRTIO_FPH_Q_BALLOON, bufs, 2);
 	} else {
 		driver_balloon_post(&m.driver, &f);
 	}

@@ -1063,11 +1063,12 @@ static void cmd_info(struct reply *re, char **args)
 	struct timespec t;
 
 	clock_gettime(CLOCK_BOOTTIME, &t);
-	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu",
+	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu memavailable_kib=%llu",
 	   (unsigned long long)meminfo_kib("MemFree"),
 	   (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000,
 	   (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&churn_rounds),
-	   atomic_load(&churn_starved), (unsigned long long)atomic_load(&zero_rounds));
+	   atomic_load(&churn_starved), (unsigned long long)atomic_load(&zero_rounds),
+	   (unsigned long long)meminfo_kib("MemAvailable"));
 }
 
 static const struct command {
