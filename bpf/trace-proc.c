@@ -12,8 +12,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <fph/scan.h>
+
 #include "fph-trace.h"
-#include "pagemap-abi.h"
 
 bool process_comm(pid_t pid, char comm[FPH_COMM_LEN])
 {
@@ -248,45 +249,42 @@ static int seed_file(struct fph_tracer *t, const struct fph_traced *m)
 	return 0;
 }
 
+struct seeding {
+	struct fph_tracer *t;
+	uint64_t start;
+};
+
+static int seed_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
+{
+	const struct seeding *s = opaque;
+
+	if (page & (FPH_PAGE_PRESENT | FPH_PAGE_SWAPPED) && !(page & FPH_PAGE_ZERO_PAGE))
+		fph_tracer_touch(s->t, s->start + start, s->start + start + len);
+	return 0;
+}
+
 int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m)
 {
-	struct fph_pm_range vec[512];
-	struct fph_pm_scan arg = {
-		.size = sizeof(arg),
-		.vec = (uintptr_t)vec,
-		.vec_len = 512,
-		/* Something, and not the zero page */
-		.category_inverted = FPH_PM_PFNZERO,
-		.category_mask = FPH_PM_PFNZERO,
-		.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
-		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .pid = pid };
+	struct seeding seeding = { t, m->start };
+	struct fph_region r = {
+		.sz = sizeof(r),
+		.host = (void *)(uintptr_t)m->start,
+		.used = m->len,
+		.max = m->len,
+		.page_size = sysconf(_SC_PAGESIZE),
+		.fd = -1,
 	};
-	uint64_t at = m->start, end = m->start + m->len;
-	char path[64];
-	int fd, err = 0;
+	struct fph_scanner *scanner;
+	int err;
 
 	if (m->fd >= 0)
 		return seed_file(t, m);
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	while (at < end) {
-		int n;
-
-		arg.start = at;
-		/* Page faults of the process wait behind a longer one */
-		arg.end = end - at > (64u << 20) ? at + (64u << 20) : end;
-		n = ioctl(fd, FPH_PAGEMAP_SCAN, &arg);
-		if (n < 0) {
-			err = -errno;
-			break;
-		}
-		for (int i = 0; i < n; i++)
-			fph_tracer_touch(t, vec[i].start, vec[i].end);
-		at = arg.walk_end;
-	}
-	close(fd);
+	err = fph_scanner_open_with(&scanner, &opts);
+	if (err < 0)
+		return err;
+	err = fph_map_region(scanner, &r, 0, m->len, 0, seed_pages, &seeding, NULL);
+	fph_scanner_close(scanner);
 	return err;
 }
 

@@ -2,7 +2,7 @@
 /*
  * What the tracer costs, and what it saves.
  *
- *   meson test --benchmark -C build bench-tracer -v
+ *   meson test --benchmark -C build tracer -v
  *   bench-tracer MIB         memory to scan, 1024 by default
  *
  * Cost: nanoseconds for the first write to a page of 4 KiB, in memory that this

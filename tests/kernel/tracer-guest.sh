@@ -53,7 +53,7 @@ export FPH_TEST_OBJECTS=/tracer/bpf FPH_TEST_OBJECT=fph_tracer
 /tracer/test-tracer "private memory, page by page" "populated by madvise" \
 	"huge pages" "shared memory" "the kernel copies" "threads race for pages" \
 	"two processes, and their ends" "coarse grains" "faults that take nothing" \
-	"another program" "paused by bpftool" "the complete object"
+	"another program" "paused by bpftool" "fph-trace" "the complete object"
 echo "test-tracer: $?"
 $b poweroff -f
 EOF
