@@ -969,6 +969,18 @@ static void test_tool(void **state)
 		    "\"populate\":0,\"kvm\":0,\"zero\":0,\"madvise\":401,\"punch\":0,\"unmap\":0}") ||
 	    !strstr(out, "\"touched\":3276800}"))
 		fail_msg("%s", out);
+	/* For people: it ends by itself, and fits into 80 columns */
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "-p", pid, "-m", "8m", "-tTr", "-d", "0.3",
+		      "0.1"), 0);
+	if (!strstr(out, "Tracing vm (PID ") || !strstr(out, "THREAD ") ||
+	    !strstr(out, "total  ") || !strstr(out, " MiB private, 2048 KiB a cell") ||
+	    !strstr(out, "     0M |") || !strchr(out, '@'))
+		fail_msg("%s", out);
+	for (char *line = out; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		check(strcspn(line, "\n") <= 80);
+	}
+
 	/* It leaves nothing */
 	check_int(map_entries("fph_targets"), targets);
 	end_child(&c);
