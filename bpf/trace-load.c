@@ -112,8 +112,6 @@ static int pin(struct bpf_object *obj, const char *path)
 	char file[PATH_MAX];
 	int err;
 
-	if (mkdir(path, 0700) < 0)
-		return -errno;
 	if (!join(file, path, "maps"))
 		return -ENAMETOOLONG;
 	err = bpf_object__pin_maps(obj, file);
@@ -150,7 +148,10 @@ static int load_object(const struct object *object, const char *path, uint64_t w
 	err = !map ? -ENOENT : words ? bpf_map__set_max_entries(map, words) : 0;
 	if (!err)
 		err = bpf_object__load(obj);
-	if (!err) {
+	/* Of two that load at once, one makes the folder; the other leaves it alone */
+	if (!err && mkdir(path, 0700) < 0) {
+		err = -errno;
+	} else if (!err) {
 		err = pin(obj, path);
 		if (err)
 			trace_unload(path);
@@ -182,6 +183,10 @@ int trace_load(const char *path, const char *object, uint64_t words, bool verbos
 		err = load_object(&objects[i], path, words);
 		if (!err)
 			return 0;
+		if (err == -EEXIST) {
+			complain("%s is there already", path);
+			return err;
+		}
 		if (object || verbose)
 			complain("the %s tracer cannot be loaded: %s", objects[i].name,
 				 strerror(-err));

@@ -1028,6 +1028,10 @@ static void test_hundred(void **state)
 	fph_tracer_close(tracer);
 	tracer = NULL;
 	unload();
+	/* What another one is about to load is not taken away */
+	check(mkdir(PATH, 0700) == 0);
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--capacity", "1g"), 1);
+	check(rmdir(PATH) == 0);
 	for (int i = 0; i < 50; i++) {
 		check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--object", "tp",
 			      "--capacity", "1g"), 0);
