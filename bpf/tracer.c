@@ -294,9 +294,15 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 	memset(view.bits + block * FPH_BITS_ALIGN / 64 - view.first, 0,
 	       blocks * FPH_BITS_ALIGN / 8);
 	target.range[target.nranges++] = *r;
-	if (bpf_map_update_elem(t->targets, &t->tgid, &target, BPF_ANY) < 0) {
+	/* Somebody else may have come between, since it was looked for */
+	if (bpf_map_update_elem(t->targets, &t->tgid, &target,
+				t->target.nranges ? BPF_ANY : BPF_NOEXIST) < 0) {
 		err = -errno;
 		munmap(view.bits, view.len);
+		if (err == -EEXIST) {
+			*why = "somebody else traces this process";
+			return -EBUSY;
+		}
 		*why = err == -E2BIG || err == -ENOMEM ?
 		       "the tracer has too many processes" :
 		       "the tracer's maps cannot be changed";
