@@ -367,8 +367,20 @@ static double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
+/* Signals that end this, once what was begun is undone */
+static const int ending[] = { SIGINT, SIGTERM, SIGHUP };
+
+static void hold_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+		sigaddset(set, ending[i]);
+	sigprocmask(SIG_BLOCK, set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
 /* Ends when the process does, by signal, or when all was shown */
-static int show(struct fph_tracer *tracer, const char *comm)
+static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set)
 {
 	struct table counts = { 0 }, last = { 0 }, diff = { 0 };
 	int counts_fd = trace_map(opt.path, "fph_counts");
@@ -380,14 +392,10 @@ static int show(struct fph_tracer *tracer, const char *comm)
 	double start = now(), shown = start, next, end = opt.duration ? start + opt.duration : 0;
 	uint64_t drops[FPH_NDROPS], first_drops[FPH_NDROPS];
 	int status = X_DONE;
+	const char *why;
 	bool over = false;
-	sigset_t set;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	fds[1].fd = signalfd(-1, &set, SFD_CLOEXEC);
+	fds[1].fd = signalfd(-1, set, SFD_CLOEXEC);
 	if (counts_fd < 0 || drops_fd < 0 || fds[0].fd < 0 || fds[1].fd < 0) {
 		complain("cannot watch process %d: %s", (int)opt.pid, strerror(errno));
 		status = X_FAIL;
@@ -414,6 +422,14 @@ static int show(struct fph_tracer *tracer, const char *comm)
 		/* What it did last went with the process */
 		if (fds[0].revents)
 			break;
+		/* Nor is it counted any more if whoever had arranged for it has ended */
+		if (fph_tracer_check(tracer, &why) < 0) {
+			if (poll(fds, 1, 100) == 0) {
+				complain("%s", why);
+				status = X_FAIL;
+			}
+			break;
+		}
 		read_counts(counts_fd, opt.pid, &counts);
 		read_drops(drops_fd, drops);
 		for (int i = 0; i < FPH_NDROPS; i++)
@@ -440,7 +456,7 @@ static int show(struct fph_tracer *tracer, const char *comm)
 	if (fds[0].revents)
 		complain("process %d has ended", (int)opt.pid);
 	for (int i = 0; status == X_DONE && i < FPH_NDROPS; i++) {
-		if (drops_fd >= 0 && !opt.json && drops[i] && shown > start)
+		if (!opt.json && shown > start && drops[i])
 			complain("%" PRIu64 " events were dropped (%s)", drops[i], drop_members[i]);
 	}
 	free(counts.v);
@@ -481,6 +497,7 @@ static int trace(void)
 	const char *why;
 	uint64_t sum = 0;
 	int err, status;
+	sigset_t set;
 
 	if (!opt.pid)
 		opt.pid = find_qemu(opt.name);
@@ -506,6 +523,7 @@ static int trace(void)
 		free_memory(&memory);
 		return unsupported(err);
 	}
+	hold_signals(&set);
 	/* Somebody, QEMU itself perhaps, has arranged for it already */
 	if (!fph_tracer_get(tracer, 0, &known)) {
 		for (unsigned int i = 0; i < memory.n && !err; i++) {
@@ -528,7 +546,7 @@ static int trace(void)
 			printf("Tracing %s (PID %d), %" PRIu64 " MiB, with %s... Hit Ctrl-C to end.\n",
 			       comm, (int)opt.pid, sum >> 20,
 			       strcmp(trace_object(opt.path), "tp") == 0 ? "tracepoints" : "fentry");
-		status = show(tracer, comm);
+		status = show(tracer, comm, &set);
 	}
 	fph_tracer_close(tracer);
 	free_memory(&memory);
@@ -537,9 +555,12 @@ static int trace(void)
 
 static int load(void)
 {
-	int err = trace_load(opt.path, opt.object,
-			     (opt.capacity >> opt.shift) / 64, opt.verbose);
+	sigset_t set;
+	int err;
 
+	/* Half of it would be of no use, and in the way of the next one */
+	hold_signals(&set);
+	err = trace_load(opt.path, opt.object, (opt.capacity >> opt.shift) / 64, opt.verbose);
 	if (err)
 		return err == -EEXIST ? X_FAIL : unsupported(err);
 	printf("loaded the %s tracer at %s\n", trace_object(opt.path), opt.path);

@@ -914,9 +914,14 @@ static void test_refused(void **state)
 	check_str(why, "the maps there are not those of this version of the tracer");
 	check(unlink("/sys/fs/bpf/other/maps/fph_targets") == 0);
 
-	/* Somebody else has arranged for this process */
+	/* Somebody else has arranged for this process: meanwhile, and before */
 	mem_open(&m, K_ANON, 16);
+	check_int(fph_tracer_open(&other, PATH, 0, &why), 0);
 	add(&m);
+	check_int(fph_tracer_add(other, &t, &why), -EBUSY);
+	check_str(why, "somebody else traces this process");
+	fph_tracer_close(other);
+	check_int(fph_tracer_check(tracer, &why), 0);
 	check_int(fph_tracer_open(&other, PATH, 0, &why), 0);
 	check_int(fph_tracer_add(other, &t, &why), -EBUSY);
 	fph_tracer_close(other);
@@ -984,6 +989,75 @@ static void test_tool(void **state)
 	/* It leaves nothing */
 	check_int(map_entries("fph_targets"), targets);
 	end_child(&c);
+}
+
+static pid_t start_tool(const char *pid, int out)
+{
+	pid_t tool;
+
+	fflush(stdout);
+	tool = fork();
+	if (tool == 0) {
+		dup2(out, STDOUT_FILENO);
+		dup2(out, STDERR_FILENO);
+		execl(env("FPH_TEST_TRACE"), "fph-trace", "-p", pid, "-m", "8m", "0.2", NULL);
+		_exit(127);
+	}
+	return tool;
+}
+
+static void wait_for_targets(size_t n)
+{
+	for (int i = 0; i < 1000 && map_entries("fph_targets") != n; i++)
+		usleep(10000);
+	check_int(map_entries("fph_targets"), n);
+}
+
+/* However it ends, nobody pays for it afterwards, or takes it for still there */
+static void test_tool_ends(void **state)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, 0 };
+	size_t targets = map_entries("fph_targets");
+	int fds[2], status, null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	struct child c = start_child(8192, 1201, 401);
+	pid_t tool, second;
+	char pid[16];
+
+	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
+	for (size_t i = 0; signals[i]; i++) {
+		tool = start_tool(pid, null);
+		wait_for_targets(targets + 1);
+		kill(tool, signals[i]);
+		check(waitpid(tool, &status, 0) == tool);
+		check_int(status, 0);
+		check_int(map_entries("fph_targets"), targets);
+	}
+
+	/* Its reader has seen enough */
+	check(pipe2(fds, O_CLOEXEC) == 0);
+	tool = start_tool(pid, fds[1]);
+	wait_for_targets(targets + 1);
+	close(fds[1]);
+	close(fds[0]);
+	check(waitpid(tool, &status, 0) == tool);
+	check(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+	check_int(map_entries("fph_targets"), targets);
+
+	/* A second one has nothing to show when the first has ended */
+	tool = start_tool(pid, null);
+	wait_for_targets(targets + 1);
+	second = start_tool(pid, null);
+	usleep(500000);
+	check_int(waitpid(second, &status, WNOHANG), 0);
+	kill(tool, SIGTERM);
+	check(waitpid(tool, &status, 0) == tool);
+	check(waitpid(second, &status, 0) == second);
+	check(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+
+	next_step(&c);
+	next_step(&c);
+	end_child(&c);
+	close(null);
 }
 
 /* Programs, maps and links of ours in the kernel */
@@ -1187,6 +1261,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "room in the bitmap", test_room, NULL);
 	fph_test_add(&t, "refused in words", test_refused, NULL);
 	fph_test_add(&t, "fph-trace", test_tool, NULL);
+	fph_test_add(&t, "fph-trace leaves nothing", test_tool_ends, NULL);
 	fph_test_add(&t, "loaded a hundred times", test_hundred, NULL);
 	fph_test_add(&t, "unloaded while in use", test_unloaded, NULL);
 	fph_test_add(&t, "stored types", test_stored, NULL);
