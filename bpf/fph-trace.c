@@ -51,14 +51,17 @@ static struct {
 	const char *name;
 	const char *path;
 	const char *object;
-	uint64_t capacity;	/* bytes of memory; 0: default */
+	uint64_t capacity;	/* bytes of memory */
 	uint64_t min;
 	uint32_t shift;
 	double interval;	/* seconds */
 	double duration;
 	unsigned long count;
 	bool timestamp, json, top, ranges, verbose;
-} opt = { .path = PATH, .min = MIN, .shift = FPH_PAGE_SHIFT, .interval = 1 };
+} opt = {
+	.path = PATH, .capacity = UINT64_C(1) << 40, .min = MIN, .shift = FPH_PAGE_SHIFT,
+	.interval = 1,
+};
 
 void complain(const char *fmt, ...)
 {
@@ -139,7 +142,20 @@ static bool parse_seconds(const char *s, double *ret)
 	char *end;
 
 	*ret = strtod(s, &end);
-	return end != s && !*end && *ret > 0 && *ret < 1e9;
+	/* poll() has an int of milliseconds */
+	return end != s && !*end && *ret > 0 && *ret <= INT_MAX / 1000 - 1;
+}
+
+/* A thread can have any name, and a terminal does what it says */
+static const char *printable(const char *comm)
+{
+	static char text[FPH_COMM_LEN];
+	size_t i;
+
+	for (i = 0; i < sizeof(text) - 1 && comm[i]; i++)
+		text[i] = comm[i] >= 0x20 && comm[i] < 0x7f ? comm[i] : '?';
+	text[i] = '\0';
+	return text;
 }
 
 struct row {
@@ -259,7 +275,7 @@ static void print_text(struct table *t, const char *comm)
 		qsort(t->v, t->n, sizeof(*t->v), by_pages);
 		for (size_t i = 0; i < t->n && i < 20; i++) {
 			if (busy(&t->v[i].c))
-				print_row(t->v[i].comm, &t->v[i].c);
+				print_row(printable(t->v[i].comm), &t->v[i].c);
 		}
 	}
 	for (size_t k = 0; thread_kinds[k]; k++) {
@@ -289,11 +305,12 @@ static void print_map(const struct fph_tracer *tracer, const struct fph_traced *
 	for (uint64_t at = 0; at < m->len; at += cell) {
 		uint64_t end = at + cell < m->len ? at + cell : m->len;
 
-		grains = ((end - at) >> m->shift) ? (end - at) >> m->shift : 1;
+		/* Also those that it has a part of */
+		grains = ((m->start + end - 1) >> m->shift) - ((m->start + at) >> m->shift) + 1;
 		if (at / cell % 64 == 0)
 			printf("%s%6" PRIu64 "M |", at ? "|\n" : "", at >> 20);
 		putchar(shades[(9 * fph_tracer_touched(tracer, m->start + at, m->start + end) +
-				grains - 1) / grains % 10]);
+				grains - 1) / grains]);
 	}
 	puts("|");
 }
@@ -507,8 +524,9 @@ static int trace(void)
 		complain("there is no process %d", (int)opt.pid);
 		return X_FAIL;
 	}
-	if (find_memory(opt.pid, opt.min, opt.shift, &memory) < 0)
-		return X_FAIL;
+	err = find_memory(opt.pid, opt.min, opt.shift, &memory);
+	if (err)
+		return err == -EACCES || err == -EPERM ? X_UNSUPPORTED : X_FAIL;
 	if (!trace_loaded(opt.path)) {
 		err = trace_load_private(BPFFS, PATH, opt.object, words_for(&memory), opt.verbose);
 		opt.path = PATH;
@@ -537,14 +555,14 @@ static int trace(void)
 	}
 	if (!threads_are_named(opt.pid))
 		complain("all threads of %s have its name; start QEMU with "
-			 "-name NAME,debug-threads=on to tell them apart", comm);
+			 "-name NAME,debug-threads=on to tell them apart", printable(comm));
 	for (unsigned int i = 0; fph_tracer_get(tracer, i, &known); i++)
 		sum += known.len;
 	status = X_FAIL;
 	if (!err) {
 		if (!opt.json)
 			printf("Tracing %s (PID %d), %" PRIu64 " MiB, with %s... Hit Ctrl-C to end.\n",
-			       comm, (int)opt.pid, sum >> 20,
+			       printable(comm), (int)opt.pid, sum >> 20,
 			       strcmp(trace_object(opt.path), "tp") == 0 ? "tracepoints" : "fentry");
 		status = show(tracer, comm, &set);
 	}
@@ -555,16 +573,24 @@ static int trace(void)
 
 static int load(void)
 {
+	uint64_t blocks = (opt.capacity >> opt.shift) / FPH_BITS_ALIGN;
 	sigset_t set;
 	int err;
 
 	/* Half of it would be of no use, and in the way of the next one */
 	hold_signals(&set);
-	err = trace_load(opt.path, opt.object, (opt.capacity >> opt.shift) / 64, opt.verbose);
+	err = trace_load(opt.path, opt.object, (blocks ? blocks : 1) * FPH_BITS_ALIGN / 64,
+			 opt.verbose);
 	if (err)
 		return err == -EEXIST ? X_FAIL : unsupported(err);
 	printf("loaded the %s tracer at %s\n", trace_object(opt.path), opt.path);
 	return finish(X_DONE);
+}
+
+static int forbidden(void)
+{
+	complain("%s: %s", opt.path, strerror(EACCES));
+	return X_UNSUPPORTED;
 }
 
 static int unload(void)
@@ -572,6 +598,8 @@ static int unload(void)
 	int err;
 
 	if (!trace_loaded(opt.path)) {
+		if (errno == EACCES)
+			return forbidden();
 		complain("no tracer is loaded at %s", opt.path);
 		return X_FAIL;
 	}
@@ -592,6 +620,8 @@ static int print_status(void)
 	int fd;
 
 	if (!trace_loaded(opt.path)) {
+		if (errno == EACCES)
+			return forbidden();
 		printf("no tracer is loaded at %s\n", opt.path);
 		return finish(X_DONE);
 	}
@@ -621,8 +651,8 @@ static int print_status(void)
 		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES; i++)
 			sum += target.range[i].end - target.range[i].start;
 		process_comm(key, comm);
-		printf("%7u %-15s %u ranges, %" PRIu64 " MiB\n", key, comm, target.nranges,
-		       sum >> 20);
+		printf("%7u %-15s %u ranges, %" PRIu64 " MiB\n", key, printable(comm),
+		       target.nranges, sum >> 20);
 	}
 	if (fd >= 0)
 		close(fd);

@@ -20,6 +20,7 @@ __attribute__((format(printf, 1, 2))) void complain(const char *fmt, ...);
 /* @object: "tp", "complete", or NULL for the latter where the kernel allows it */
 int trace_load(const char *path, const char *object, uint64_t words, bool verbose);
 int trace_unload(const char *path);
+/* False with errno set if it is not, or cannot be seen */
 bool trace_loaded(const char *path);
 /* A bpffs of our own at @mount, gone when the process is; then as trace_load() */
 int trace_load_private(const char *mount, const char *path, const char *object,

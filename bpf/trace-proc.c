@@ -168,8 +168,10 @@ int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret)
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	f = fopen(path, "re");
 	if (!f) {
-		complain("%s: %s", path, strerror(errno));
-		return -errno;
+		int err = -errno;
+
+		complain("%s: %s", path, strerror(-err));
+		return err;
 	}
 	while (getline(&line, &size, f) > 0) {
 		uint64_t start, end, offset, inode;

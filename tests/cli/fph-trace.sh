@@ -74,6 +74,23 @@ says err 'no QEMU named'
 try 1 -p $$ -m 1t
 says err "process $$ has no memory in pieces of"
 
+# Without rights it does not say what it cannot know
+if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
+	real=$trace
+	mkdir "$tmp/closed" && chmod 0 "$tmp/closed"
+	printf '#!/bin/sh\nexec setpriv --bounding-set=-all "%s" "$@"\n' "$real" >"$tmp/bare"
+	chmod +x "$tmp/bare"
+	trace=$tmp/bare
+	for action in --status --unload; do
+		try 3 $action --pin "$tmp/closed/fph"
+		says err 'Permission denied'
+		[ ! -s "$tmp/out" ] || problem 'something on stdout'
+	done
+	try 3 -p $$
+	says err 'Permission denied'
+	trace=$real
+fi
+
 what='a full disk'
 if [ -w /dev/full ]; then
 	"$trace" --help >/dev/full 2>"$tmp/err"

@@ -898,6 +898,7 @@ static void test_refused(void **state)
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
 	struct fph_traced t = { .sz = sizeof(t), .start = 64 * MIB, .len = MIB, .fd = -1 };
 	struct fph_tracer *other;
+	char out[4096], name[16];
 	const char *why;
 	struct mem m;
 	int fd, status;
@@ -926,6 +927,13 @@ static void test_refused(void **state)
 	check_int(fph_tracer_add(other, &t, &why), -EBUSY);
 	fph_tracer_close(other);
 	check_int(fph_tracer_check(tracer, &why), 0);
+
+	/* Its name is shown, not obeyed */
+	check(prctl(PR_GET_NAME, name) == 0 && prctl(PR_SET_NAME, "a\033[31mb") == 0);
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "--status"), 0);
+	prctl(PR_SET_NAME, name);
+	if (!strstr(out, " a?[31mb "))
+		fail_msg("%s", out);
 	drop(&m);
 
 	/* In a PID namespace nobody knows what the kernel calls this process */
@@ -1106,6 +1114,13 @@ static void test_hundred(void **state)
 	check(mkdir(PATH, 0700) == 0);
 	check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--capacity", "1g"), 1);
 	check(rmdir(PATH) == 0);
+	/* The least that there is */
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--object", "tp", "--capacity", "2m",
+		      "--grain", "1g"), 0);
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "--status"), 0);
+	if (!strstr(out, "for 2 MiB at 4 KiB"))
+		fail_msg("%s", out);
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "--unload"), 0);
 	for (int i = 0; i < 50; i++) {
 		check_int(RUN(out, env("FPH_TEST_TRACE"), "--load", "--object", "tp",
 			      "--capacity", "1g"), 0);
