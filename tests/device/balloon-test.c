@@ -711,13 +711,10 @@ static void test_postcopy(void **state)
 static void test_hugetlb(void **state)
 {
 	static const char ram[] = "memory-backend-memfd,share=on,hugetlb=on,hugetlbsize=2M";
-	const char *count = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
-	g_autofree char *text = NULL;
 	struct balloon_frame f;
 	struct machine m;
 
-	if (!g_file_get_contents(count, &text, NULL, NULL) || atoi(text) < 64)
-		fph_test_skip_all("there are no 64 free pages of 2 MiB: %s", count);
+	need_hugepages(MEMORY);
 	begin(&m, &(struct side){ .ram = ram });
 	/* In part, in whole, in part */
 	one_run(&m, INFLATE, 5 * MIB, PFN(6 * MIB));

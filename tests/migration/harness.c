@@ -482,6 +482,44 @@ void ft_wait_for(struct vm *vm, uint32_t count)
 	fail_msg("the guest made no progress in 60 seconds");
 }
 
+#define HUGE_PAGE	(2 * MIB)
+#define HUGE_PAGES	"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+static long hugepages_before;
+
+static bool set_hugepages(long n)
+{
+	g_autofree char *text = NULL;
+	FILE *f = fopen(HUGE_PAGES, "w");
+	bool done;
+
+	if (!f)
+		return false;
+	done = fprintf(f, "%ld", n) > 0;
+	done &= fclose(f) == 0;
+	return done && g_file_get_contents(HUGE_PAGES, &text, NULL, NULL) && atol(text) >= n;
+}
+
+/* QEMU has ended when this runs */
+static void give_hugepages_back(void)
+{
+	vm_free_all();
+	set_hugepages(hugepages_before);
+}
+
+void need_hugepages(uint64_t bytes)
+{
+	long n = bytes / HUGE_PAGE;
+	g_autofree char *text = NULL;
+
+	if (!g_file_get_contents(HUGE_PAGES, &text, NULL, NULL))
+		fph_test_skip_all("no huge pages of 2 MiB");
+	hugepages_before = atol(text);
+	atexit(give_hugepages_back);
+	if (!set_hugepages(hugepages_before + n))
+		fph_test_skip_all("the host cannot reserve %ld huge pages", n);
+}
+
 void need_kvm(void)
 {
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);

@@ -112,6 +112,8 @@ void ft_wait_for(struct vm *vm, uint32_t count);
 /* These skip the test, in words */
 void need_kvm(void);
 void need_scanner(void);
+/* So much in huge pages of 2 MiB, reserved until the test ends */
+void need_hugepages(uint64_t bytes);
 
 /*
  * main() of a test program: runs the one case that is named; "--names NAME..."

@@ -546,43 +546,6 @@ static void check_not_empty(const char *path)
 	check(st.st_size > 0);
 }
 
-#define HUGE_PAGE	(2 * MIB)
-#define HUGE_PAGES	"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-
-static long hugepages_before;
-
-static bool set_hugepages(long n)
-{
-	g_autofree char *text = NULL;
-	FILE *f = fopen(HUGE_PAGES, "w");
-	bool done;
-
-	if (!f)
-		return false;
-	done = fprintf(f, "%ld", n) > 0;
-	done &= fclose(f) == 0;
-	return done && g_file_get_contents(HUGE_PAGES, &text, NULL, NULL) && atol(text) >= n;
-}
-
-/* QEMU has ended when this runs */
-static void give_hugepages_back(void)
-{
-	vm_free_all();
-	set_hugepages(hugepages_before);
-}
-
-static void need_hugepages(long n)
-{
-	g_autofree char *text = NULL;
-
-	if (!g_file_get_contents(HUGE_PAGES, &text, NULL, NULL))
-		fph_test_skip_all("no huge pages of 2 MiB");
-	hugepages_before = atol(text);
-	atexit(give_hugepages_back);
-	if (!set_hugepages(hugepages_before + n))
-		fph_test_skip_all("the host cannot reserve %ld huge pages", n);
-}
-
 static const char *old_file(uint64_t size)
 {
 	g_autofree char *content = g_malloc(size);
@@ -618,7 +581,7 @@ static void test_row(void **state)
 		cfg.bios = patch_firsttouch(100000, 1);
 	}
 	if (r->hugepages)
-		need_hugepages(2 * cfg.memory / HUGE_PAGE);
+		need_hugepages(2 * cfg.memory);
 	cfg.extra = r->extra;
 	if (r->no_manual_protect)
 		cfg.qemu = preloaded(&seen);
