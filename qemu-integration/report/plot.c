@@ -7,7 +7,7 @@
 /* All in user units of a view box; the page scales it. */
 #define WIDTH		520
 #define LABELS		100	/* left of the bars: names of modes */
-#define VALUES		132	/* right of them */
+#define VALUES		164	/* right of them */
 #define BARS		(WIDTH - LABELS - VALUES)
 #define ROW		30
 #define BAR		18
@@ -149,6 +149,8 @@ void plot_time(GString *out, const GPtrArray *modes, const char *id)
 		floors |= s->floor_ratio >= 0;
 		if (s->n)
 			max = fmax(max, s->v[V_TOTAL_MS].max);
+		if (s->floor_ratio > 0)
+			max = fmax(max, s->v[V_TOTAL_MS].median / s->floor_ratio);
 	}
 	begin(out, id, "time", bottom + AXIS + 22, floors ? "Total time and its floor" : "Total time",
 	      "A bar for each mode: the median of the total time, with a line from the fastest "
@@ -334,7 +336,7 @@ static void add_curves(GString *out, const GPtrArray *modes, const char *id, boo
 	}
 	for (i = 0; i < modes->len; i++) {
 		const struct summary *s = modes->pdata[i];
-		int width = 34 + 7 * strlen(s->mode) + 16;
+		int width = 34 + 8 * strlen(s->mode) + 16;
 
 		if (!samples_of(s))
 			continue;

@@ -191,6 +191,12 @@ for (const svg of document.querySelectorAll('svg[role=img]')) {
 			    b.y + 4 &lt; o.y + o.height &amp;&amp; o.y + 4 &lt; b.y + b.height)
 				bad.push('over each other: ' + text.textContent + ', ' + other.textContent);
 		}
+		for (const line of svg.querySelectorAll('.whisker, .mark, path.curve')) {
+			const o = line.getBBox();
+			if (b.x &lt; o.x + o.width &amp;&amp; o.x &lt; b.x + b.width &amp;&amp;
+			    b.y + 4 &lt; o.y + o.height &amp;&amp; o.y + 4 &lt; b.y + b.height)
+				bad.push('through text: ' + text.textContent);
+		}
 	}
 }
 const page = document.documentElement;
@@ -206,7 +212,13 @@ class Browser(unittest.TestCase):
     def setUpClass(cls):
         cls.tmp = tempfile.TemporaryDirectory()
         cls.page = os.path.join(cls.tmp.name, 'report.html')
-        text = html('six-repeats.json', 'all-modes.json', 'three-repeats.json')
+        # The same with long numbers, and with the longest names of modes.
+        long = os.path.join(cls.tmp.name, 'long.json')
+        with open(os.path.join(DATA, 'six-repeats.json'), encoding='utf-8') as f, \
+             open(long, 'w', encoding='utf-8') as copy:
+            copy.write(re.sub(r'("(total_ms|floor_ns)" : \d+)', r'\g<1>000', f.read())
+                       .replace('"both"', '"both-balloon"'))
+        text = html('six-repeats.json', long, 'all-modes.json', 'three-repeats.json')
         with open(cls.page, 'w', encoding='utf-8') as f:
             f.write(text)
         cls.probe = os.path.join(cls.tmp.name, 'probe.html')
