@@ -51,6 +51,12 @@ void ktest_init(int argc, char **argv)
 		puts("without CAP_SYS_ADMIN the zero page cannot be told");
 }
 
+void need_method(enum kind kind)
+{
+	if (kind != K_ANON && scanner->no_seek)
+		fph_test_skip("%s", scanner->no_seek);
+}
+
 static int open_file(enum kind kind, size_t bytes)
 {
 	struct statfs fs;

@@ -376,6 +376,7 @@ static void check_state(void **state)
 	const struct state_case *c = *state;
 	struct mem m;
 
+	need_method(c->kind);
 	mem_open(&m, c->kind, NPAGES);
 	c->row->make(&m);
 	mem_check(&m);
@@ -440,6 +441,7 @@ static void large_and_empty(void **state)
 	struct stat st;
 	struct mem m;
 
+	need_method(*kind);
 	mem_open(&m, *kind, npages);
 	usage();		/* reading it takes memory, the first time */
 	before = usage();

@@ -94,6 +94,7 @@ static void stress(void **state)
 	uint64_t end;
 	int err = 0;
 
+	need_method(*kind);
 	mem_open(&m, *kind, NPAGES);
 	madvise(m.p, NPAGES * page, MADV_HUGEPAGE);
 	mem_fill(&m, 0, NPAGES, 0x5a);

@@ -88,6 +88,7 @@ static void check_swap(void **state)
 	const struct swap_case *c = *state;
 	struct mem m;
 
+	need_method(c->kind);
 	mem_open(&m, c->kind, NPAGES);
 	c->row->make(&m);
 	mem_check(&m);
@@ -107,6 +108,7 @@ static void pagemap_would_be_wrong(void **state)
 	struct mem m;
 	char *none;
 
+	need_method(K_MEMFD);
 	mem_open(&m, K_MEMFD, NPAGES);
 	written(&m);
 	none = mem_query(&m, both, both, 0);
