@@ -450,6 +450,37 @@ static void test_shared(void **state)
 	vm_free(vm);
 }
 
+/* So is memory that an incoming migration may need userfaultfd for, until it has ended */
+static void test_incoming(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph f = { 0 };
+	struct vm *src, *dst;
+
+	cfg.memory = RAM;
+	cfg.fph_mode = NULL;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ok(vm_run(dst, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\","
+		  "\"mode\":\"pagemap\",\"prescan\":true,\"prescan-cpu\":100}"));
+	wait_for_state(dst, &f, "aside");
+	check(strstr(json_object_get_string_member(prescan(&f), "reason"), "incoming migration"));
+	check(!is_registered(dst));
+	capability(src, dst, "postcopy-ram");
+	ok(vm_migrate_start(src, dst, &(struct vm_migrate_opts){ .max_bandwidth = MIB }, &m, E));
+	ok(vm_run(src, E, "migrate-start-postcopy", NULL));
+	ok(vm_migrate_wait(src, dst, &(struct vm_migrate_opts){ .timeout_ms = MIGRATE_MS }, &m, E));
+	check_str(m.status, "completed");
+	give_zeroes(dst);
+	wait_for_zero(dst, &f, 5000, 1);
+	check(is_registered(dst));
+	vm_fph_clear(&f);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 /*
  * So is a guest that can run guests of its own, whose hypervisor lets the
  * processor write past our page tables. This KVM need not be able to.
@@ -490,6 +521,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "prescan-life", test_life, NULL);
 	fph_test_add(&t, "prescan-linux", test_linux, NULL);
 	fph_test_add(&t, "prescan-device", test_device, NULL);
+	fph_test_add(&t, "prescan-incoming", test_incoming, NULL);
 	fph_test_add(&t, "prescan-shared", test_shared, NULL);
 	fph_test_add(&t, "kvm-prescan-nested", test_nested, NULL);
 	return harness_main(argc, argv, &t, asks_host);

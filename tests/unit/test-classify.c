@@ -355,6 +355,7 @@ static void names(void **state)
 	check_str(fph_scanner_kind_name(-1), "unknown");
 	check_str(fph_reason_name(FPH_UNMAPPED), "unmapped");
 	check_str(fph_reason_name(FPH_ZERO_MAPPED), "zero-mapped");
+	check_str(fph_reason_name(FPH_ZERO_CONTENT), "zero-content");
 	check_str(fph_reason_name(FPH_REASON_MAX), "unknown");
 	check_str(fph_version(), FPH_VERSION);
 }

@@ -47,8 +47,12 @@
  */
 #define FPH_PRESCAN_MIN_RUN 16
 
-/* Between two passes: as long as the last one took, but not less */
+/*
+ * Between two passes: as long as the last one took, within limits.  The first
+ * pass takes longest, and the second has nearly nothing to do.
+ */
 #define FPH_PRESCAN_REST_MS 1000
+#define FPH_PRESCAN_REST_MAX_MS 10000
 
 /* After somebody else wanted userfaultfd, or it was not possible */
 #define FPH_PRESCAN_ASIDE_MS 3000
@@ -591,7 +595,8 @@ static void fph_prescan_pass_ended(void *opaque)
                                stat64_get(&p->written), p->cpu_ns);
     }
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
-    fph_prescan_again_after(p, MAX(took, FPH_PRESCAN_REST_MS));
+    fph_prescan_again_after(p, MIN(MAX(took, FPH_PRESCAN_REST_MS),
+                                   FPH_PRESCAN_REST_MAX_MS));
 }
 
 /*
