@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "job.h"
+#include "balloon.h"
 #include "floor.h"
 #include "io.h"
 #include "machine.h"
@@ -243,7 +244,7 @@ static bool migrate(struct job *j, GError **error)
 static bool measure(struct job *j, GError **error)
 {
 	const struct setup *setup = j->setup;
-	const struct device *device = j->mode->device;
+	const struct device *device = scenario_device(j->scenario, j->mode);
 	const char *more = j->scenario->append ? j->scenario->append : "";
 	g_autofree char *append = device ?
 		g_strdup_printf(VM_APPEND " %s fph.modules=%s", more, device->module) :
@@ -272,6 +273,11 @@ static bool measure(struct job *j, GError **error)
 	if (!j->src || !vm_guest_wait_ready(j->src, j->timeout_ms, error) ||
 	    !use_memory(j, error) || !can_do_all(j, error))
 		return false;
+	if (j->scenario->use == USE_BALLOON) {
+		progress_step("%s: balloon", j->label);
+		if (!balloon_measure(j->src, device, j->scenario, j->timeout_ms, j->run, error))
+			return false;
+	}
 	if (j->mode->prescan) {
 		progress_step("%s: prescan", j->label);
 		if (!vm_prescan_wait(j->src, j->timeout_ms, error))

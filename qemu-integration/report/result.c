@@ -55,6 +55,18 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_GUEST_PAGES] = { "fph.hints.guest_pages", "pages in that answer, it says", true },
 	[V_GUEST_ENTRIES] = { "fph.hints.guest_entries", "runs of free pages it found", true },
 	[V_WARM] = { "warm_kib", "memory touched and released right before", true },
+	[V_INFLATE_NS] = { "balloon.inflate.ns", "until the balloon was full", true },
+	[V_INFLATE_FRAMES] = { "balloon.inflate.frames", "frames of the driver meanwhile", true },
+	[V_INFLATE_IRQS] = { "balloon.inflate.interrupts", "interrupts of the guest", true },
+	[V_INFLATE_CALLS] = { "balloon.inflate.madvise", "calls of madvise() by QEMU", true },
+	[V_INFLATE_GUEST] = { "balloon.inflate.guest_ms", "CPU time of the guest, it says", true },
+	[V_INFLATE_CPU] = { "balloon.inflate.cpu_ms", "CPU time of QEMU with its guest", true },
+	[V_DEFLATE_NS] = { "balloon.deflate.ns", "until it was empty again", true },
+	[V_DEFLATE_FRAMES] = { "balloon.deflate.frames", "frames of the driver meanwhile", true },
+	[V_DEFLATE_IRQS] = { "balloon.deflate.interrupts", "interrupts of the guest", true },
+	[V_DEFLATE_CALLS] = { "balloon.deflate.madvise", "calls of madvise() by QEMU", true },
+	[V_DEFLATE_GUEST] = { "balloon.deflate.guest_ms", "CPU time of the guest, it says", true },
+	[V_DEFLATE_CPU] = { "balloon.deflate.cpu_ms", "CPU time of QEMU with its guest", true },
 };
 
 const struct text_desc text_descs[T_COUNT] = {

@@ -32,6 +32,8 @@ static const struct {
 	{ "zeroed", VM_RAM_ANON, "anonymous memory, 5/8 of it written to, freed and cleared", false,
 	  USE_FREED, "freed-SIZE of a guest that clears what it frees",
 	  "init_on_free=1" },
+	{ "balloon", VM_RAM_ANON, "anonymous memory, 3/4 of it in the balloon and back", false,
+	  USE_BALLOON, "idle-SIZE, 3/4 of which go into the balloon and back" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
@@ -52,8 +54,29 @@ static const char *const reporting_args[] = {
 	NULL,
 };
 
-static const struct device reporting = { "virtio-balloon-pci", "virtio_balloon", reporting_args };
-static const struct device balloon = { "virtio-balloon-pci", "virtio_balloon", balloon_args };
+/* What a guest with a balloon has, if the mode has not one of its own. */
+static const char *const plain_balloon_args[] = {
+	"-device", "virtio-balloon-pci,id=balloon0",
+	NULL,
+};
+
+static const char *const virtio_fph_balloon_args[] = {
+	"-device", "virtio-fph-pci,id=pv0,balloon=on",
+	NULL,
+};
+
+static const struct device plain_balloon = {
+	"virtio-balloon-pci", "virtio_balloon", plain_balloon_args, "virtio-balloon", 0, 1,
+};
+static const struct device virtio_fph_balloon = {
+	"virtio-fph-pci", "virtio_fph", virtio_fph_balloon_args, "virtio-fph", 2, 2,
+};
+static const struct device reporting = {
+	"virtio-balloon-pci", "virtio_balloon", reporting_args, "virtio-balloon", 0, 1,
+};
+static const struct device balloon = {
+	"virtio-balloon-pci", "virtio_balloon", balloon_args, "virtio-balloon", 0, 1,
+};
 static const struct device virtio_fph = { "virtio-fph-pci", "virtio_fph", virtio_fph_args };
 
 const struct mode modes[] = {
@@ -126,8 +149,15 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 		return memory;
 	case USE_BUSY:
 		return memory / 8 >> 21 << 21;
+	case USE_BALLOON:
+		return 0;
 	}
 	g_assert_not_reached();
+}
+
+static guint64 bytes_in_balloon(guint64 memory)
+{
+	return memory / 4 * 3 >> 21 << 21;
 }
 
 static bool memory_valid(const char *name, guint64 memory, GError **error)
@@ -144,7 +174,9 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 {
 	static const char group[] = "scenario";
 	static const char *const known[] = { "name", "memory", "ram", "use", "fill", "rate", "append", NULL };
-	static const char *const uses[] = { "little", "freed", "all", "busy", NULL };
+	static const char *const uses[] = {
+		"little", "freed", "all", "busy", "balloon", NULL
+	};
 	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
 	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
 	g_autofree char *use = g_key_file_get_string(file, group, "use", NULL);
@@ -180,7 +212,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 			break;
 	if (use && !uses[i]) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown use '%s'; there are: little, freed, all, busy", use);
+			    "unknown use '%s'; there are: little, freed, all, busy, balloon", use);
 		return false;
 	}
 	s->use = use ? (enum memory_use)i : USE_LITTLE;
@@ -188,6 +220,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	if (fill && !size_parse(fill, &s->fill, error))
 		return false;
 	s->rate = BUSY_RATE;
+	s->balloon = bytes_in_balloon(s->memory);
 	if (rate && !g_ascii_string_to_unsigned(rate, 10, 1, 10000000, &s->rate, error))
 		return false;
 	return true;
@@ -204,6 +237,7 @@ static struct scenario *scenario_load(const char *path, guint64 memory, GError *
 		if (memory) {
 			s->memory = memory;
 			s->fill = MIN(s->fill, memory);
+			s->balloon = bytes_in_balloon(memory);
 		}
 		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
 					       path);
@@ -235,7 +269,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
-			    "busy-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
+			    "busy-8g, balloon-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
 			    "./mine.scenario", name);
 		return NULL;
 	}
@@ -256,6 +290,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->use = kinds[i].use;
 	s->fill = bytes_to_fill(s->use, own);
 	s->rate = BUSY_RATE;
+	s->balloon = bytes_in_balloon(own);
 	return s;
 }
 
@@ -268,6 +303,15 @@ void scenario_free(struct scenario *s)
 	g_free(s->ram_words);
 	g_free(s->append);
 	g_free(s);
+}
+
+const struct device *scenario_device(const struct scenario *s, const struct mode *m)
+{
+	if (s->use != USE_BALLOON)
+		return m->device;
+	if (!m->device)
+		return &plain_balloon;
+	return m->device == &virtio_fph ? &virtio_fph_balloon : m->device;
 }
 
 const struct mode *mode_find(const char *name, GError **error)

@@ -13,6 +13,7 @@ enum memory_use {
 	USE_FREED,	/* writes to most of it and frees that */
 	USE_ALL,	/* fills it with content and keeps that */
 	USE_BUSY,	/* fills some of it, and rewrites that all the time */
+	USE_BALLOON,	/* gives most of it to the balloon, and gets that back */
 };
 
 struct scenario {
@@ -25,6 +26,7 @@ struct scenario {
 	enum memory_use use;
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 	guint64 rate;		/* of USE_BUSY: pages per second */
+	guint64 balloon;	/* of USE_BALLOON: bytes that go into it */
 };
 
 /* A device through which a guest can say which of its pages are free. */
@@ -32,6 +34,8 @@ struct device {
 	const char *name;	/* as in -device */
 	const char *module;	/* of the guest's kernel, that drives it */
 	const char *const *args;	/* of both QEMUs, NULL-terminated */
+	const char *virtio;	/* its name in x-query-virtio, if it is a balloon */
+	int queue_inflate, queue_deflate;	/* where pages come in and go out */
 };
 
 struct mode {
@@ -53,6 +57,9 @@ extern const struct mode modes[];	/* ends with a NULL name */
  */
 struct scenario *scenario_parse(const char *name, guint64 memory, GError **error);
 void scenario_free(struct scenario *s);
+
+/** scenario_device() - that of a mode, or of the scenario; NULL: none. */
+const struct device *scenario_device(const struct scenario *s, const struct mode *m);
 
 /** mode_find() - NULL with @error set to words that name what is allowed. */
 const struct mode *mode_find(const char *name, GError **error);

@@ -76,11 +76,35 @@ static const struct figure left_out[] = {
 	{ NULL },
 };
 
+static const struct figure inflate[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "inflate ms", 12, K_NS_IN_MS, V_INFLATE_NS, "time until the balloon was full" },
+	{ "frames", 9, K_COUNT, V_INFLATE_FRAMES, "chains of buffers of the guest's driver" },
+	{ "interrupts", 12, K_COUNT, V_INFLATE_IRQS, "interrupts that the guest got meanwhile" },
+	{ "madvise", 10, K_COUNT, V_INFLATE_CALLS, "calls of madvise() by QEMU; root only" },
+	{ "CPU guest", 10, K_COUNT, V_INFLATE_GUEST, "milliseconds of CPU time, by the guest's own account" },
+	{ "CPU QEMU", 9, K_COUNT, V_INFLATE_CPU, "milliseconds of CPU time of QEMU with its guest" },
+	{ NULL },
+};
+
+static const struct figure deflate[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "deflate ms", 12, K_NS_IN_MS, V_DEFLATE_NS, "time until it was empty again" },
+	{ "frames", 9, K_COUNT, V_DEFLATE_FRAMES, NULL },
+	{ "interrupts", 12, K_COUNT, V_DEFLATE_IRQS, NULL },
+	{ "madvise", 10, K_COUNT, V_DEFLATE_CALLS, NULL },
+	{ "CPU guest", 10, K_COUNT, V_DEFLATE_GUEST, NULL },
+	{ "CPU QEMU", 9, K_COUNT, V_DEFLATE_CPU, NULL },
+	{ NULL },
+};
+
 const struct figure_table figure_tables[] = {
 	{ "time", times, true },
 	{ "data", data, true },
 	{ "cost", costs, true },
 	{ "pages", pages, true },
+	{ "balloon, filled", inflate, true },
+	{ "balloon, emptied", deflate, true },
 	{ "left out", left_out, false },
 	{ NULL },
 };

@@ -107,6 +107,14 @@ cmp -s "$tmp/r.json" "$tmp/done.json" || problem 'nothing to do, and another res
 run 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
 says err 'another --multifd'
 
+# The balloon takes 384 MiB and gives them back, in frames of a MiB or of runs.
+run 0 --scenario balloon-512m --modes none,both --json "$tmp/r.json"
+frames=$(figure frames | tr '\n' ' ')
+echo "$frames" | awk '{ exit !(NF == 4 && $1 == 384 && $2 == 384 && $3 > 0 && $3 < 40 &&
+	$4 > 0 && $4 < 40) }' || problem "frames of none and both, inflate and deflate: $frames"
+says out 'inflate ms'
+says out 'deflate ms'
+
 # Two at once, of the other ways to migrate. Neither takes what is the other's.
 # shellcheck disable=SC2086
 "$report" run $qemu --scenario freed-512m --modes reporting --json "$tmp/2.json" \

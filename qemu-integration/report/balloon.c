@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "balloon.h"
+#include "io.h"
+
+#include <dirent.h>
+#include <linux/perf_event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SETTLE_MS	15000
+#define POLL_US		1000
+#define MADVISE_ID	"/sys/kernel/tracing/events/syscalls/sys_enter_madvise/id"
+
+/* Counters of madvise(), one for each thread of QEMU; none if that is not possible. */
+static GArray *open_counters(struct vm *vm)
+{
+	g_autofree char *tasks = g_strdup_printf("/proc/%d/task", (int)vm_pid(vm));
+	struct perf_event_attr attr = { .type = PERF_TYPE_TRACEPOINT, .size = sizeof(attr) };
+	GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+	g_autoptr(GDir) dir = NULL;
+	g_autofree char *id = NULL;
+	const char *task;
+
+	if (!g_file_get_contents(MADVISE_ID, &id, NULL, NULL))
+		return fds;
+	attr.config = g_ascii_strtoull(id, NULL, 10);
+	dir = g_dir_open(tasks, 0, NULL);
+	while (dir && (task = g_dir_read_name(dir))) {
+		int fd = syscall(SYS_perf_event_open, &attr, atoi(task), -1, -1, 0);
+
+		if (fd >= 0)
+			g_array_append_val(fds, fd);
+	}
+	return fds;
+}
+
+static guint64 read_counters(const GArray *fds)
+{
+	guint64 sum = 0;
+	guint i;
+
+	for (i = 0; i < fds->len; i++) {
+		guint64 n;
+
+		if (read(g_array_index(fds, int, i), &n, sizeof(n)) == sizeof(n))
+			sum += n;
+	}
+	return sum;
+}
+
+static void close_counters(GArray *fds)
+{
+	guint i;
+
+	for (i = 0; i < fds->len; i++)
+		close(g_array_index(fds, int, i));
+	g_array_unref(fds);
+}
+
+/* Chains of buffers that the driver has put on a queue so far, modulo 2^16. */
+static bool read_frames(struct vm *vm, const char *virtio, int queue, guint16 *ret, GError **error)
+{
+	g_autoptr(JsonNode) devices = vm_command(vm, error, "x-query-virtio", NULL);
+	g_autoptr(JsonNode) status = NULL;
+	const char *path = NULL;
+	JsonArray *list;
+	guint i;
+
+	if (!devices)
+		return false;
+	list = json_node_get_array(devices);
+	for (i = 0; i < json_array_get_length(list); i++) {
+		JsonObject *o = json_array_get_object_element(list, i);
+
+		if (strcmp(json_object_get_string_member(o, "name"), virtio) == 0)
+			path = json_object_get_string_member(o, "path");
+	}
+	if (!path) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "QEMU has no %s", virtio);
+		return false;
+	}
+	status = vm_command(vm, error, "x-query-virtio-queue-status",
+			    "{\"path\":\"%s\",\"queue\":%d}", path, queue);
+	if (!status)
+		return false;
+	*ret = json_object_get_int_member(json_node_get_object(status), "last-avail-idx");
+	return true;
+}
+
+struct cost {
+	gint64 us;
+	guint16 frames;
+	guint64 irqs, calls, guest_ms, cpu_ms;
+};
+
+static bool read_cost(struct vm *vm, const struct device *d, int queue, const GArray *counters,
+		      int timeout_ms, struct cost *ret, GError **error)
+{
+	g_autofree char *answer = NULL;
+	struct vm_usage usage;
+
+	answer = vm_guest_command(vm, timeout_ms, error, "usage");
+	if (!answer)
+		return false;
+	if (sscanf(answer, "ok usage irqs=%" G_GUINT64_FORMAT " busy_ms=%" G_GUINT64_FORMAT,
+		   &ret->irqs, &ret->guest_ms) != 2) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "the guest's answer to 'usage' is '%s'", answer);
+		return false;
+	}
+	if (!read_frames(vm, d->virtio, queue, &ret->frames, error) || !vm_usage(vm, &usage, error))
+		return false;
+	ret->cpu_ms = usage.cpu_ms;
+	ret->calls = read_counters(counters);
+	return true;
+}
+
+static bool go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error)
+{
+	gint64 deadline = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
+	gint64 actual;
+
+	if (!vm_run(vm, error, "balloon", "{\"value\":%" G_GUINT64_FORMAT "}", size))
+		return false;
+	do {
+		g_autoptr(JsonNode) node = vm_command(vm, error, "query-balloon", NULL);
+
+		if (!node)
+			return false;
+		actual = json_object_get_int_member(json_node_get_object(node), "actual");
+		if ((guint64)actual == size)
+			return true;
+		g_usleep(POLL_US);
+	} while (g_get_monotonic_time() < deadline);
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+		    "the balloon is at %" G_GINT64_FORMAT " MiB instead of %" G_GUINT64_FORMAT,
+		    actual >> 20, size >> 20);
+	return false;
+}
+
+/* @v: V_INFLATE_NS, V_DEFLATE_NS and what follows them */
+static bool measure(struct vm *vm, const struct device *d, int queue, guint64 size,
+		    int timeout_ms, guint64 *v, GError **error)
+{
+	GArray *counters = open_counters(vm);
+	struct cost before, after;
+	gint64 start, end;
+	bool ok;
+
+	ok = read_cost(vm, d, queue, counters, timeout_ms, &before, error);
+	start = g_get_monotonic_time();
+	ok = ok && go_to(vm, size, timeout_ms, error);
+	end = g_get_monotonic_time();
+	ok = ok && read_cost(vm, d, queue, counters, timeout_ms, &after, error);
+	if (ok) {
+		v[0] = (end - start) * 1000;
+		v[1] = (guint16)(after.frames - before.frames);
+		v[2] = after.irqs - before.irqs;
+		v[3] = counters->len ? after.calls - before.calls : NO_VALUE;
+		v[4] = after.guest_ms - before.guest_ms;
+		v[5] = after.cpu_ms - before.cpu_ms;
+	}
+	close_counters(counters);
+	return ok && vm_guest_settle(vm, SETTLE_MS, error);
+}
+
+bool balloon_measure(struct vm *vm, const struct device *d, const struct scenario *s,
+		     int timeout_ms, struct run *ret, GError **error)
+{
+	return measure(vm, d, d->queue_inflate, s->memory - s->balloon, timeout_ms,
+		       &ret->v[V_INFLATE_NS], error) &&
+	       measure(vm, d, d->queue_deflate, s->memory, timeout_ms,
+		       &ret->v[V_DEFLATE_NS], error);
+}
