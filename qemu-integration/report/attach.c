@@ -194,7 +194,7 @@ static int watch(struct watch *w, const struct outputs *out, int timeout_ms)
 	if (w->run->ok)
 		measure_take(w->run, &w->m);
 	else
-		w->run->error = g_strdup(error->message);
+		w->run->error = result_words(error->message);
 	g_ptr_array_add(r->runs, w->run);
 	status = io_signal() ? fail("interrupted; nothing written") : write_results(out, r);
 	if (error)

@@ -74,12 +74,14 @@ static bool take_history(struct run *r, JsonArray *history, GError **error)
 		if (i + 1 < json_array_get_length(history))
 			continue;
 		r->ok = g_strcmp0(string(o, "status"), "completed") == 0;
-		if (r->ok)
+		if (r->ok) {
 			take_last(r, o);
-		else
-			r->error = g_strdup_printf("the migration ended as '%s'",
-						   string(o, "status") ? string(o, "status") :
-						   "unknown");
+		} else {
+			g_autofree char *status = result_words(string(o, "status") ?
+							       string(o, "status") : "unknown");
+
+			r->error = g_strdup_printf("the migration ended as '%s'", status);
+		}
 	}
 	return true;
 }
@@ -88,6 +90,7 @@ bool guestperf_parse(JsonObject *root, struct result *r, GError **error)
 {
 	const char *name = string(object(root, "scenario"), "name");
 	JsonNode *history = json_object_get_member(root, "progress_history");
+	g_autofree char *words = NULL;
 	struct run *run;
 
 	if (!name)
@@ -95,7 +98,8 @@ bool guestperf_parse(JsonObject *root, struct result *r, GError **error)
 	if (!JSON_NODE_HOLDS_ARRAY(history) ||
 	    json_array_get_length(json_node_get_array(history)) == 0)
 		return bad(error, "progress_history: must be an array that is not empty");
-	run = run_new(name, "none");
+	words = result_words(name);
+	run = run_new(words, "none");
 	run->repeat = 1;
 	run->memory = number(object(root, "hardware"), "mem") << 30;
 	run->ram = g_strdup("memory, measured by guestperf on a machine it does not describe");

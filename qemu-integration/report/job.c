@@ -340,7 +340,7 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", label,
 			      r->v[V_TOTAL_MS], r->v[V_BYTES] / 1048576.0);
 	} else {
-		r->error = g_strdup(error->message);
+		r->error = result_words(error->message);
 		if (!io_signal()) {
 			progress_note("%s: failed: %s", label, r->error);
 			/* What failed before QEMU started has no logs. */

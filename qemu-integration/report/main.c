@@ -48,7 +48,11 @@ int next_option(int argc, char **argv, const struct opt *opts, const char *comma
 		usage_error(command, "option '%s' needs an argument", argv[optind - 1]);
 		return -2;
 	}
-	usage_error(command, "unknown option '%s'", argv[optind - 1]);
+	/* Of several letters in a word, the word is not done with */
+	if (optopt > 1)
+		usage_error(command, "unknown option '-%c'", optopt);
+	else
+		usage_error(command, "unknown option '%s'", argv[optind - 1]);
 	return -2;
 }
 

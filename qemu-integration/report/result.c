@@ -293,6 +293,19 @@ char *result_to_json(const struct result *r)
 
 /* Reading. */
 
+char *result_words(const char *text)
+{
+	g_autofree char *valid = g_utf8_make_valid(text, -1);
+	GString *out = g_string_new(NULL);
+
+	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
+		gunichar u = g_utf8_get_char(c);
+
+		g_string_append_unichar(out, g_unichar_iscntrl(u) ? '?' : u);
+	}
+	return g_string_free(out, FALSE);
+}
+
 static bool bad(GError **error, const char *where, const char *key, const char *what)
 {
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s%s%s: %s",
@@ -311,7 +324,7 @@ static bool get_string(JsonObject *o, const char *where, const char *key, bool o
 		return bad(error, where, key, "missing");
 	if (json_node_get_value_type(n) != G_TYPE_STRING)
 		return bad(error, where, key, "must be a string");
-	*ret = g_strdup(json_node_get_string(n));
+	*ret = result_words(json_node_get_string(n));
 	return true;
 }
 

@@ -64,6 +64,12 @@ try 2 --frobnicate
 says err "unknown option '--frobnicate'"
 try 2 run --json
 says err "'--json' needs an argument"
+try 2 run -xyz
+says err "unknown option '-x'"
+try 2 run --no-such-option
+says err "unknown option '--no-such-option'"
+try 2 run --repeat=1 --help=much
+says err "unknown option '--help=much'"
 try 2 run stray
 says err stray
 try 2 compare
@@ -304,6 +310,17 @@ sed '/"mode": "pv",/,/"state": "answered"/ {
 try 0 compare "$tmp/failed.json"
 says out 'freed-1g pv, run 1: hints of the guest: failed: it rained'
 grep -q '^first answer ms  *-  *-  *[0-9.]*  *[0-9.]*$' "$tmp/out" || problem 'a latency of no answer'
+
+# What a file says is shown, not obeyed.
+sed 's/"scenario": "/&\\u001b[2J\\n/; s/"cpu": "/&\\u009b\\u0007/' \
+	"$data/three-repeats.json" >"$tmp/evil.json"
+for format in text markdown csv json html; do
+	try 0 compare --format $format "$tmp/evil.json"
+	LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]\|\302\233')" "$tmp/out" &&
+		problem 'control characters'
+done
+try 0 compare "$tmp/evil.json"
+says out '?[2J?'
 
 # Files that are no results say where and why; good ones beside them are shown.
 # edit SCRIPT: a damaged copy
