@@ -50,6 +50,9 @@ static GArray *all_areas(const struct target *t, bool any)
 			i++;
 			area.end = ((struct mapping *)t->mappings->pdata[i])->end;
 		}
+		/* A page of the kernel's that each process sees */
+		if (strcmp(m->name, "[vsyscall]") == 0)
+			continue;
 		if (any || could_be_ram(m))
 			g_array_append_val(areas, area);
 	}

@@ -89,7 +89,7 @@ char *view_printable(const char *text)
 	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
 		gunichar u = g_utf8_get_char(c);
 
-		g_string_append_unichar(out, u != '\n' && g_unichar_iscntrl(u) ? '?' : u);
+		g_string_append_unichar(out, g_unichar_iscntrl(u) ? '?' : u);
 	}
 	return g_string_free(out, FALSE);
 }
@@ -98,8 +98,9 @@ char *view_printable(const char *text)
 static char *short_name(const char *name)
 {
 	const char *end = g_strrstr(name, " (deleted)");
+	g_autofree char *text = end ? g_strndup(name, end - name) : g_strdup(name);
 
-	return end ? g_strndup(name, end - name) : g_strdup(name);
+	return view_printable(text);
 }
 
 static char *region_cell(const struct column *col, const struct region *r)
@@ -112,7 +113,7 @@ static char *region_cell(const struct column *col, const struct region *r)
 	case K_BACKING:
 		return g_strdup_printf("  %s", fph_backing_name(r->backing));
 	case K_METHOD:
-		return g_strdup(r->method);
+		return view_printable(r->method);
 	case K_NAME:
 		return short_name(r->name);
 	case K_BYTES:
@@ -219,8 +220,9 @@ static void add_estimates(GString *out, const struct census *c, double bandwidth
 	}
 }
 
-static void add_wrapped(GString *out, const char *text)
+static void add_wrapped(GString *out, const char *sentence)
 {
+	g_autofree char *text = view_printable(sentence);
 	g_auto(GStrv) words = g_strsplit(text, " ", -1);
 	gsize at = 0;
 
@@ -243,12 +245,13 @@ static void add_wrapped(GString *out, const char *text)
 char *view_text(const struct census *c, double bandwidth)
 {
 	g_autofree char *size = size_words(c->sum[F_SIZE]);
+	g_autofree char *comm = view_printable(c->comm);
+	g_autofree char *scanner = view_printable(c->scanner);
 	g_autoptr(GPtrArray) sentences = advice(c);
 	GString *out = g_string_new(NULL);
-	char *text;
 
-	g_string_append_printf(out, "process %d (%s): %s of guest RAM, by %s", c->pid, c->comm,
-			       size, c->scanner);
+	g_string_append_printf(out, "process %d (%s): %s of guest RAM, by %s", c->pid, comm, size,
+			       scanner);
 	if (c->ns)
 		g_string_append_printf(out, " in %.1f ms", c->ns / 1e6);
 	g_string_append_c(out, '\n');
@@ -260,9 +263,7 @@ char *view_text(const struct census *c, double bandwidth)
 	g_string_append_c(out, '\n');
 	for (guint i = 0; i < sentences->len; i++)
 		add_wrapped(out, sentences->pdata[i]);
-	text = view_printable(out->str);
-	g_string_free(out, TRUE);
-	return text;
+	return g_string_free(out, FALSE);
 }
 
 static void add_member(JsonBuilder *b, const char *key, guint64 v)

@@ -12,7 +12,7 @@ char *view_text(const struct census *c, double bandwidth);
 char *view_json(const struct census *c, double bandwidth, bool pretty);
 
 /**
- * view_printable() - what may go to a terminal
+ * view_printable() - @text as one line that may go to a terminal
  *
  * Names of processes, mappings and files, and records of others, can hold
  * anything; what is no text, or would control the terminal, becomes a '?'.

@@ -175,14 +175,16 @@ is 256 backing '"anon"'
 [ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'something else was chosen as well'
 
 # What others recorded must not write to the terminal but text.
-printf 'a\033[31m\200\233b\n' >"$tmp/tree/proc/4711/comm"
+printf 'a\033[31m\200\233b\nc\n' >"$tmp/tree/proc/4711/comm"
 try 0 --sysroot "$tmp/tree" --pid 4711
 says out 'process 4711 (a?[31m'
+grep -q '^c' "$tmp/out" && problem 'a name ended the line'
 LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
 try 0 --sysroot "$tmp/tree" --pid 4711 --json
 LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
 try 1 --sysroot "$tmp/tree" --pid 4711 --region nowhere
 says err '(a?[31m'
+[ "$(wc -l <"$tmp/err")" = 1 ] || problem 'a name ended the line'
 
 # No such process, and no right to look at it.
 try 1 --pid 2147483647
@@ -308,6 +310,8 @@ is 16 present $((12 * mib))
 try 0 --pid "$shapes" --region "$(printf '%#x' $((to - 8 * mib)))-$to" --region memfd: --json
 is 8 unmapped $((8 * mib))
 is 80 unmapped $((76 * mib))
+try 0 --pid "$shapes" --region 0x0-0xfffffffffffff000 --json
+is 64 unmapped $((50 * mib))
 try 0 --pid "$shapes" --region memfd: --json --bandwidth 1m
 says out '"bandwidth" : 1000000,'
 try 0 --pid "$shapes" --region all --region all --json
