@@ -28,9 +28,9 @@ int main(int argc, char **argv)
 	const char *why;
 	int err;
 
-	if (argc != 4)
+	opts.pid = argc == 4 ? atoi(argv[1]) : 0;
+	if (opts.pid <= 0)	/* 0 would be this process */
 		return 2;
-	opts.pid = atoi(argv[1]);
 	r.host = (void *)(uintptr_t)strtoull(argv[2], NULL, 16);
 	r.used = r.max = strtoull(argv[3], NULL, 16) - (uintptr_t)r.host;
 	r.page_size = sysconf(_SC_PAGESIZE);
