@@ -271,7 +271,7 @@ static void print_text(struct table *t, const char *comm)
 	for (int i = 0; i < FPH_NCAUSES; i++)
 		printf(" %7s", columns[i].title);
 	putchar('\n');
-	if (opt.top) {
+	if (opt.top && t->n) {
 		qsort(t->v, t->n, sizeof(*t->v), by_pages);
 		for (size_t i = 0; i < t->n && i < 20; i++) {
 			if (busy(&t->v[i].c))
