@@ -275,23 +275,23 @@ static void add_member(JsonBuilder *b, const char *key, guint64 v)
 		json_builder_add_int_value(b, v);
 }
 
-static void add_text(JsonBuilder *b, const char *key, const char *text)
+/* Names are bytes; JSON is UTF-8, and 0x1f is what json-glib forgets to escape */
+static void add_string(JsonBuilder *b, const char *bytes)
+{
+	g_autofree char *text = g_utf8_make_valid(bytes, -1);
+
+	json_builder_add_string_value(b, g_strdelimit(text, "\x1f", '?'));
+}
+
+static void add_text(JsonBuilder *b, const char *key, const char *bytes)
 {
 	json_builder_set_member_name(b, key);
-	json_builder_add_string_value(b, text);
+	add_string(b, bytes);
 }
 
 static void add_address(JsonBuilder *b, const char *key, guint64 address)
 {
 	g_autofree char *text = g_strdup_printf("0x%" G_GINT64_MODIFIER "x", address);
-
-	add_text(b, key, text);
-}
-
-/* Names are bytes; JSON is UTF-8 */
-static void add_bytes(JsonBuilder *b, const char *key, const char *bytes)
-{
-	g_autofree char *text = g_utf8_make_valid(bytes, -1);
 
 	add_text(b, key, text);
 }
@@ -317,7 +317,7 @@ static void region_members(JsonBuilder *b, const struct column *cols, const stru
 			add_text(b, cols->key, r->method);
 			break;
 		case K_NAME:
-			add_bytes(b, cols->key, r->name);
+			add_text(b, cols->key, r->name);
 			break;
 		case K_WHY:
 			if (r->why)
@@ -377,8 +377,8 @@ static void census_members(JsonBuilder *b, const struct census *c, double bandwi
 	add_text(b, "tool", "fph-scan");
 	add_text(b, "version", fph_version());
 	add_member(b, "pid", c->pid);
-	add_bytes(b, "comm", c->comm);
-	add_bytes(b, "command", c->command);
+	add_text(b, "comm", c->comm);
+	add_text(b, "command", c->command);
 	add_text(b, "scanner", c->scanner);
 	add_member(b, "page_size", c->page_size);
 	add_member(b, "scan_ns", c->ns);
@@ -415,7 +415,7 @@ static void census_members(JsonBuilder *b, const struct census *c, double bandwi
 	json_builder_set_member_name(b, "advice");
 	json_builder_begin_array(b);
 	for (guint i = 0; i < sentences->len; i++)
-		json_builder_add_string_value(b, sentences->pdata[i]);
+		add_string(b, sentences->pdata[i]);
 	json_builder_end_array(b);
 }
 

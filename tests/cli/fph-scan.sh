@@ -175,7 +175,7 @@ is 256 backing '"anon"'
 [ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'something else was chosen as well'
 
 # What others recorded must not write to the terminal but text.
-printf 'a\033[31m\200\233b\nc\n' >"$tmp/tree/proc/4711/comm"
+printf 'a\033[31m\200\233b\nc\037\n' >"$tmp/tree/proc/4711/comm"
 try 0 --sysroot "$tmp/tree" --pid 4711
 says out 'process 4711 (a?[31m'
 grep -q '^c' "$tmp/out" && problem 'a name ended the line'
