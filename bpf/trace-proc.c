@@ -182,7 +182,8 @@ int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret)
 			   &start, &end, perms, &offset, &inode, &name) < 5)
 			continue;
 		line[strcspn(line, "\n")] = '\0';
-		if (perms[1] == 'w' && perms[3] == 'p' && !inode &&
+		/* What is executed is code, such as that which TCG made of the guest's */
+		if (perms[1] == 'w' && perms[2] != 'x' && perms[3] == 'p' && !inode &&
 		    (!line[name] || strncmp(line + name, "[anon", 5) == 0)) {
 			/* Advice splits what is one piece */
 			if (anon.len && anon.start + anon.len == start) {

@@ -961,8 +961,14 @@ static void test_tool(void **state)
 	char out[16384], pid[16];
 	struct child c;
 	pid_t helper;
+	void *code;
 
+	/* No guest's memory */
+	code = mmap(NULL, 64 * MIB, PROT_READ | PROT_WRITE | PROT_EXEC,
+		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(code != MAP_FAILED);
 	c = start_child(8192, 1201, 401);
+	munmap(code, 64 * MIB);
 	next_step(&c);
 	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
 	fflush(stdout);
@@ -982,6 +988,10 @@ static void test_tool(void **state)
 		    "\"populate\":0,\"kvm\":0,\"zero\":0,\"madvise\":401,\"punch\":0,\"unmap\":0}") ||
 	    !strstr(out, "\"touched\":3276800}"))
 		fail_msg("%s", out);
+	for (char *at = out; (at = strstr(at, "\"size\":")); at++) {
+		if (strtoull(at + strlen("\"size\":"), NULL, 10) >= 64 * MIB)
+			fail_msg("%s", out);
+	}
 	/* For people: it ends by itself, and fits into 80 columns */
 	check_int(RUN(out, env("FPH_TEST_TRACE"), "-p", pid, "-m", "8m", "-tTr", "-d", "0.3",
 		      "0.1"), 0);
