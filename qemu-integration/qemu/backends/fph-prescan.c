@@ -113,6 +113,13 @@ static void fph_prescan_block_free(gpointer opaque)
     g_free(b);
 }
 
+/* @rb exists, maybe where another block was when @b was made */
+static bool fph_prescan_is_of(const FphPrescanBlock *b, RAMBlock *rb)
+{
+    return rb == b->rb && qemu_ram_get_host_addr(rb) == b->region.host &&
+           qemu_ram_get_used_length(rb) == b->region.used;
+}
+
 static FphPrescanBlock *fph_prescan_find(FphPrescan *p, RAMBlock *rb)
 {
     for (guint i = 0; i < p->blocks->len; i++) {
@@ -269,8 +276,7 @@ static bool fph_prescan_block_exists(const FphPrescanBlock *b)
 
     RAMBLOCK_FOREACH(rb) {
         if (rb == b->rb) {
-            return qemu_ram_get_host_addr(rb) == b->region.host &&
-                   qemu_ram_get_used_length(rb) == b->region.used;
+            return fph_prescan_is_of(b, rb);
         }
     }
     return false;
@@ -647,7 +653,11 @@ void fph_prescan_apply(FphPrescan *p, RAMBlock *rb, struct fph_skip_sink *sink,
     WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
         s.b = fph_prescan_find(p, rb);
     }
-    if (!s.b || start >= s.b->region.used) {
+    /*
+     * Nothing is written where nothing is mapped any more, says the kernel.  So
+     * what was known of a block that has gone must not be taken for this one's.
+     */
+    if (!s.b || !fph_prescan_is_of(s.b, rb) || start >= s.b->region.used) {
         return;
     }
     len = MIN(len, s.b->region.used - start);
