@@ -454,6 +454,14 @@ static int fph_match_vhost_scsi(Object *obj, void *opaque)
     return object_dynamic_cast(obj, "vhost-scsi") != NULL;
 }
 
+/* One that allows memory to be discarded pins it all the same */
+static int fph_match_vfio(Object *obj, void *opaque)
+{
+    return object_dynamic_cast(obj, "vfio-pci") ||
+           object_dynamic_cast(obj, "vfio-ap") ||
+           object_dynamic_cast(obj, "vfio-ccw");
+}
+
 /*
  * KVM maps some pages of a guest that runs guests of its own for the processor,
  * which writes to them past the page tables of this process.
@@ -486,7 +494,9 @@ static const char *fph_prescan_impossible(FphPrescan *p)
     if (MACHINE(qdev_get_machine())->cgs) {
         return "the memory of a confidential guest is encrypted";
     }
-    if (ram_block_discard_is_disabled()) {
+    if (ram_block_discard_is_disabled() ||
+        object_child_foreach_recursive(object_get_root(), fph_match_vfio,
+                                       NULL)) {
         return "a device of the host (VFIO, vDPA) writes to guest memory";
     }
     if (object_child_foreach_recursive(object_get_root(),
