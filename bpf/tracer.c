@@ -20,6 +20,10 @@
 /* The first PID namespace, the one that BPF programs see numbers of */
 #define INIT_PID_NS	"pid:[4026531836]"
 
+/* A second, altogether */
+#define LOCK_TRIES	100
+#define LOCK_WAIT_US	10000
+
 struct fph_tracer {
 	char *path;
 	int targets;		/* map descriptors */
@@ -236,6 +240,29 @@ static int find_room(const struct fph_range *used, size_t n, __u64 blocks, __u64
 	return 0;
 }
 
+/*
+ * Others look for room in the bitmap, too, but never for long: who holds the
+ * lock for longer, maybe out of malice, holds up nobody else.
+ */
+static int lock_folder(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return fd;
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			break;
+		usleep(LOCK_WAIT_US);
+	}
+	err = -errno;
+	close(fd);
+	return err;
+}
+
 /* The ranges of all processes, and ours that are not in the map yet */
 static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max)
 {
@@ -248,8 +275,8 @@ static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max
 		if (bpf_map_lookup_elem(t->targets, &key, &target) < 0)
 			continue;
 		/* The programs remove those that end, but only while attached */
-		if (kill(key, 0) < 0 && errno == ESRCH) {
-			bpf_map_delete_elem(t->targets, &key);
+		if (kill(key, 0) < 0 && errno == ESRCH &&
+		    bpf_map_delete_elem(t->targets, &key) == 0) {
 			prev = NULL;
 			n = 0;
 			continue;
@@ -349,16 +376,13 @@ int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char 
 		r.ino = st.st_ino;
 		r.dev = major(st.st_dev) << 20 | minor(st.st_dev);
 	}
-	/* Others look for room in the bitmap, too */
-	lock = open(t->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (lock < 0 || flock(lock, LOCK_EX) < 0) {
-		err = -errno;
+	lock = lock_folder(t->path);
+	if (lock < 0) {
 		*why = "the tracer's folder cannot be locked";
-	} else {
-		err = add_locked(t, &r, why);
+		return lock;
 	}
-	if (lock >= 0)
-		close(lock);
+	err = add_locked(t, &r, why);
+	close(lock);
 	return err;
 }
 

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -927,6 +928,15 @@ static void test_refused(void **state)
 	check_int(fph_tracer_add(other, &t, &why), -EBUSY);
 	fph_tracer_close(other);
 	check_int(fph_tracer_check(tracer, &why), 0);
+
+	/* Nobody holds up the others by keeping the lock */
+	fd = open(PATH, O_RDONLY | O_CLOEXEC);
+	check(fd >= 0 && flock(fd, LOCK_EX) == 0);
+	alarm(30);
+	check_int(fph_tracer_add(tracer, &t, &why), -EAGAIN);
+	alarm(0);
+	check_str(why, "the tracer's folder cannot be locked");
+	close(fd);
 
 	/* Its name is shown, not obeyed */
 	check(prctl(PR_GET_NAME, name) == 0 && prctl(PR_SET_NAME, "a\033[31mb") == 0);

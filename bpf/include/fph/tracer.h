@@ -91,7 +91,8 @@ FPH_API int fph_tracer_check(const struct fph_tracer *t, const char **why);
  *
  * Return: 0; -EINVAL; -ENOSPC if the bitmap is too small, or if too much has
  * been added; -EBUSY if somebody else has arranged for the process to be
- * traced; -EBADF, -EPERM ... of the system. Since 0.1.
+ * traced; -EAGAIN if the tracer's folder stays locked (flock()) for a second;
+ * -EBADF, -EPERM ... of the system. Since 0.1.
  */
 FPH_API int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m,
 			   const char **why);
