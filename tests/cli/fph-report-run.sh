@@ -107,10 +107,10 @@ cmp -s "$tmp/r.json" "$tmp/done.json" || problem 'nothing to do, and another res
 run 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
 says err 'another --multifd'
 
-# The balloon takes 384 MiB and gives them back, in frames of a MiB or of runs.
-run 0 --scenario balloon-512m --modes none,both --json "$tmp/r.json"
+# The balloon takes 768 MiB and gives them back, in frames of a MiB or of runs.
+run 0 --scenario balloon-1g --modes none,both --json "$tmp/r.json"
 frames=$(figure frames | tr '\n' ' ')
-echo "$frames" | awk '{ exit !(NF == 4 && $1 == 384 && $2 == 384 && $3 > 0 && $3 < 40 &&
+echo "$frames" | awk '{ exit !(NF == 4 && $1 == 768 && $2 == 768 && $3 > 0 && $3 < 40 &&
 	$4 > 0 && $4 < 40) }' || problem "frames of none and both, inflate and deflate: $frames"
 says out 'inflate ms'
 says out 'deflate ms'
