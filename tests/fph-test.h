@@ -60,6 +60,17 @@ static inline void fph_test_add(struct fph_tests *t, const char *name,
 		fph_test_add(t, (rows)[i_].name, fn, &(rows)[i_]);	\
 } while (0)
 
+/* A case that is the only one of its kind, and a table of such */
+struct fph_test_single {
+	const char *name;
+	fph_test_fn fn;
+};
+
+#define fph_test_add_singles(t, rows) do {				\
+	for (size_t i_ = 0; i_ < ARRAY_SIZE(rows); i_++)		\
+		fph_test_add(t, (rows)[i_].name, (rows)[i_].fn, NULL);	\
+} while (0)
+
 static inline int fph_test_run(struct fph_tests *t, const char *suite)
 {
 	int failed = _cmocka_run_group_tests(suite, t->v, t->n, NULL, NULL);

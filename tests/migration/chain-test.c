@@ -248,17 +248,9 @@ static void test_modes(void **state)
 	vm_free(dst);
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "chain-modes", test_modes },
 };
-
-static bool asks_host(const char *name)
-{
-	return true;
-}
 
 int main(int argc, char **argv)
 {
@@ -266,7 +258,6 @@ int main(int argc, char **argv)
 
 	fph_test_add_rows(&t, chains, test_chain);
 	fph_test_add_rows(&t, kvm_chains, test_kvm_chain);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
-	return harness_main(argc, argv, &t, asks_host);
+	fph_test_add_singles(&t, singles);
+	return harness_main(argc, argv, &t, NULL);
 }

@@ -707,18 +707,10 @@ static void test_cancel_late_answer(void **state)
 	vm_free(dst);
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "cancel-account", test_cancel_account },
 	{ "cancel-late-answer", test_cancel_late_answer },
 };
-
-static bool asks_host(const char *name)
-{
-	return true;
-}
 
 int main(int argc, char **argv)
 {
@@ -729,7 +721,6 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, cancels, test_cancels);
 	fph_test_add_rows(&t, faults, test_fault);
 	fph_test_add_rows(&t, holds, test_hold);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
-	return harness_main(argc, argv, &t, asks_host);
+	fph_test_add_singles(&t, singles);
+	return harness_main(argc, argv, &t, NULL);
 }

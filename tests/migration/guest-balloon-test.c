@@ -507,10 +507,7 @@ static void test_during(void **state)
 	vm_free(dst);
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "guest-balloon-floor", test_floor },
 	{ "guest-balloon-reboot", test_reboot },
 	{ "guest-balloon-unload", test_unload },
@@ -531,7 +528,6 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, oom_rows, test_oom);
 	fph_test_add_rows(&t, half_rows, test_half);
 	fph_test_add_rows(&t, during_rows, test_during);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);
 }

@@ -599,7 +599,7 @@ int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const 
 		fph_test_skip_all("FPH_TEST_FIRSTTOUCH is not set");
 	if (g_str_has_prefix(argv[1], "kvm-"))
 		need_kvm();
-	if (host(argv[1]))
+	if (!host || host(argv[1]))
 		need_scanner();
 	/* Set for us by meson; QEMU has a libfph of its own, built as it was */
 	g_unsetenv("LD_LIBRARY_PATH");

@@ -117,7 +117,7 @@ void need_hugepages(uint64_t bytes);
 
 /*
  * main() of a test program: runs the one case that is named; "--names NAME..."
- * fails unless these are all cases. @host: the case asks the host for pages.
+ * fails unless these are all cases. @host: the case asks the host for pages; NULL: each does.
  */
 int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const char *name));
 

@@ -779,10 +779,7 @@ static void test_lock_hold(void **state)
 	vm_migration_clear(&m);
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "quit", test_quit },
 	{ "object", test_object },
 	{ "discard", test_discard },
@@ -808,8 +805,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
 	fph_test_add_rows(&t, account_rows, test_account);
 	fph_test_add_rows(&t, inactive_rows, test_inactive);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	fph_test_add_singles(&t, singles);
 
 	return harness_main(argc, argv, &t, asks_host);
 }

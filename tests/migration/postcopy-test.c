@@ -382,18 +382,10 @@ static void test_virtio_mem(void **state)
 	}
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "postcopy-account", test_account },
 	{ "postcopy-virtio-mem", test_virtio_mem },
 };
-
-static bool asks_host(const char *name)
-{
-	return true;
-}
 
 int main(int argc, char **argv)
 {
@@ -401,7 +393,6 @@ int main(int argc, char **argv)
 
 	fph_test_add_rows(&t, live, test_live);
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
-	return harness_main(argc, argv, &t, asks_host);
+	fph_test_add_singles(&t, singles);
+	return harness_main(argc, argv, &t, NULL);
 }

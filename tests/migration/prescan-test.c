@@ -508,11 +508,6 @@ static void test_nested(void **state)
 	}
 }
 
-static bool asks_host(const char *name)
-{
-	return true;
-}
-
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
@@ -524,5 +519,5 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "prescan-incoming", test_incoming, NULL);
 	fph_test_add(&t, "prescan-shared", test_shared, NULL);
 	fph_test_add(&t, "kvm-prescan-nested", test_nested, NULL);
-	return harness_main(argc, argv, &t, asks_host);
+	return harness_main(argc, argv, &t, NULL);
 }

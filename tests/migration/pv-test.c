@@ -590,10 +590,7 @@ static void test_eject(void **state)
 	vm_free(dst);
 }
 
-static const struct {
-	const char *name;
-	fph_test_fn fn;
-} singles[] = {
+static const struct fph_test_single singles[] = {
 	{ "pv-memory-map", test_memory_map },
 	{ "both-virtio-mem", test_virtio_mem },
 	{ "pv-eject", test_eject },
@@ -613,7 +610,6 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, midway, test_midway);
 	fph_test_add_rows(&t, contents, test_content);
 	fph_test_add_rows(&t, cancel_rows, test_cancel);
-	for (size_t i = 0; i < ARRAY_SIZE(singles); i++)
-		fph_test_add(&t, singles[i].name, singles[i].fn, NULL);
+	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);
 }

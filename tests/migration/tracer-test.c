@@ -579,11 +579,6 @@ static void test_kinds(void **state)
 	}
 }
 
-static bool asks_host(const char *name)
-{
-	return true;
-}
-
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
@@ -597,5 +592,5 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "tracer-two", test_two, NULL);
 	fph_test_add(&t, "tracer-kinds", test_kinds, NULL);
 
-	return harness_main(argc, argv, &t, asks_host);
+	return harness_main(argc, argv, &t, NULL);
 }
