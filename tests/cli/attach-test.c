@@ -148,7 +148,20 @@ static void check_completed(void **state)
 	end(&w);
 }
 
-static void check_cancelled(void **state)
+static void cancel(struct vm *vm)
+{
+	g_autoptr(GError) error = NULL;
+
+	check(vm_migrate_cancel(vm, 20000, &error));
+}
+
+static void end_by_force(struct vm *vm)
+{
+	kill(vm_pid(vm), SIGKILL);
+}
+
+/* A migration that comes to nothing midway is a run that failed, with the reason */
+static void check_broken_off(void (*break_off)(struct vm *src), const char *why)
 {
 	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
 	struct vm_migration m = { 0 };
@@ -160,36 +173,24 @@ static void check_cancelled(void **state)
 	begin(&w);
 	check(vm_migrate_start(w.src, w.dst, &opts, &m, &error));
 	g_usleep(500000);
-	check(vm_migrate_cancel(w.src, 20000, &error));
+	break_off(w.src);
 	check_int(reported(&w), 1);
 	r = load(&w);
 	run = r->runs->pdata[0];
-	check(!run->ok && strstr(run->error, "cancelled"));
+	check(!run->ok && strstr(run->error, why));
 	result_free(r);
 	vm_migration_clear(&m);
 	end(&w);
 }
 
+static void check_cancelled(void **state)
+{
+	check_broken_off(cancel, "cancelled");
+}
+
 static void check_killed(void **state)
 {
-	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
-	struct vm_migration m = { 0 };
-	g_autoptr(GError) error = NULL;
-	struct watched w = { 0 };
-	struct result *r;
-	struct run *run;
-
-	begin(&w);
-	check(vm_migrate_start(w.src, w.dst, &opts, &m, &error));
-	g_usleep(500000);
-	kill(vm_pid(w.src), SIGKILL);
-	check_int(reported(&w), 1);
-	r = load(&w);
-	run = r->runs->pdata[0];
-	check(!run->ok && strstr(run->error, "closed"));
-	result_free(r);
-	vm_migration_clear(&m);
-	end(&w);
+	check_broken_off(end_by_force, "closed");
 }
 
 int main(int argc, char **argv)
