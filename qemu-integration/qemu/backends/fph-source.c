@@ -284,7 +284,6 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
     if (ret >= 0 && passed_over < limit) {
         stat64_add(&fs->passed_over, limit - passed_over);
     }
-    stats.ns = get_clock() - begun;
     if (ret < 0) {
         /* What was found before the error is true; the rest gets sent. */
         trace_fph_source_scan_failed(block->name, start, ret);
@@ -292,6 +291,7 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
     if (fs->prescan) {
         fph_prescan_apply(fs->prescan, rb, &sink, start, len);
     }
+    stats.ns = get_clock() - begun;
     stat64_add(ret < 0 ? &fs->chunks_not_scanned : &fs->chunks, 1);
     stat64_add(&fs->scan_ns, stats.ns);
     stat64_add(&fs->given_up, stats.given_up);
