@@ -17,6 +17,7 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_ZERO] = { "pages.zero", "pages read, found to be zero, sent as such", false },
 	[V_UNMAPPED] = { "pages.unmapped", "pages left out: nothing was mapped there", false },
 	[V_ZERO_MAPPED] = { "pages.zero_mapped", "pages left out: the zero page was mapped", false },
+	[V_ZERO_CONTENT] = { "pages.zero_content", "pages left out: prescan had read zeroes there", true },
 	[V_FREE] = { "pages.free", "pages left out: the guest said they are free", true },
 	[V_SKIPPED] = { "pages.skipped", "pages left out at the end", false },
 	[V_RESENT] = { "pages.resent", "pages left out first, then dirtied and due again", false },

@@ -56,6 +56,7 @@ static const struct figure left_out[] = {
 	{ "in all", 0, K_COUNT, V_SKIPPED, "pages left out at the end; some for several reasons" },
 	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
 	{ "zero-mapped", 0, K_COUNT, V_ZERO_MAPPED, "pages left out: the host maps its zero page there" },
+	{ "zero content", 0, K_COUNT, V_ZERO_CONTENT, "pages left out: zeroes, found before the migration" },
 	{ "free", 0, K_COUNT, V_FREE, "pages left out: the guest says they are free" },
 	{ "known to guest only", 0, K_COUNT, V_GUEST_ONLY, "pages left out, unknown to the host" },
 	{ "known to host only", 0, K_COUNT, V_HOST_ONLY, "pages left out, unknown to the guest" },

@@ -104,6 +104,8 @@ void vm_fph_parse(JsonNode *node, struct vm_fph *ret)
 		ret->skipped += number(o, "skipped");
 		ret->unmapped += number(o, "unmapped");
 		ret->zero_mapped += number(o, "zero-mapped");
+		ret->zero_content += number(o, "zero-content");
+		ret->prescan |= json_object_has_member(o, "prescan");
 		ret->free += number(o, "free");
 		ret->guest_only += number(o, "guest-only");
 		ret->host_only += number(o, "host-only");

@@ -207,7 +207,8 @@ struct vm_fph {
 	char *mode;
 	char *state;
 	char *reason;			/* inactive-reason, or NULL */
-	guint64 skipped, unmapped, zero_mapped, free, resent;
+	bool prescan;			/* zero_content can be more than 0 */
+	guint64 skipped, unmapped, zero_mapped, zero_content, free, resent;
 	guint64 guest_only, host_only, both;
 	guint64 verified, violations, verify_ns;
 	guint64 epoch, chunks, chunks_not_scanned, given_up, scan_ns, page_size;

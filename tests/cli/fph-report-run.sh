@@ -115,6 +115,12 @@ echo "$frames" | awk '{ exit !(NF == 4 && $1 == 768 && $2 == 768 && $3 > 0 && $3
 says out 'inflate ms'
 says out 'deflate ms'
 
+# A guest that clears what it frees: its zeroes are found before, and said to be that.
+run 0 --scenario zeroed-512m --modes prescan --json "$tmp/r.json"
+zeroes=$(figure zero_content)
+[ "${zeroes:-0}" -ge $((300 << 20 >> 12)) ] || problem "zeroes found before: '$zeroes' pages"
+says out 'zero content'
+
 # Two at once, of the other ways to migrate. Neither takes what is the other's.
 # shellcheck disable=SC2086
 "$report" run $qemu --scenario freed-512m --modes reporting --json "$tmp/2.json" \
