@@ -40,6 +40,9 @@
 #define PRESSURE_STEP	(UINT64_C(4) << 20)
 #define PRESSURE_S	60u
 #define VIRTIO_FPH	"/sys/bus/virtio/drivers/virtio_fph"
+#define COMPILE		"/compile"	/* of the archive that build-guest makes */
+#define SOURCES_MAX	64u
+#define COMPILE_CPUS	64u
 
 enum { H_MAGIC, H_INDEX, H_SEQ, H_SUM, H_WORDS };
 
@@ -888,6 +891,128 @@ static void cmd_mod(struct reply *re, char **args)
 		ok(re, "mod");
 }
 
+/*
+ * A real job: processes that come and go, files that are read and written, memory
+ * that is used and freed. One thread for each processor takes the next object; a
+ * source may come up many times.
+ */
+static struct {
+	pthread_t threads[COMPILE_CPUS];
+	unsigned int running;		/* threads that were not joined yet */
+	char *sources[SOURCES_MAX];
+	unsigned int n_sources;
+	uint64_t of;			/* objects to make */
+	atomic_uint_fast64_t next, made;
+	pthread_mutex_t lock;
+	char problem[160];		/* under lock; the first one ends the job */
+	atomic_bool failed;
+} compile = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* Names without what a shell takes for more than a name. */
+static bool read_sources(void)
+{
+	FILE *f = compile.n_sources ? NULL : fopen(COMPILE "/sources", "re");
+	char name[80];
+
+	while (f && compile.n_sources < SOURCES_MAX && fscanf(f, "%79s", name) == 1)
+		compile.sources[compile.n_sources++] = strdup(name);
+	if (f)
+		fclose(f);
+	return compile.n_sources;
+}
+
+/* What the same compiler made of the same source elsewhere is what it must make here. */
+static void compile_one(uint64_t i)
+{
+	const char *source = compile.sources[i % compile.n_sources];
+	int stem = (int)strlen(source) - 2;
+	char command[400], line[120];
+	int status;
+
+	snprintf(command, sizeof(command), "b=/bin/busybox o=/tmp/%llu.o; "
+		 "if " COMPILE "/compile %s $o >$o.log 2>&1; "
+		 "then $b cmp $o " COMPILE "/%.*s.o 2>&1 && $b rm $o $o.log; "
+		 "else $b grep -m 1 error: $o.log; false; fi",
+		 (unsigned long long)i, source, stem, source);
+	status = run_program(command, line, sizeof(line));
+	if (!status) {
+		atomic_fetch_add(&compile.made, 1);
+		return;
+	}
+	pthread_mutex_lock(&compile.lock);
+	if (!atomic_load(&compile.failed))
+		snprintf(compile.problem, sizeof(compile.problem), "%s",
+			 line[0] ? line : "the compiler failed without a word");
+	atomic_store(&compile.failed, true);
+	pthread_mutex_unlock(&compile.lock);
+}
+
+static void *compile_main(void *arg)
+{
+	uint64_t i;
+
+	while (!atomic_load(&compile.failed)) {
+		i = atomic_fetch_add(&compile.next, 1);
+		if (i >= compile.of)
+			break;
+		compile_one(i);
+	}
+	return arg;
+}
+
+static void compile_join(void)
+{
+	while (compile.running)
+		pthread_join(compile.threads[--compile.running], NULL);
+}
+
+static void cmd_compile(struct reply *re, char **args)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t objects;
+
+	if (compile.running) {
+		fail(re, "compile is running: 'compiled wait' first");
+		return;
+	}
+	if (!parse_number(args[0], "", 1000000, &objects)) {
+		fail(re, "'%.40s' is not a number of objects, 1 to 1000000", args[0]);
+		return;
+	}
+	if (!read_sources()) {
+		fail(re, "no compiler here: the guest was booted without the archive that has it");
+		return;
+	}
+	compile.of = objects;
+	atomic_store(&compile.next, 0);
+	atomic_store(&compile.made, 0);
+	atomic_store(&compile.failed, false);
+	while (compile.running < COMPILE_CPUS && (long)compile.running < cpus &&
+	       !pthread_create(&compile.threads[compile.running], NULL, compile_main, NULL))
+		compile.running++;
+	if (compile.running)
+		ok(re, "compile jobs=%u sources=%u", compile.running, compile.n_sources);
+	else
+		fail(re, "no thread");
+}
+
+static void cmd_compiled(struct reply *re, char **args)
+{
+	if (args[0] && strcmp(args[0], "wait")) {
+		fail(re, "'%.40s' is neither nothing nor 'wait'", args[0]);
+		return;
+	}
+	if (args[0])
+		compile_join();
+	pthread_mutex_lock(&compile.lock);
+	if (atomic_load(&compile.failed))
+		fail(re, "compile: %s", compile.problem);
+	else
+		ok(re, "compiled objects=%llu of=%llu", (unsigned long long)atomic_load(&compile.made),
+		   (unsigned long long)compile.of);
+	pthread_mutex_unlock(&compile.lock);
+}
+
 /* Attributes of the device that virtio_fph drives, in one of its folders */
 static void show_attributes(struct reply *re, const char *folder, const char *const *names)
 {
@@ -1086,6 +1211,8 @@ static const struct command {
 	{ "zerochurn", " BYTES", 1, 1, cmd_zerochurn },
 	{ "fragment", " BYTES", 1, 1, cmd_fragment },
 	{ "pressure", " BYTES", 1, 1, cmd_pressure },
+	{ "compile", " OBJECTS", 1, 1, cmd_compile },
+	{ "compiled", " [wait]", 0, 1, cmd_compiled },
 	{ "stop", "", 0, 0, cmd_stop },
 	{ "check", "", 0, 0, cmd_check },
 	{ "info", "", 0, 0, cmd_info },
@@ -1382,6 +1509,10 @@ static int self_test(void)
 	regions->pages[PAGE_WORDS * 2 - 1] = 1;
 	st(!page_is_zero(regions->pages + PAGE_WORDS), "a page that is not zero");
 	st_run("pressure 8M", "ok pressure pages=2048 killed=0");
+	st_run("compile 0", "err '0' is not a number of objects");
+	st_run("compile 3", "err no compiler here");
+	st_run("compiled soon", "err 'soon' is neither nothing nor 'wait'");
+	st_run("compiled wait", "ok compiled objects=0 of=0");
 	st_run("mod", "err usage: mod load NAME");
 	st_run("mod eat x", "err usage: mod load NAME");
 	st_run("mod load x;y", "err 'x;y' is not the name");
