@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "job.h"
 #include "balloon.h"
+#include "compile.h"
 #include "floor.h"
 #include "io.h"
 #include "machine.h"
@@ -181,6 +182,11 @@ static bool use_memory(struct job *j, GError **error)
 		if (!freed)
 			return false;
 	}
+	if (s->use == USE_COMPILE) {
+		progress_step("%s: compile", j->label);
+		if (!compile_alone(j->src, s->objects, j->timeout_ms, j->run, error))
+			return false;
+	}
 	/* Where nothing else is left to check. */
 	if (s->use == USE_FREED || !s->fill) {
 		filled = vm_guest_command(j->src, j->timeout_ms, error, "fill " CHECKED " dense");
@@ -222,11 +228,14 @@ static bool migrate(struct job *j, GError **error)
 		.address = linked ? LINK_ADDRESS : NULL, .sample = measure_sample,
 		.opaque = &j->sampler,
 	};
-	bool works = j->scenario->use == USE_BUSY;
+	bool works = j->scenario->use == USE_BUSY, compiles = j->scenario->use == USE_COMPILE;
 	guint64 before = 0, after = 0;
-	gint64 since = 0;
+	gint64 since = 0, began = 0;
 
 	if (works && (!begin_work(j, error) || !read_work(j, j->src, &before, error)))
+		return false;
+	if (compiles && !compile_begin(j->src, j->scenario->objects, j->timeout_ms, j->run, &began,
+				       error))
 		return false;
 	since = g_get_monotonic_time();
 	progress_step("%s: migrate", j->label);
@@ -238,7 +247,10 @@ static bool migrate(struct job *j, GError **error)
 		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
 					   (g_get_monotonic_time() - since);
 	measure_take(j->run, &j->m);
-	return true;
+	if (!compiles)
+		return true;
+	progress_step("%s: compile to the end", j->label);
+	return compile_end(j->dst, j->timeout_ms, began, j->run, error);
 }
 
 static bool measure(struct job *j, GError **error)
@@ -253,6 +265,7 @@ static bool measure(struct job *j, GError **error)
 	struct vm_config source = {
 		.name = "source", .qemu = setup->qemu, .memory = j->scenario->memory,
 		.ram = j->scenario->ram, .kernel = setup->kernel, .initrd = setup->initrd,
+		.initrd_more = j->scenario->use == USE_COMPILE ? setup->compiler : NULL,
 		.append = append, .extra = device ? device->args : NULL, .accel = setup->accel,
 		.fph_mode = j->mode->fph_mode, .logs = j->logs,
 		.netns = linked ? &setup->link.ns[LINK_SOURCE] : NULL,

@@ -13,6 +13,7 @@
 /* How guests are run and migrated; the same for all of a series. */
 struct setup {
 	char *qemu, *destination_qemu, *kernel, *initrd;
+	char *compiler;		/* archive behind the initrd, of a guest that compiles */
 	char *accel;		/* as in -accel */
 	guint64 timeout_s;	/* for a boot, and for a migration */
 	guint64 multifd;	/* connections; 0: without */

@@ -68,6 +68,7 @@ static void plan_clear(struct plan *p)
 	g_free(p->setup.destination_qemu);
 	g_free(p->setup.kernel);
 	g_free(p->setup.initrd);
+	g_free(p->setup.compiler);
 	g_free(p->setup.accel);
 	link_down(&p->setup.link);
 }
@@ -271,6 +272,16 @@ static bool wants_fph(const struct plan *p)
 	return false;
 }
 
+static bool compiles(const struct plan *p)
+{
+	guint i;
+
+	for (i = 0; i < p->scenarios->len; i++)
+		if (((const struct scenario *)p->scenarios->pdata[i])->use == USE_COMPILE)
+			return true;
+	return false;
+}
+
 static int check(struct plan *p, struct machine *m)
 {
 	struct setup *s = &p->setup;
@@ -284,11 +295,15 @@ static int check(struct plan *p, struct machine *m)
 		s->kernel = vm_default_kernel();
 	if (!s->initrd)
 		s->initrd = vm_default_initrd();
+	if (compiles(p))
+		s->compiler = vm_default_compiler();
 	if (!outputs_writable(&p->out, &error) ||
 	    !present("QEMU", s->qemu, BUILT_BY_QEMU, &error) ||
 	    !present("QEMU", s->destination_qemu, BUILT_BY_QEMU, &error) ||
 	    !present("guest kernel", s->kernel, BUILT_BY_GUEST, &error) ||
-	    !present("guest initramfs", s->initrd, BUILT_BY_GUEST, &error))
+	    !present("guest initramfs", s->initrd, BUILT_BY_GUEST, &error) ||
+	    (s->compiler &&
+	     !present("compiler for the guest", s->compiler, BUILT_BY_GUEST, &error)))
 		return fail("%s", error->message);
 	m->qemu = qemu_version(s->qemu, &error);
 	if (m->qemu)

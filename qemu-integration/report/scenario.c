@@ -7,10 +7,13 @@
 
 /* Below, the guest's kernel does not boot. */
 #define MEMORY_MIN	(UINT64_C(128) << 20)
+/* Of a guest with a compiler, whose archive it has twice for a moment. */
+#define COMPILE_MIN	(UINT64_C(256) << 20)
 /* From here on, memory is not reserved: few machines have it, and no scenario fills it. */
 #define RESERVED_MAX	(UINT64_C(64) << 30)
 #define NOT_RESERVED	"memory-backend-ram,reserve=off"
 #define BUSY_RATE	20000u
+#define COMPILE_OBJECTS	22u	/* each source twice */
 
 static const struct {
 	const char *name;
@@ -34,6 +37,8 @@ static const struct {
 	  "init_on_free=1" },
 	{ "balloon", VM_RAM_ANON, "anonymous memory, 3/4 of it in the balloon and back", false,
 	  USE_BALLOON, "idle-SIZE, 3/4 of which go into the balloon and back" },
+	{ "compile", VM_RAM_ANON, "anonymous memory, while it compiles", false, USE_COMPILE,
+	  "the same while it compiles, with a time of its own" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
@@ -150,6 +155,7 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 	case USE_BUSY:
 		return memory / 8 >> 21 << 21;
 	case USE_BALLOON:
+	case USE_COMPILE:
 		return 0;
 	}
 	g_assert_not_reached();
@@ -160,12 +166,15 @@ static guint64 bytes_in_balloon(guint64 memory)
 	return memory / 4 * 3 >> 21 << 21;
 }
 
-static bool memory_valid(const char *name, guint64 memory, GError **error)
+static bool memory_valid(const char *name, enum memory_use use, guint64 memory, GError **error)
 {
-	if (memory >= MEMORY_MIN && memory % 4096 == 0)
+	guint64 min = use == USE_COMPILE ? COMPILE_MIN : MEMORY_MIN;
+
+	if (memory >= min && memory % 4096 == 0)
 		return true;
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-		    "scenario '%s': memory must be 128m or more, in whole pages", name);
+		    "scenario '%s': memory must be %dm or more, in whole pages", name,
+		    (int)(min >> 20));
 	return false;
 }
 
@@ -173,15 +182,18 @@ static bool memory_valid(const char *name, guint64 memory, GError **error)
 static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 {
 	static const char group[] = "scenario";
-	static const char *const known[] = { "name", "memory", "ram", "use", "fill", "rate", "append", NULL };
+	static const char *const known[] = {
+		"name", "memory", "ram", "use", "fill", "rate", "objects", "append", NULL
+	};
 	static const char *const uses[] = {
-		"little", "freed", "all", "busy", "balloon", NULL
+		"little", "freed", "all", "busy", "balloon", "compile", NULL
 	};
 	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
 	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
 	g_autofree char *use = g_key_file_get_string(file, group, "use", NULL);
 	g_autofree char *fill = g_key_file_get_string(file, group, "fill", NULL);
 	g_autofree char *rate = g_key_file_get_string(file, group, "rate", NULL);
+	g_autofree char *objects = g_key_file_get_string(file, group, "objects", NULL);
 	char **k;
 	int i;
 
@@ -192,7 +204,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 			continue;
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate, "
-			    "append", *k);
+			    "objects, append", *k);
 		return false;
 	}
 	s->name = g_key_file_get_string(file, group, "name", error);
@@ -212,7 +224,8 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 			break;
 	if (use && !uses[i]) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown use '%s'; there are: little, freed, all, busy, balloon", use);
+			    "unknown use '%s'; there are: little, freed, all, busy, balloon, "
+			    "compile", use);
 		return false;
 	}
 	s->use = use ? (enum memory_use)i : USE_LITTLE;
@@ -222,6 +235,9 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	s->rate = BUSY_RATE;
 	s->balloon = bytes_in_balloon(s->memory);
 	if (rate && !g_ascii_string_to_unsigned(rate, 10, 1, 10000000, &s->rate, error))
+		return false;
+	s->objects = COMPILE_OBJECTS;
+	if (objects && !g_ascii_string_to_unsigned(objects, 10, 1, 1000000, &s->objects, error))
 		return false;
 	return true;
 }
@@ -241,7 +257,7 @@ static struct scenario *scenario_load(const char *path, guint64 memory, GError *
 		}
 		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
 					       path);
-		if (memory_valid(s->name, s->memory, error))
+		if (memory_valid(s->name, s->use, s->memory, error))
 			return s;
 	} else {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT, "%s: %s", path,
@@ -269,13 +285,13 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
-			    "busy-8g, balloon-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
+			    "busy-8g, compile-8g, balloon-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
 			    "./mine.scenario", name);
 		return NULL;
 	}
 	if (memory)
 		own = memory;
-	if (!memory_valid(name, own, error))
+	if (!memory_valid(name, kinds[i].use, own, error))
 		return NULL;
 	suffix = size_suffix(own);
 	s = g_new0(struct scenario, 1);
@@ -291,6 +307,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->fill = bytes_to_fill(s->use, own);
 	s->rate = BUSY_RATE;
 	s->balloon = bytes_in_balloon(own);
+	s->objects = COMPILE_OBJECTS;
 	return s;
 }
 

@@ -14,6 +14,7 @@ enum memory_use {
 	USE_ALL,	/* fills it with content and keeps that */
 	USE_BUSY,	/* fills some of it, and rewrites that all the time */
 	USE_BALLOON,	/* gives most of it to the balloon, and gets that back */
+	USE_COMPILE,	/* runs a compiler many times, before and during the migration */
 };
 
 struct scenario {
@@ -27,6 +28,7 @@ struct scenario {
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 	guint64 rate;		/* of USE_BUSY: pages per second */
 	guint64 balloon;	/* of USE_BALLOON: bytes that go into it */
+	guint64 objects;	/* of USE_COMPILE: made by one job */
 };
 
 /* A device through which a guest can say which of its pages are free. */

@@ -77,6 +77,15 @@ static const struct figure left_out[] = {
 	{ NULL },
 };
 
+static const struct figure compile[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "alone ms", 11, K_COUNT, V_COMPILE_ALONE, "time of the guest's job without a migration" },
+	{ "migrated ms", 13, K_COUNT, V_COMPILE_MIGRATED, "the same with a migration in its middle" },
+	{ "of alone", 10, K_WORK_RATIO, V_COMPILE_ALONE, "the second as a part of the first" },
+	{ "left", 7, K_COUNT, V_COMPILE_LEFT, "objects to compile when the migration was over" },
+	{ NULL },
+};
+
 static const struct figure inflate[] = {
 	{ "mode", -13, K_MODE, 0, NULL },
 	{ "inflate ms", 12, K_NS_IN_MS, V_INFLATE_NS, "time until the balloon was full" },
@@ -104,6 +113,7 @@ const struct figure_table figure_tables[] = {
 	{ "data", data, true },
 	{ "cost", costs, true },
 	{ "pages", pages, true },
+	{ "compile", compile, true },
 	{ "balloon, filled", inflate, true },
 	{ "balloon, emptied", deflate, true },
 	{ "left out", left_out, false },

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -72,6 +73,11 @@ char *vm_default_initrd(void)
 	return in_cache("guest", "initramfs.img");
 }
 
+char *vm_default_compiler(void)
+{
+	return in_cache("guest", "compiler.img");
+}
+
 const char *vm_name(const struct vm *vm)
 {
 	return vm->name;
@@ -121,6 +127,47 @@ static void arg(GPtrArray *argv, const char *option, char *value)
 		g_ptr_array_add(argv, value);
 }
 
+static char *joined_initrd(const struct vm *vm)
+{
+	return g_build_filename(vm->dir, "initrd", NULL);
+}
+
+static bool append_file(int to, const char *path, GError **error)
+{
+	int from = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+	int err;
+
+	/* An archive begins at a multiple of four. */
+	lseek(to, -lseek(to, 0, SEEK_CUR) & 3, SEEK_CUR);
+	do {
+		n = from < 0 ? -1 : sendfile(to, from, NULL, G_MAXINT);
+	} while (n > 0);
+	err = errno;
+	if (from >= 0)
+		close(from);
+	if (n == 0)
+		return true;
+	g_set_error(error, VM_ERROR, VM_ERROR_START, "%s: %s", path, g_strerror(err));
+	return false;
+}
+
+/* The kernel unpacks archives one after the other, but QEMU takes one file. */
+static bool join_initrd(const struct vm *vm, const struct vm_config *cfg, GError **error)
+{
+	g_autofree char *path = joined_initrd(vm);
+	int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+	bool ok;
+
+	if (fd < 0) {
+		g_set_error(error, VM_ERROR, VM_ERROR_START, "%s: %s", path, g_strerror(errno));
+		return false;
+	}
+	ok = append_file(fd, cfg->initrd, error) && append_file(fd, cfg->initrd_more, error);
+	close(fd);
+	return ok;
+}
+
 static GPtrArray *build_argv(const struct vm_config *cfg, struct vm *vm, int qmp_fd, int agent_fd)
 {
 	static const char *const firmware[] = {
@@ -159,7 +206,7 @@ static GPtrArray *build_argv(const struct vm_config *cfg, struct vm *vm, int qmp
 		arg(argv, "-append", g_strdup(cfg->append ? cfg->append : VM_APPEND));
 	}
 	if (cfg->initrd)
-		arg(argv, "-initrd", g_strdup(cfg->initrd));
+		arg(argv, "-initrd", cfg->initrd_more ? joined_initrd(vm) : g_strdup(cfg->initrd));
 	if (cfg->bios)
 		arg(argv, "-bios", g_strdup(cfg->bios));
 	arg(argv, "-chardev", g_strdup_printf("file,id=console,path=%s", vm->serial_log));
@@ -385,6 +432,9 @@ struct vm *vm_start(const struct vm_config *cfg, GError **error)
 					 vm->name);
 	vm->stderr_log = g_strdup_printf("%s/%s-stderr.log", cfg->logs ? cfg->logs : vm->dir,
 					 vm->name);
+
+	if (cfg->initrd_more && !join_initrd(vm, cfg, error))
+		goto fail;
 
 	/* Connected before QEMU exists: no path, no time to wait for, nothing lost. */
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, qmp_pair) < 0 ||

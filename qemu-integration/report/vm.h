@@ -55,6 +55,7 @@ struct vm_config {
 	unsigned int smp;	/* default: 1 */
 	const char *kernel;	/* NULL: no kernel; see vm_default_kernel() */
 	const char *initrd;
+	const char *initrd_more;	/* an archive that is put behind it, or NULL */
 	const char *append;	/* default, if there is a kernel: VM_APPEND */
 	const char *bios;	/* -bios, for a guest without a kernel */
 	bool incoming;		/* waits for a migration: -incoming defer */
@@ -75,6 +76,7 @@ char *vm_cache_dir(void);
 char *vm_default_qemu(void);	/* bin/qemu-system-x86_64 below it */
 char *vm_default_kernel(void);	/* guest/vmlinuz */
 char *vm_default_initrd(void);	/* guest/initramfs.img */
+char *vm_default_compiler(void);	/* guest/compiler.img, for initrd_more */
 
 /**
  * vm_start() - start QEMU and connect to its monitor and the guest's agent

@@ -106,12 +106,13 @@ try 2 run --resume --json -
 
 # A scenario in a file.
 for keys in 'memory=1g' 'name=x' 'name=x memory=1' 'name=x memory=1g use=pony' \
-	    'name=x memory=1g fill=much' 'name=x memory=1g rate=0' 'name=x memory=1g pony=1'; do
+	    'name=x memory=1g fill=much' 'name=x memory=1g rate=0' 'name=x memory=1g objects=0' \
+	    'name=x memory=192m use=compile' 'name=x memory=1g pony=1'; do
 	{ echo '[scenario]'; printf '%s\n' $keys; } >"$tmp/x.scenario"
 	try 2 run --scenario "$tmp/x.scenario"
 	silent out
 done
-says err 'pony' 'name, memory, ram, use, fill, rate'
+says err 'pony' 'name, memory, ram, use, fill, rate, objects, append'
 echo 'name=x' >"$tmp/x.scenario"
 try 2 run --scenario "$tmp/x.scenario"
 try 2 run --scenario "$tmp/none.scenario"
@@ -148,6 +149,11 @@ try 1 run --json /nonexistent/x.json
 says err /nonexistent/x.json
 try 1 run --json "$tmp"
 says err 'is a directory'
+
+try 1 run --scenario compile-256m
+says err "$tmp/cache/guest/compiler.img" tests/guest/build-guest
+try 2 run --scenario compile-128m
+says err "scenario 'compile-128m': memory must be 256m or more"
 
 # A QEMU that dies makes a row; the others go on, and the files are whole.
 try 1 run --scenario idle-1g,freed-1g --json "$tmp/r.json" --text "$tmp/r.txt"
