@@ -98,6 +98,19 @@ guint64 machine_warm(guint64 bytes)
 	return len;
 }
 
+char *file_digest(const char *path, GError **error)
+{
+	g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, error);
+	g_autofree char *sum = NULL;
+
+	if (!file)
+		return NULL;
+	sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256,
+					  (const guchar *)g_mapped_file_get_contents(file),
+					  g_mapped_file_get_length(file));
+	return g_strndup(sum, 16);
+}
+
 static char *output_of(const char *path, const char *const *args, GError **error)
 {
 	g_autoptr(GPtrArray) argv = g_ptr_array_new();

@@ -28,6 +28,9 @@ guint64 machine_warm(guint64 bytes);
 /** machine_has_kvm() - KVM can be used, with the processor's own support for it. */
 bool machine_has_kvm(void);
 
+/** file_digest() - 16 hexadecimal digits that tell files apart; NULL with @error set. */
+char *file_digest(const char *path, GError **error);
+
 /** qemu_version() - "10.0.13"; NULL with @error set if @path is no QEMU that runs. */
 char *qemu_version(const char *path, GError **error);
 

@@ -96,6 +96,9 @@ static const struct {
 	{ "destination_qemu", offsetof(struct machine, destination_qemu) },
 	{ "accel", offsetof(struct machine, accel) },
 	{ "link", offsetof(struct machine, link) },
+	{ "guest_kernel", offsetof(struct machine, guest_kernel) },
+	{ "guest_initrd", offsetof(struct machine, guest_initrd) },
+	{ "guest_compiler", offsetof(struct machine, guest_compiler) },
 };
 
 static char **machine_string(const struct machine *m, size_t i)
@@ -260,6 +263,8 @@ JsonObject *result_machine_to_json(const struct machine *m)
 	json_object_set_int_member(o, "memory_kib", m->memory_kib);
 	if (m->multifd)
 		json_object_set_int_member(o, "multifd", m->multifd);
+	if (m->cold)
+		json_object_set_boolean_member(o, "cold", true);
 	return o;
 }
 
@@ -344,6 +349,16 @@ static bool get_count(JsonObject *o, const char *where, const char *key, bool op
 	if (json_node_get_value_type(n) != G_TYPE_INT64 || json_node_get_int(n) < 0)
 		return bad(error, where, key, "must be an integer that is not negative");
 	*ret = json_node_get_int(n);
+	return true;
+}
+
+static bool get_bool(JsonObject *o, const char *where, const char *key, bool *ret, GError **error)
+{
+	JsonNode *n = json_object_get_member(o, key);
+
+	if (n && json_node_get_value_type(n) != G_TYPE_BOOLEAN)
+		return bad(error, where, key, "must be true or false");
+	*ret = n && json_node_get_boolean(n);
 	return true;
 }
 
@@ -510,7 +525,8 @@ static bool get_result(JsonObject *o, struct result *r, GError **error)
 			return false;
 	if (!get_count(m, "machine", "cores", true, &r->machine.cores, error) ||
 	    !get_count(m, "machine", "memory_kib", true, &r->machine.memory_kib, error) ||
-	    !get_count(m, "machine", "multifd", true, &r->machine.multifd, error))
+	    !get_count(m, "machine", "multifd", true, &r->machine.multifd, error) ||
+	    !get_bool(m, "machine", "cold", &r->machine.cold, error))
 		return false;
 	n = json_object_get_member(o, "runs");
 	if (!n || !JSON_NODE_HOLDS_ARRAY(n))

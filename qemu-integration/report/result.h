@@ -84,7 +84,9 @@ struct run {
 /* The machine, and how guests were run and migrated on it. */
 struct machine {
 	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu, *accel, *link;
+	char *guest_kernel, *guest_initrd, *guest_compiler;	/* by their content */
 	guint64 cores, memory_kib, multifd;
+	bool cold;		/* its memory was not touched before */
 };
 
 struct result {

@@ -282,6 +282,18 @@ static bool compiles(const struct plan *p)
 	return false;
 }
 
+/* What is run, whatever it is called. */
+static bool identify(const struct setup *s, struct machine *m, GError **error)
+{
+	m->qemu = qemu_version(s->qemu, error);
+	m->destination_qemu = m->qemu ? qemu_version(s->destination_qemu, error) : NULL;
+	m->guest_kernel = m->destination_qemu ? file_digest(s->kernel, error) : NULL;
+	m->guest_initrd = m->guest_kernel ? file_digest(s->initrd, error) : NULL;
+	if (m->guest_initrd && s->compiler)
+		m->guest_compiler = file_digest(s->compiler, error);
+	return m->guest_initrd && (m->guest_compiler || !s->compiler);
+}
+
 static int check(struct plan *p, struct machine *m)
 {
 	struct setup *s = &p->setup;
@@ -305,10 +317,7 @@ static int check(struct plan *p, struct machine *m)
 	    (s->compiler &&
 	     !present("compiler for the guest", s->compiler, BUILT_BY_GUEST, &error)))
 		return fail("%s", error->message);
-	m->qemu = qemu_version(s->qemu, &error);
-	if (m->qemu)
-		m->destination_qemu = qemu_version(s->destination_qemu, &error);
-	if (error)
+	if (!identify(s, m, &error))
 		return fail("%s", error->message);
 	if (wants_fph(p) && !qemu_has(s->qemu, "-object", "fph-source")) {
 		fail("%s has no fph-source; " BUILT_BY_QEMU, s->qemu);
@@ -337,11 +346,22 @@ static bool same_circumstances(const struct machine *old, const struct machine *
 			    "it is of another machine, or of another --multifd");
 		return false;
 	}
+	if (old->cold != now->cold) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "it was measured with%s --cold",
+			    old->cold ? "" : "out");
+		return false;
+	}
+	/* Only a series that compiles has one. */
+	if (old->guest_compiler && now->guest_compiler &&
+	    !same_string("guest's compiler", old->guest_compiler, now->guest_compiler, error))
+		return false;
 	return same_string("CPU", old->cpu, now->cpu, error) &&
 	       same_string("kernel", old->kernel, now->kernel, error) &&
 	       same_string("QEMU", old->qemu, now->qemu, error) &&
 	       same_string("destination's QEMU", old->destination_qemu, now->destination_qemu,
 			   error) &&
+	       same_string("guest kernel", old->guest_kernel, now->guest_kernel, error) &&
+	       same_string("guest initramfs", old->guest_initrd, now->guest_initrd, error) &&
 	       same_string("accelerator", old->accel, now->accel, error) &&
 	       same_string("link", old->link, now->link, error);
 }
@@ -371,6 +391,8 @@ static int resume(const struct plan *p, struct result *r)
 		old->runs->pdata[i] = run_new(NULL, NULL);
 	}
 	set(&r->started, old->started);
+	if (!r->machine.guest_compiler)
+		set(&r->machine.guest_compiler, old->machine.guest_compiler);
 	result_free(old);
 	return X_DONE;
 }
@@ -490,6 +512,7 @@ static int run(struct plan *p, struct result *r)
 	r->machine.accel = g_strndup(p->setup.accel, strcspn(p->setup.accel, ","));
 	r->machine.link = g_strdup(p->link);
 	r->machine.multifd = p->setup.multifd;
+	r->machine.cold = p->setup.cold;
 	status = p->resume ? resume(p, r) : X_DONE;
 	if (status != X_DONE)
 		return status;

@@ -51,6 +51,7 @@ figure alone_ms 100000
 figure migrated_ms 100000
 figure left 4
 figure checked_pages 1024
+grep -q '"guest_compiler" : "[0-9a-f]\{16\}"' "$tmp/r.json" || problem 'which compiler?'
 for words in 'migrated ms' 'of alone'; do
 	grep -q "$words" "$tmp/out" || problem "no '$words'"
 done

@@ -170,6 +170,33 @@ try 1 run --scenario idle-1g --modes none --json -
 says out '"schema" : 2'
 says err '0/1'
 
+# Only the same way to run the same guest goes on, by whatever name.
+cp "$tmp/cache/guest/vmlinuz" "$tmp/kernel"
+try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --kernel "$tmp/kernel"
+says err 'no ponies left'
+try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --cold
+says err 'cannot go on with it: it was measured without --cold'
+echo other >"$tmp/kernel"
+try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --kernel "$tmp/kernel"
+says err 'cannot go on with it: its guest kernel is e3b0c44298fc1c14, not '
+try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --initrd "$tmp/kernel"
+says err 'its guest initramfs is '
+try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --cold
+try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --resume --cold
+says err 'no ponies left'
+try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --resume
+says err 'it was measured with --cold'
+sed 's/"cold" : true/"cold" : 1/' "$tmp/c.json" >"$tmp/bad.json"
+try 1 compare "$tmp/bad.json"
+says err 'machine.cold: must be true or false'
+: >"$tmp/cache/guest/compiler.img"
+try 1 run --scenario compile-256m,idle-1g --modes none --json "$tmp/c.json"
+echo other >"$tmp/cache/guest/compiler.img"
+try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --resume
+says err 'no ponies left'
+try 1 run --scenario compile-256m --modes none --json "$tmp/c.json" --resume
+says err 'its guest'\''s compiler is e3b0c44298fc1c14, not '
+
 # So does a device that one of the QEMUs does not have.
 try 1 run --scenario idle-1g --modes none,balloon,pv --json "$tmp/r.json"
 says err '2/3 idle-1g balloon: failed: ' "$tmp/cache/bin/qemu-system-x86_64 has no device virtio-balloon-pci" \
