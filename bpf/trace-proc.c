@@ -58,7 +58,35 @@ bool threads_are_named(pid_t pid)
 	return named || n < 2;
 }
 
-/* Has it -name NAME, -name guest=NAME or -name NAME,...? */
+/* The first of QEMU's options at @arg, where ",," is a comma; returns where the next one is */
+static const char *next_option(const char *arg, char *ret)
+{
+	while (*arg && (*arg != ',' || *++arg == ','))
+		*ret++ = *arg++;
+	*ret = '\0';
+	return arg;
+}
+
+/* Whether the argument of -name says that the guest has this one; @before if it says nothing */
+static bool is_guest(const char *arg, const char *name, bool before)
+{
+	char *option = malloc(strlen(arg) + 1);
+	const char *next;
+
+	for (next = arg; option && *next;) {
+		bool first = next == arg;
+
+		next = next_option(next, option);
+		if (strncmp(option, "guest=", 6) == 0)
+			before = strcmp(option + 6, name) == 0;
+		else if (first && !strchr(option, '='))
+			before = strcmp(option, name) == 0;
+	}
+	free(option);
+	return before;
+}
+
+/* By -name, of which QEMU takes several together */
 static bool has_name(pid_t pid, const char *name)
 {
 	char path[64], *arg = NULL;
@@ -70,13 +98,9 @@ static bool has_name(pid_t pid, const char *name)
 	f = fopen(path, "re");
 	if (!f)
 		return false;
-	while (!found && getdelim(&arg, &size, '\0', f) > 0) {
-		if (is_name) {
-			const char *a = strncmp(arg, "guest=", 6) == 0 ? arg + 6 : arg;
-
-			found = strncmp(a, name, strlen(name)) == 0 &&
-				(a[strlen(name)] == '\0' || a[strlen(name)] == ',');
-		}
+	while (getdelim(&arg, &size, '\0', f) > 0) {
+		if (is_name)
+			found = is_guest(arg, name, found);
 		is_name = strcmp(arg, "-name") == 0 || strcmp(arg, "--name") == 0;
 	}
 	free(arg);

@@ -74,6 +74,36 @@ says err 'no QEMU named'
 try 1 -p $$ -m 1t
 says err "process $$ has no memory in pieces of"
 
+# The QEMU of that name, however -name says it: NAME ARGUMENT...
+cp /bin/sh "$tmp/qemu-fake"
+named() {
+	name=$1
+	shift
+	mkfifo "$tmp/end"
+	"$tmp/qemu-fake" -c 'echo there >&2; read -r _ <"$0"' "$tmp/end" "$@" 2>"$tmp/there" &
+	fake=$!
+	while [ ! -s "$tmp/there" ]; do sleep 0.05; done
+	try 1 -n "$name" -m 1t
+	echo >"$tmp/end"
+	wait $fake
+	rm "$tmp/end" "$tmp/there"
+}
+for arg in web1 guest=web1 debug-threads=on,guest=web1 guest=web1,debug-threads=on \
+	web1,process=x process=guest=x,guest=web1; do
+	named web1 -m 1g -name "$arg" -S
+	says err "process $fake has no memory in pieces of"
+done
+named web1 --name db,debug-threads=on -name guest=web1
+says err "process $fake has no memory in pieces of"
+named a,b -name debug-threads=on,guest=a,,b
+says err "process $fake has no memory in pieces of"
+for arg in web12 guest=web process=web1 debug-threads=on,web1 db,,guest=web1; do
+	named web1 -name "$arg"
+	says err 'no QEMU named web1'
+done
+named web1 -name guest=web1 -name guest=db
+says err 'no QEMU named web1'
+
 # Without rights it does not say what it cannot know
 if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	real=$trace
