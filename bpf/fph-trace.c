@@ -190,17 +190,15 @@ static struct row *find_row(struct table *t, const char *comm)
 	return &t->v[t->n++];
 }
 
+static void add_row(void *table, const char *comm, const struct fph_counts *c)
+{
+	add_counts(&find_row(table, comm)->c, c);
+}
+
 static void read_counts(int fd, pid_t pid, struct table *ret)
 {
-	struct fph_counts_key key, *prev = NULL;
-	struct fph_counts c;
-
 	ret->n = 0;
-	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
-		prev = &key;
-		if (key.tgid == (__u32)pid && bpf_map_lookup_elem(fd, &key, &c) == 0)
-			add_counts(&find_row(ret, key.comm)->c, &c);
-	}
+	trace_counts(fd, pid, add_row, ret);
 }
 
 /* What has come since @old, which becomes @new */
@@ -221,14 +219,6 @@ static void subtract(struct table *new, struct table *old, struct table *ret)
 	swap = *old;
 	*old = *new;
 	*new = swap;
-}
-
-static void read_drops(int fd, uint64_t drops[FPH_NDROPS])
-{
-	for (__u32 i = 0; i < FPH_NDROPS; i++) {
-		if (bpf_map_lookup_elem(fd, &i, &drops[i]) < 0)
-			drops[i] = 0;
-	}
 }
 
 static void print_cell(uint64_t n)
@@ -419,7 +409,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 		over = true;
 	} else {
 		read_counts(counts_fd, opt.pid, &last);
-		read_drops(drops_fd, first_drops);
+		trace_drops(drops_fd, first_drops);
 	}
 	for (unsigned long n = 1; !over; n++) {
 		char when[32];
@@ -448,7 +438,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 			break;
 		}
 		read_counts(counts_fd, opt.pid, &counts);
-		read_drops(drops_fd, drops);
+		trace_drops(drops_fd, drops);
 		for (int i = 0; i < FPH_NDROPS; i++)
 			drops[i] -= first_drops[i];
 		subtract(&counts, &last, &diff);
@@ -511,6 +501,7 @@ static int trace(void)
 	struct fph_traced known = { .sz = sizeof(known) };
 	char comm[FPH_COMM_LEN];
 	struct memory memory;
+	bool complete = true;
 	const char *why;
 	uint64_t sum = 0;
 	int err, status;
@@ -543,16 +534,11 @@ static int trace(void)
 	}
 	hold_signals(&set);
 	/* Somebody, QEMU itself perhaps, has arranged for it already */
-	if (!fph_tracer_get(tracer, 0, &known)) {
-		for (unsigned int i = 0; i < memory.n && !err; i++) {
-			err = fph_tracer_add(tracer, &memory.v[i], &why);
-			if (err)
-				complain("%s", why);
-			else if (seed(tracer, opt.pid, &memory.v[i]) < 0)
-				complain("what has memory already cannot be seen: "
-					 "giving that back is not counted");
-		}
-	}
+	if (!fph_tracer_get(tracer, 0, &known))
+		err = add_memory(tracer, opt.pid, &memory, &complete);
+	if (!complete)
+		complain("what has memory already cannot be seen: "
+			 "giving that back is not counted");
 	if (!threads_are_named(opt.pid))
 		complain("all threads of %s have its name; start QEMU with "
 			 "-name NAME,debug-threads=on to tell them apart", printable(comm));
@@ -658,7 +644,7 @@ static int print_status(void)
 		close(fd);
 	fd = trace_map(opt.path, "fph_drops");
 	if (fd >= 0) {
-		read_drops(fd, drops);
+		trace_drops(fd, drops);
 		close(fd);
 		for (int i = 0; i < FPH_NDROPS; i++) {
 			if (drops[i])

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the files of fph-trace share. Errors are told on stderr where they occur. */
+/* What the files of fph-trace share, and fph-report uses. Errors are told where they occur. */
 #ifndef FPH_TRACE_H
 #define FPH_TRACE_H
 
@@ -13,6 +13,7 @@
 /* Exit statuses; unistd.h has an X_OK */
 enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED };
 
+/* How: the program's own */
 __attribute__((format(printf, 1, 2))) void complain(const char *fmt, ...);
 
 /* trace-load.c: all take the folder where the tracer is, or shall be, pinned */
@@ -29,6 +30,22 @@ int trace_load_private(const char *mount, const char *path, const char *object,
 const char *trace_object(const char *path);
 /* Descriptor of a map, or negative errno */
 int trace_map(const char *path, const char *name);
+
+/* Of a thread's name, since it began to be traced */
+typedef void (*trace_counts_fn)(void *opaque, const char *comm, const struct fph_counts *c);
+
+/* For each name of a thread of @pid; @fd: fph_counts */
+void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque);
+/* @fd: fph_drops */
+void trace_drops(int fd, uint64_t drops[FPH_NDROPS]);
+
+/* What its programs cost, whoever they ran for. The kernel looks at the clock only while asked to. */
+struct trace_cost {
+	uint64_t ns;
+	uint64_t runs;
+	uint64_t missed;	/* did not run, as another one did on that CPU */
+};
+int trace_cost(const char *path, struct trace_cost *ret);
 
 /* trace-proc.c */
 
@@ -48,8 +65,8 @@ struct memory {
 /* Memory of @pid that could be a guest's: pieces of @min bytes and more */
 int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret);
 void free_memory(struct memory *m);
-/* Set the bits of what has memory already */
-int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m);
+/* Trace it; negative errno. @complete: receives whether what was taken before is known. */
+int add_memory(struct fph_tracer *t, pid_t pid, const struct memory *m, bool *complete);
 
 /* What a thread of that name does in QEMU */
 const char *thread_kind(const char *comm, const char *main_comm);

@@ -106,6 +106,73 @@ int trace_unload(const char *path)
 	return err && err != -ENOENT ? err : remove_pins(path);
 }
 
+void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque)
+{
+	struct fph_counts_key key, *prev = NULL;
+	struct fph_counts c;
+
+	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
+		prev = &key;
+		if (key.tgid == (__u32)pid && bpf_map_lookup_elem(fd, &key, &c) == 0)
+			fn(opaque, key.comm, &c);
+	}
+}
+
+void trace_drops(int fd, uint64_t drops[FPH_NDROPS])
+{
+	for (__u32 i = 0; i < FPH_NDROPS; i++) {
+		if (bpf_map_lookup_elem(fd, &i, &drops[i]) < 0)
+			drops[i] = 0;
+	}
+}
+
+/* What lies there with a program's name is its link */
+static int add_cost(const char *file, struct trace_cost *ret)
+{
+	struct bpf_link_info link = { 0 };
+	struct bpf_prog_info prog = { 0 };
+	__u32 link_len = sizeof(link), prog_len = sizeof(prog);
+	int fd, err = 0;
+
+	fd = bpf_obj_get(file);
+	if (fd < 0)
+		return -errno;
+	if (bpf_link_get_info_by_fd(fd, &link, &link_len) < 0)
+		err = -errno;
+	close(fd);
+	if (err)
+		return err;
+	fd = bpf_prog_get_fd_by_id(link.prog_id);
+	if (fd < 0)
+		return -errno;
+	if (bpf_prog_get_info_by_fd(fd, &prog, &prog_len) < 0)
+		err = -errno;
+	close(fd);
+	ret->ns += prog.run_time_ns;
+	ret->runs += prog.run_cnt;
+	ret->missed += prog.recursion_misses;
+	return err;
+}
+
+int trace_cost(const char *path, struct trace_cost *ret)
+{
+	struct dirent *e;
+	char file[PATH_MAX];
+	int err = 0;
+	DIR *dir;
+
+	*ret = (struct trace_cost){ 0 };
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while (!err && (e = readdir(dir))) {
+		if (strncmp(e->d_name, "fph_", 4) == 0)
+			err = join(file, path, e->d_name) ? add_cost(file, ret) : -ENAMETOOLONG;
+	}
+	closedir(dir);
+	return err;
+}
+
 static int pin(struct bpf_object *obj, const char *path)
 {
 	struct bpf_program *prog;
@@ -192,7 +259,8 @@ int trace_load(const char *path, const char *object, uint64_t words, bool verbos
 				 strerror(-err));
 	}
 	if (!object)
-		complain("no tracer can be loaded: %s; --verbose tells more", strerror(-err));
+		complain("no tracer can be loaded: %s%s", strerror(-err),
+			 verbose ? "" : "; 'fph-trace --load --verbose' tells more");
 	return err;
 }
 

@@ -290,7 +290,8 @@ static int seed_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
 	return 0;
 }
 
-int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m)
+/* Set the bits of what has memory already */
+static int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m)
 {
 	struct fph_scanner_opts opts = { .sz = sizeof(opts), .pid = pid };
 	struct seeding seeding = { t, m->start };
@@ -313,6 +314,24 @@ int seed(struct fph_tracer *t, pid_t pid, const struct fph_traced *m)
 	err = fph_map_region(scanner, &r, 0, m->len, 0, seed_pages, &seeding, NULL);
 	fph_scanner_close(scanner);
 	return err;
+}
+
+int add_memory(struct fph_tracer *t, pid_t pid, const struct memory *m, bool *complete)
+{
+	const char *why;
+	int err;
+
+	*complete = true;
+	for (unsigned int i = 0; i < m->n; i++) {
+		err = fph_tracer_add(t, &m->v[i], &why);
+		if (err) {
+			complain("%s", why);
+			return err;
+		}
+		if (seed(t, pid, &m->v[i]) < 0)
+			*complete = false;
+	}
+	return 0;
 }
 
 /*

@@ -7,6 +7,7 @@
 #include "machine.h"
 #include "measure.h"
 #include "progress.h"
+#include "tracing.h"
 #include "vm.h"
 
 #include <stdio.h>
@@ -31,6 +32,7 @@ struct job {
 	struct vm *src, *dst;
 	struct vm_migration m;
 	struct sampler sampler;
+	struct tracing *tracing;
 };
 
 /* A machine that runs out of memory ends processes that are not ours. */
@@ -232,14 +234,23 @@ static bool migrate(struct job *j, GError **error)
 	guint64 before = 0, after = 0;
 	gint64 since = 0, began = 0;
 
-	if (works && (!begin_work(j, error) || !read_work(j, j->src, &before, error)))
+	if (works && !begin_work(j, error))
+		return false;
+	if (setup->trace) {
+		j->tracing = tracing_begin(vm_pid(j->src), vm_pid(j->dst), j->scenario->memory,
+					   error);
+		if (!j->tracing)
+			return false;
+	}
+	if (works && !read_work(j, j->src, &before, error))
 		return false;
 	if (compiles && !compile_begin(j->src, j->scenario->objects, j->timeout_ms, j->run, &began,
 				       error))
 		return false;
 	since = g_get_monotonic_time();
 	progress_step("%s: migrate", j->label);
-	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error))
+	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error) ||
+	    (j->tracing && !tracing_end(j->tracing, j->run, error)))
 		return false;
 	if (works && !read_work(j, j->dst, &after, error))
 		return false;
@@ -267,7 +278,7 @@ static bool measure(struct job *j, GError **error)
 		.ram = j->scenario->ram, .kernel = setup->kernel, .initrd = setup->initrd,
 		.initrd_more = j->scenario->use == USE_COMPILE ? setup->compiler : NULL,
 		.append = append, .extra = device ? device->args : NULL, .accel = setup->accel,
-		.fph_mode = j->mode->fph_mode, .logs = j->logs,
+		.fph_mode = j->mode->fph_mode, .logs = j->logs, .thread_names = setup->trace,
 		.netns = linked ? &setup->link.ns[LINK_SOURCE] : NULL,
 	};
 	struct vm_config destination = source;
@@ -345,6 +356,7 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 
 	j.logs = g_dir_make_tmp("fph-report-XXXXXX", &error);
 	r->ok = j.logs && measure(&j, &error);
+	tracing_free(j.tracing);
 	vm_free(j.src);
 	vm_free(j.dst);
 	vm_migration_clear(&j.m);

@@ -18,6 +18,7 @@ struct setup {
 	guint64 timeout_s;	/* for a boot, and for a migration */
 	guint64 multifd;	/* connections; 0: without */
 	bool cold;		/* does not touch memory before */
+	bool trace;		/* the tracer is loaded, and counts */
 	struct link link;
 };
 

@@ -23,6 +23,11 @@ enum value {
 	V_SRC_BEFORE, V_SRC_AFTER, V_DST_BEFORE, V_DST_AFTER,
 	V_SRC_CPU, V_DST_CPU, V_GUEST_CPU, V_SRC_SYSTEM, V_DST_SYSTEM,
 	V_SRC_FAULTS, V_DST_FAULTS,
+	V_SRC_MIGR_FAULTS, V_SRC_MIGR_TAKEN, V_SRC_VCPU_FAULTS, V_SRC_VCPU_TAKEN,
+	V_SRC_OTHER_FAULTS, V_SRC_OTHER_TAKEN, V_SRC_GIVEN_BACK,
+	V_DST_RECV_FAULTS, V_DST_RECV_TAKEN, V_DST_VCPU_FAULTS, V_DST_VCPU_TAKEN,
+	V_DST_OTHER_FAULTS, V_DST_OTHER_TAKEN, V_DST_GIVEN_BACK,
+	V_TRACER_NS, V_TRACER_RUNS, V_TRACER_LOST,
 	V_FLOOR_NS, V_CHECKED, V_WORK_BEFORE, V_WORK_DURING,
 	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED, V_GIVEN_UP,
 	V_REQUESTS, V_ANSWERS, V_STALE, V_HINTED,
@@ -83,7 +88,8 @@ struct run {
 
 /* The machine, and how guests were run and migrated on it. */
 struct machine {
-	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu, *accel, *link;
+	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu, *accel, *link,
+	     *tracer;
 	char *guest_kernel, *guest_initrd, *guest_compiler;	/* by their content */
 	guint64 cores, memory_kib, multifd;
 	bool cold;		/* its memory was not touched before */

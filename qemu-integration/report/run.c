@@ -5,6 +5,7 @@
 #include "job.h"
 #include "machine.h"
 #include "progress.h"
+#include "tracing.h"
 #include "vm.h"
 #include "write.h"
 
@@ -23,7 +24,7 @@
 enum {
 	O_SCENARIO, O_MODES, O_REPEAT, O_WARMUP, O_JSON, O_TEXT, O_HTML, O_RESUME, O_QEMU,
 	O_DESTINATION_QEMU, O_KERNEL, O_INITRD, O_MEMORY, O_ACCEL, O_MULTIFD, O_LINK, O_TIMEOUT,
-	O_COLD, O_HELP
+	O_COLD, O_TRACE, O_HELP
 };
 
 static const struct opt run_opts[] = {
@@ -45,6 +46,7 @@ static const struct opt run_opts[] = {
 	[O_LINK] = { "link", "RATE", "through a network of RATE, as in 10gbit; root only" },
 	[O_TIMEOUT] = { "timeout", "SEC", "longest boot and longest migration [300]" },
 	[O_COLD] = { "cold", NULL, "do not warm up memory before each migration" },
+	[O_TRACE] = { "trace", NULL, "count who takes guest memory, with BPF; root only" },
 	[O_HELP] = { "help", NULL, "this text" },
 	{ NULL, NULL, NULL },
 };
@@ -236,6 +238,9 @@ static int parse(struct plan *p, int argc, char **argv)
 		case O_COLD:
 			p->setup.cold = true;
 			break;
+		case O_TRACE:
+			p->setup.trace = true;
+			break;
 		case O_HELP:
 			help();
 			return -1;
@@ -323,6 +328,13 @@ static int check(struct plan *p, struct machine *m)
 		fail("%s has no fph-source; " BUILT_BY_QEMU, s->qemu);
 		return X_UNSUPPORTED;
 	}
+	if (s->trace) {
+		m->tracer = g_strdup(tracing_load(&error));
+		if (!m->tracer) {
+			fail("%s", error->message);
+			return X_UNSUPPORTED;
+		}
+	}
 	if (p->link && !link_up(&s->link, p->link, &error))
 		return fail("%s", error->message);
 	return X_DONE;
@@ -363,7 +375,8 @@ static bool same_circumstances(const struct machine *old, const struct machine *
 	       same_string("guest kernel", old->guest_kernel, now->guest_kernel, error) &&
 	       same_string("guest initramfs", old->guest_initrd, now->guest_initrd, error) &&
 	       same_string("accelerator", old->accel, now->accel, error) &&
-	       same_string("link", old->link, now->link, error);
+	       same_string("link", old->link, now->link, error) &&
+	       same_string("tracer", old->tracer, now->tracer, error);
 }
 
 /* Take over what completed before; what failed is tried again. */

@@ -52,6 +52,35 @@ static const struct figure pages[] = {
 	{ NULL },
 };
 
+static const struct figure source_faults[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "migr faults", 13, K_COUNT, V_SRC_MIGR_FAULTS, "faults of migration threads, in guest memory; --trace" },
+	{ "migr pages", 12, K_COUNT, V_SRC_MIGR_TAKEN, "pages that got memory by that" },
+	{ "vCPU pages", 12, K_COUNT, V_SRC_VCPU_TAKEN, "pages that got memory by virtual CPUs" },
+	{ "other pages", 13, K_COUNT, V_SRC_OTHER_TAKEN, "pages that got memory by other threads" },
+	{ "given back", 12, K_COUNT, V_SRC_GIVEN_BACK, "pages that lost their memory" },
+	{ NULL },
+};
+
+static const struct figure destination_faults[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "recv faults", 13, K_COUNT, V_DST_RECV_FAULTS, "faults of threads that receive, in guest memory" },
+	{ "recv pages", 12, K_COUNT, V_DST_RECV_TAKEN, "pages that got memory by that" },
+	{ "vCPU pages", 12, K_COUNT, V_DST_VCPU_TAKEN, NULL },
+	{ "other pages", 13, K_COUNT, V_DST_OTHER_TAKEN, NULL },
+	{ "given back", 12, K_COUNT, V_DST_GIVEN_BACK, NULL },
+	{ NULL },
+};
+
+static const struct figure tracer[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "tracer ms", 11, K_NS_IN_MS, V_TRACER_NS, "time in the tracer's programs, of all CPUs" },
+	{ "of total", 10, K_NS_PART, V_TRACER_NS, "that as a part of the total time" },
+	{ "runs", 11, K_COUNT, V_TRACER_RUNS, "how often they ran, for whatever process" },
+	{ "lost", 8, K_COUNT, V_TRACER_LOST, "events that they did not record" },
+	{ NULL },
+};
+
 static const struct figure left_out[] = {
 	{ "in all", 0, K_COUNT, V_SKIPPED, "pages left out at the end; some for several reasons" },
 	{ "unmapped", 0, K_COUNT, V_UNMAPPED, "pages left out: the host never gave memory for them" },
@@ -114,6 +143,9 @@ const struct figure_table figure_tables[] = {
 	{ "cost", costs, true },
 	{ "pages", pages, true },
 	{ "compile", compile, true },
+	{ "guest memory, source", source_faults, true },
+	{ "guest memory, destination", destination_faults, true },
+	{ "tracer", tracer, true },
 	{ "balloon, filled", inflate, true },
 	{ "balloon, emptied", deflate, true },
 	{ "left out", left_out, false },
@@ -142,6 +174,8 @@ bool figure_has(const struct figure *f, const struct summary *s)
 		return s->floor_ratio >= 0;
 	case K_WORK_RATIO:
 		return s->v[f->what].n && s->v[f->what].median > 0;
+	case K_NS_PART:
+		return s->v[f->what].n && s->v[V_TOTAL_MS].median > 0;
 	case K_TEXT:
 		return s->text[f->what];
 	case K_MODE:
@@ -183,6 +217,8 @@ char *figure_cell(const struct figure *f, const struct summary *s)
 		return g_strdup_printf("%.2f", v->median / 1e6);
 	case K_NS_IN_US:
 		return g_strdup_printf("%.1f", v->median / 1e3);
+	case K_NS_PART:
+		return g_strdup_printf("%.2f%%", v->median / 1e4 / s->v[V_TOTAL_MS].median);
 	case K_RANGE:
 		return g_strdup_printf("%.0f - %.0f", v->min, v->max);
 	case K_INTERVAL:
@@ -247,6 +283,8 @@ char *view_machine(const struct result *r)
 		g_string_append_printf(text, ", link of %s", m->link);
 	if (m->multifd)
 		g_string_append_printf(text, ", multifd with %" G_GUINT64_FORMAT, m->multifd);
+	if (m->tracer)
+		g_string_append_printf(text, ", traced (%s)", m->tracer);
 	if (r->started)
 		g_string_append_printf(text, "; %s", r->started);
 	return g_string_free(text, FALSE);

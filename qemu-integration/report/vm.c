@@ -184,7 +184,8 @@ static GPtrArray *build_argv(const struct vm_config *cfg, struct vm *vm, int qmp
 	arg(argv, "-no-user-config", NULL);
 	arg(argv, "-no-reboot", NULL);
 	arg(argv, "-display", g_strdup("none"));
-	arg(argv, "-name", g_strdup_printf("fph-%s", vm->name));
+	arg(argv, "-name", g_strdup_printf("fph-%s%s", vm->name,
+					     cfg->thread_names ? ",debug-threads=on" : ""));
 	/* Run from its build tree, QEMU has no firmware folder of its own. */
 	for (i = 0; i < G_N_ELEMENTS(firmware); i++)
 		if (g_file_test(firmware[i], G_FILE_TEST_IS_DIR))

@@ -58,6 +58,7 @@ struct vm_config {
 	const char *initrd_more;	/* an archive that is put behind it, or NULL */
 	const char *append;	/* default, if there is a kernel: VM_APPEND */
 	const char *bios;	/* -bios, for a guest without a kernel */
+	bool thread_names;	/* threads have names of their own: debug-threads=on */
 	bool incoming;		/* waits for a migration: -incoming defer */
 	bool paused;		/* -S: does not run until vm_cont(), or after the migration */
 	const char *fph_mode;	/* adds -object fph-source,id=fph0,mode=... */

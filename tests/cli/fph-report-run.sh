@@ -121,6 +121,57 @@ zeroes=$(figure zero_content)
 [ "${zeroes:-0}" -ge $((300 << 20 >> 12)) ] || problem "zeroes found before: '$zeroes' pages"
 says out 'zero content'
 
+# Who takes memory. In mode none the migration thread reads what nothing is mapped
+# for, and shared memory gets pages by that: the kernel's own count of faults has
+# them, too. In mode pagemap it reads nothing of that.
+# shellcheck disable=SC2086
+"$report" run $qemu --trace --scenario memfd-256m,idle-256m --modes none,pagemap \
+	--json "$tmp/r.json" >"$tmp/out" 2>"$tmp/err"
+got=$?
+if [ $got -eq 3 ] && [ "${FPH_REQUIRE_KERNEL:-0}" != 1 ]; then
+	echo "SKIP: $(cat "$tmp/err")"
+elif [ $got -ne 0 ]; then
+	problem "--trace: exit status $got"
+else
+	says out 'traced ('
+	says out 'migr faults'
+	says out 'tracer ms'
+	python3 - "$tmp/r.json" <<'END' || problem 'figures of --trace'
+import json, sys
+with open(sys.argv[1]) as f:
+    runs = {(r['scenario'], r['mode']): r for r in json.load(f)['runs']}
+bad = []
+def want(ok, what):
+    if not ok:
+        bad.append(what)
+for (scenario, mode), r in runs.items():
+    t, name = r['tracer'], f'{scenario} {mode}'
+    source, destination = t['source'], t['destination']
+    want(t['lost'] == 0, f'{name}: events were lost')
+    want(0 < t['ns'] < 1e6 * r['total_ms'] and t['runs'] > 0, f'{name}: no cost of the tracer')
+    for side, counts in (('source', source), ('destination', destination)):
+        faults = sum(c['faults'] for c in counts.values() if isinstance(c, dict))
+        want(faults <= r['faults'][side], f'{name}: {faults} faults at the {side}')
+    # Nothing else puts content there
+    want(destination['receiving']['taken'] >= r['pages']['sent'] * 0.9,
+         f'{name}: pages of receiving threads')
+holes = runs['memfd-256m', 'pagemap']['pages']['unmapped']
+r = runs['memfd-256m', 'none']
+migration = r['tracer']['source']['migration']
+want(holes > 20000 and abs(migration['taken'] - holes) < holes / 50,
+     f"the migration thread took {migration['taken']} of {holes} pages")
+want(migration['faults'] > r['faults']['source'] * 0.95,
+     f"{migration['faults']} of {r['faults']['source']} faults are the migration thread's")
+r = runs['idle-256m', 'none']['tracer']['source']['migration']
+want(r['faults'] > 0 and r['taken'] < 100, 'private memory got pages by reading')
+for scenario in ('memfd-256m', 'idle-256m'):
+    r = runs[scenario, 'pagemap']['tracer']['source']['migration']
+    want(r['faults'] < 100 and r['taken'] < 100, f'{scenario} pagemap: it read holes')
+print('\n'.join(bad))
+sys.exit(bool(bad))
+END
+fi
+
 # Two at once, of the other ways to migrate. Neither takes what is the other's.
 # shellcheck disable=SC2086
 "$report" run $qemu --scenario freed-512m --modes reporting --json "$tmp/2.json" \

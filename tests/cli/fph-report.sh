@@ -143,6 +143,18 @@ says err "$tmp/cache/guest/initramfs.img" tests/guest/build-guest
 FAKE_OBJECT=other try 3 run
 says err 'no fph-source' qemu-integration/build-qemu
 unset FAKE_OBJECT
+# Without the rights for BPF nothing is begun
+if [ "$(id -u)" = 0 ]; then
+	real=$report
+	printf '#!/bin/sh\nexec setpriv --bounding-set=-all "%s" "$@"\n' "$real" >"$tmp/bare"
+	chmod +x "$tmp/bare"
+	report=$tmp/bare
+fi
+try 3 run --trace --scenario idle-1g
+says err '--trace: '
+silent out
+[ "$(wc -l <"$tmp/err")" -eq 1 ] || problem 'something was begun'
+[ "$(id -u)" != 0 ] || report=$real
 try 1 run --qemu /bin/true
 says err '/bin/true: is no QEMU'
 try 1 run --json /nonexistent/x.json
@@ -243,7 +255,7 @@ kill -0 "$(cat "$tmp/pid")" 2>/dev/null && problem 'QEMU still runs'
 
 # Recorded results: medians, ratios, failed rows; hints by either device; enough
 # runs for an interval; never wider than 80 columns.
-for name in three-repeats all-modes six-repeats; do
+for name in three-repeats all-modes six-repeats traced; do
 	try 0 compare "$data/$name.json"
 	silent err
 	cmp -s "$tmp/out" "$data/$name.txt" || {
