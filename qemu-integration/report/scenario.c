@@ -38,7 +38,7 @@ static const struct {
 	{ "balloon", VM_RAM_ANON, "anonymous memory, 3/4 of it in the balloon and back", false,
 	  USE_BALLOON, "idle-SIZE, 3/4 of which go into the balloon and back" },
 	{ "compile", VM_RAM_ANON, "anonymous memory, while it compiles", false, USE_COMPILE,
-	  "the same while it compiles, with a time of its own" },
+	  "the same while gcc runs in it; how long its job then takes" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
 };
