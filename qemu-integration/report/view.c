@@ -357,16 +357,16 @@ static char *floor_note(const struct summary *s)
 	    !v[V_GUEST_CPU].n)
 		return NULL;
 	text = g_string_new(NULL);
-	g_string_printf(text, "%s takes %.2f times its floor: of %.0f ms, %.0f were set-up",
+	g_string_printf(text, "%s takes %.2f times its floor: of %.0f ms, set-up took %.0f",
 			s->mode, s->floor_ratio, v[V_TOTAL_MS].median, v[V_SETUP_MS].median);
 	if (v[V_WAIT_NS].n)
-		g_string_append_printf(text, ", %.0f held back for the guest's answer",
+		g_string_append_printf(text, ", waiting for the guest's answer %.0f",
 				       v[V_WAIT_NS].median / 1e6);
 	/* A guest does its own work on processors that may be others. */
-	g_string_append_printf(text, " and %.0f downtime; beside its guest, QEMU computed for %.0f "
-			       "ms at the source (of both %.0f in the kernel, with %.0f page "
-			       "faults), and for %.0f at the destination (%.0f in the kernel, with "
-			       "%.0f page faults)", v[V_DOWNTIME_MS].median,
+	g_string_append_printf(text, ", the downtime %.0f; beside its guest, QEMU computed for %.0f "
+			       "ms at the source (in the kernel, guest included, %.0f, with %.0f "
+			       "page faults) and for %.0f at the destination (in the kernel %.0f, "
+			       "with %.0f page faults)", v[V_DOWNTIME_MS].median,
 			       MAX(v[V_SRC_CPU].median - v[V_GUEST_CPU].median, 0),
 			       v[V_SRC_SYSTEM].median, v[V_SRC_FAULTS].median,
 			       v[V_DST_CPU].median, v[V_DST_SYSTEM].median,

@@ -295,7 +295,7 @@ says out ',"a, ""b""",none,total_ms,3,1286,1250,1300,,'
 
 # What others published is told apart; a mode far from its floor says where time goes.
 try 0 compare six-repeats.json
-says out 'times its floor: of 58 ms, 3 were set-up, 7 held back' 'in the kernel'
+says out 'times its floor: of 58 ms, set-up took 3, waiting for' 'in the kernel'
 try 0 compare three-repeats.json
 says out 'Published elsewhere' 'instead of 1894 ms, 22.2%' msg128743.html
 [ "$(grep -c 1894 "$tmp/out")" -eq 1 ] || problem 'published figures are mixed in'
