@@ -413,20 +413,28 @@ bool is_running(struct vm *vm)
 	return json_object_get_boolean_member(json_node_get_object(node), "running");
 }
 
-const char *faulty_qemu(const char *fault, const char **seen)
+const char *preloaded_qemu(const char *variable, const char *settings)
 {
-	const char *library = g_getenv("FPH_TEST_KERNEL_FAULT");
+	const char *library = g_getenv(variable);
 	g_autofree char *text = NULL;
 	const char *script;
 
 	if (!library)
-		fph_test_skip_all("FPH_TEST_KERNEL_FAULT is not set");
-	*seen = temp_file("", 0);
-	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' FPH_TEST_FAULT='%s' "
-			       "FPH_TEST_SEEN='%s' '%s' \"$@\"\n", library, fault, *seen, qemu);
+		fph_test_skip_all("%s is not set", variable);
+	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' %s '%s' \"$@\"\n", library,
+			       settings, qemu);
 	script = temp_file(text, -1);
 	check_int(chmod(script, 0700), 0);
 	return script;
+}
+
+const char *faulty_qemu(const char *fault, const char **seen)
+{
+	g_autofree char *settings = NULL;
+
+	*seen = temp_file("", 0);
+	settings = g_strdup_printf("FPH_TEST_FAULT='%s' FPH_TEST_SEEN='%s'", fault, *seen);
+	return preloaded_qemu("FPH_TEST_KERNEL_FAULT", settings);
 }
 
 uint64_t file_size(const char *path)

@@ -95,6 +95,12 @@ void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m);
 bool is_running(struct vm *vm);
 
 /*
+ * A script that runs QEMU with a library of ours before all others, for
+ * vm_config.qemu. @variable: of the environment, names the library.
+ * @settings: more of the environment, as in a shell.
+ */
+const char *preloaded_qemu(const char *variable, const char *settings);
+/*
  * A script that runs QEMU on a kernel that fails calls of libfph, for
  * vm_config.qemu. The words are FPH_TEST_FAULT's, see kernel-fault.c.
  * @seen: receives the name of a file that has a byte for each failed call.

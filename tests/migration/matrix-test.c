@@ -8,7 +8,6 @@
  */
 #include <inttypes.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -518,32 +517,14 @@ static void test_refused(const struct row *r)
 	vm_free(src);
 }
 
-/*
- * A QEMU with a library of the test's before all others; *@seen is the file
- * that has content once the library was asked.
- */
-static const char *preloaded(const char **seen)
+/* KVM without manual dirty log protection; *@seen has content once QEMU asked for it */
+static const char *without_manual_protect(const char **seen)
 {
-	const char *library = g_getenv("FPH_TEST_NO_MANUAL_PROTECT");
-	g_autofree char *text = NULL;
-	const char *script;
+	g_autofree char *settings = NULL;
 
-	if (!library)
-		fph_test_skip_all("FPH_TEST_NO_MANUAL_PROTECT is not set");
 	*seen = temp_file("", 0);
-	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' FPH_TEST_SEEN='%s' '%s' \"$@\"\n",
-			       library, *seen, qemu);
-	script = temp_file(text, -1);
-	check_int(chmod(script, 0700), 0);
-	return script;
-}
-
-static void check_not_empty(const char *path)
-{
-	struct stat st;
-
-	check_int(stat(path, &st), 0);
-	check(st.st_size > 0);
+	settings = g_strdup_printf("FPH_TEST_SEEN='%s'", *seen);
+	return preloaded_qemu("FPH_TEST_NO_MANUAL_PROTECT", settings);
 }
 
 static const char *old_file(uint64_t size)
@@ -584,11 +565,11 @@ static void test_row(void **state)
 		need_hugepages(2 * cfg.memory);
 	cfg.extra = r->extra;
 	if (r->no_manual_protect)
-		cfg.qemu = preloaded(&seen);
+		cfg.qemu = without_manual_protect(&seen);
 	src = start(cfg);
 	cfg.qemu = NULL;
 	if (seen)
-		check_not_empty(seen);
+		check(file_size(seen) > 0);
 	if (r->old_file) {
 		old = g_strdup_printf("memory-backend-file,share=on,mem-path=%s",
 				      old_file(cfg.memory));

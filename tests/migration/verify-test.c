@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -609,20 +608,6 @@ static void see_lost(void *opaque, const struct vm_block *block, guint64 offset,
 		lost->n += !strcmp(block->name, lost->block) && offset == lost->victims[k];
 }
 
-static const char *without_userfaultfd(void)
-{
-	const char *library = g_getenv("FPH_TEST_NO_USERFAULTFD");
-	g_autofree char *text = NULL;
-	const char *script;
-
-	if (!library)
-		fph_test_skip_all("FPH_TEST_NO_USERFAULTFD is not set");
-	text = g_strdup_printf("#!/bin/sh\nexec env LD_PRELOAD='%s' '%s' \"$@\"\n", library, qemu);
-	script = temp_file(text, -1);
-	check_int(chmod(script, 0700), 0);
-	return script;
-}
-
 /* A migration with some @verify; return: how many of the victims are lost */
 static uint64_t migrate_free(struct vm *src, const struct free_row *row, const char *verify,
 			     struct vm_migration *m)
@@ -685,7 +670,7 @@ static void test_free_pages(void **state)
 	cfg.extra = row->devices;
 	cfg.append = row->append;
 	if (row->no_witness)
-		cfg.qemu = without_userfaultfd();
+		cfg.qemu = preloaded_qemu("FPH_TEST_NO_USERFAULTFD", "");
 	src = start(cfg);
 	boot(src);
 	guest(src, "fill 160M dense", "ok fill");
