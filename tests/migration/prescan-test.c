@@ -63,6 +63,7 @@ static bool has_thread(struct vm *vm)
 	return found;
 }
 
+/* Where the block of that name is in QEMU, or 0 */
 static uint64_t ram_address(struct vm *vm, const char *name)
 {
 	GError *error = NULL;
@@ -77,23 +78,30 @@ static uint64_t ram_address(struct vm *vm, const char *name)
 		if (!strcmp(block->name, name))
 			hva = block->hva;
 	}
-	check(hva != 0);
 	g_ptr_array_unref(blocks);
 	return hva;
+}
+
+/* All bytes of [start, end), whole MiB, as a device would write them */
+static void fill(struct vm *vm, const char *name, uint64_t start, uint64_t end, uint8_t byte)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)vm_pid(vm));
+	g_autofree uint8_t *bytes = g_malloc(MIB);
+	uint64_t hva = ram_address(vm, name);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	check(fd >= 0);
+	check(hva != 0);
+	memset(bytes, byte, MIB);
+	for (uint64_t at = start; at < end; at += MIB)
+		check_int(pwrite(fd, bytes, MIB, hva + at), MIB);
+	close(fd);
 }
 
 /* Memory for all pages from FIRST on, and zero in it, as if it had been used */
 static void give_zeroes(struct vm *vm)
 {
-	static const char zeroes[MIB];
-	g_autofree char *path = g_strdup_printf("/proc/%d/mem", (int)vm_pid(vm));
-	uint64_t hva = ram_address(vm, "pc.ram");
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	check(fd >= 0);
-	for (uint64_t at = FIRST; at < RAM; at += MIB)
-		check_int(pwrite(fd, zeroes, MIB, hva + at), MIB);
-	close(fd);
+	fill(vm, "pc.ram", FIRST, RAM, 0);
 }
 
 static void wait_for_zero(struct vm *vm, struct vm_fph *f, uint64_t pages, uint64_t passes)
@@ -433,6 +441,152 @@ static void test_device(void **state)
 	vm_free(dst);
 }
 
+#define DIMM		(128 * MIB)
+#define USED		(16 * MIB)	/* of it */
+#define DIMM_TRIES	5
+
+struct replaced {
+	const char *name;
+	bool there;		/* the one that comes later is at the same address */
+	bool pass;		/* there is one before the migration */
+};
+
+static const struct replaced replaced[] = {
+	{ "prescan-replaced", false, false },
+	{ "prescan-replaced-pass", false, true },
+	{ "prescan-replaced-there", true, false },
+};
+
+static void plug(struct vm *vm, const char *id, uint64_t size)
+{
+	ok(vm_run(vm, E, "object-add", "{\"qom-type\":\"memory-backend-ram\",\"id\":\"%s\","
+		  "\"size\":%" PRIu64 "}", id, size));
+	ok(vm_run(vm, E, "device_add", "{\"driver\":\"pc-dimm\",\"memdev\":\"%s\"}", id));
+}
+
+#define ACPI_DIMM	0xa00
+
+/* What a guest does that lets go of a DIMM */
+static void unplug(struct vm *vm, unsigned int slot, const char *id)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/maps", (int)vm_pid(vm));
+	g_autofree char *start = g_strdup_printf("%" PRIx64 "-", ram_address(vm, id));
+
+	port_write(vm, "w", ACPI_DIMM, slot);
+	port_write(vm, "b", ACPI_DIMM + 0x14, 8);
+	ok(vm_run(vm, E, "object-del", "{\"id\":\"%s\"}", id));
+	/* A grace period later */
+	for (int i = 0; ; i++) {
+		g_autofree char *maps = NULL;
+
+		ok(g_file_get_contents(path, &maps, NULL, E));
+		if (!strstr(maps, start))
+			break;
+		check(i < 500);
+		g_usleep(1000);
+	}
+}
+
+/* Which RAMBlock of QEMU is m0, and where, when the prescan came to know it the last time */
+struct place {
+	void *rb;
+	void *host;
+};
+
+static struct place place_in(const char *log)
+{
+	static const char event[] = "fph_prescan_block block: m0 rb: ";
+	g_autofree char *text = NULL;
+	struct place p = { 0 };
+	char *line;
+
+	ok(g_file_get_contents(log, &text, NULL, E));
+	line = g_strrstr(text, event);
+	if (line)
+		check_int(sscanf(line + strlen(event), "%p host: %p", &p.rb, &p.host), 2);
+	return p;
+}
+
+static void wait_for_passes(struct vm *vm, struct vm_fph *f, uint64_t n)
+{
+	query(vm, f);
+	wait_for_zero(vm, f, 0, number(prescan(f), "passes") + n);
+}
+
+/* Return: was the block that came later in the place that was wanted? */
+static bool replace(const struct replaced *row)
+{
+	g_autofree char *backend = g_strdup_printf("memory-backend-ram,id=m0,size=%" PRIu64, DIMM);
+	const char *log = temp_file("", 0);
+	const char *src_extra[] = {
+		"-m", "slots=2,maxmem=1G", "-trace", "fph_prescan_block", "-D", log, NULL,
+	};
+	const char *dst_extra[] = {
+		"-m", "slots=2,maxmem=1G", "-object", backend,
+		"-device", "pc-dimm,memdev=m0", NULL,
+	};
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph f = { 0 };
+	struct place before, after;
+	struct vm *src, *dst;
+	uint64_t passes;
+
+	cfg.fph_mode = MODE;
+	cfg.qemu = preloaded_qemu("FPH_TEST_REUSE_MEMORY", "");
+	cfg.extra = src_extra;
+	src = start(cfg);
+	cfg.qemu = NULL;
+	cfg.extra = dst_extra;
+	dst = start_destination(cfg);
+	/* Whatever is mapped later goes to the highest place that is free */
+	if (!row->there)
+		plug(src, "spare", 2 * DIMM);
+	plug(src, "m0", DIMM);
+	if (!row->there)
+		unplug(src, 0, "spare");
+	fill(src, "m0", 0, USED, 0);
+	query(src, &f);
+	wait_for_zero(src, &f, USED / PAGE, number(prescan(&f), "passes") + 2);
+	before = place_in(log);
+	check(before.rb != NULL);
+
+	/* A pass has just ended; all this takes less time than it is to the next one */
+	passes = number(prescan(&f), "passes");
+	unplug(src, row->there ? 0 : 1, "m0");
+	plug(src, "m0", DIMM);
+	fill(src, "m0", 0, USED, 0x5a);
+	if (row->pass)
+		wait_for_passes(src, &f, 2);
+	query(src, &f);
+	passes = number(prescan(&f), "passes") - passes;
+	migrate(src, dst, NULL, &m);
+	check_ram_equal(src, dst);
+
+	wait_for_passes(src, &f, 2);
+	after = place_in(log);
+	check(after.host == (void *)ram_address(src, "m0"));
+	print_message("RAM block %p at %p, then %p at %p, %" PRIu64 " passes later\n", before.rb,
+		      before.host, after.rb, after.host, passes);
+	vm_fph_clear(&f);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+	return before.rb == after.rb && row->there == (before.host == after.host) &&
+	       (row->pass || !passes);
+}
+
+/*
+ * What is known of a block is known of no other, though QEMU has it in the same
+ * place as the first one, which has gone meanwhile.
+ */
+static void test_replaced(void **state)
+{
+	for (int i = 0; !replace(*state); i++)
+		if (i == DIMM_TRIES)
+			fph_test_skip_all("malloc() and mmap() give no memory that was freed before");
+}
+
 /* Memory that others can write to is left alone, in words */
 static void test_shared(void **state)
 {
@@ -513,6 +667,7 @@ int main(int argc, char **argv)
 	struct fph_tests t = { 0 };
 
 	fph_test_add_rows(&t, rows, test_prescan);
+	fph_test_add_rows(&t, replaced, test_replaced);
 	fph_test_add(&t, "prescan-life", test_life, NULL);
 	fph_test_add(&t, "prescan-linux", test_linux, NULL);
 	fph_test_add(&t, "prescan-device", test_device, NULL);

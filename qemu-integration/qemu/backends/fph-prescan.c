@@ -549,6 +549,8 @@ static const char *fph_prescan_add_block(FphPrescan *p, RAMBlock *rb)
     b->region = region;
     b->npages = region.used / p->page_size;
     b->zero = bitmap_new(b->npages);
+    trace_fph_prescan_block(qemu_ram_get_idstr(rb), rb, region.host,
+                            region.used);
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
         QEMU_LOCK_GUARD(&fph_prescan_lock);
         g_ptr_array_add(p->blocks, b);
