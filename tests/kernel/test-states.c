@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -322,6 +323,40 @@ static void huge_collapsed(struct mem *m)
 	mem_want(m, HFIRST, HN, W_NOTHING);
 }
 
+static int see_second(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
+{
+	uint64_t second = (FIRST + 1) * page;
+
+	if (start <= second && second < start + len)
+		*(uint32_t *)opaque = flags;
+	return 0;
+}
+
+static void no_harm(int sig)
+{
+}
+
+/*
+ * Whoever reads it gets SIGBUS; newer kernels send one at once. Private memory
+ * only, and one page: the kernel does not use that page of the machine again.
+ */
+static void broken(struct mem *m)
+{
+	sighandler_t before;
+	uint32_t flags = 0;
+	int err;
+
+	fill(m);
+	before = signal(SIGBUS, no_harm);
+	err = madvise(mem_page(m, FIRST + 1), page, MADV_HWPOISON) < 0 ? errno : 0;
+	signal(SIGBUS, before);
+	if (err)
+		fph_test_skip("MADV_HWPOISON: %s", strerror(err));
+	check_int(fph_map_region(scanner, &m->r, 0, m->r.used, FPH_MAP_CONTENT, see_second,
+				 &flags, NULL), 0);
+	check_int(flags, FPH_PAGE_SWAPPED);
+}
+
 #define ANON	(1u << K_ANON)
 #define FILES	(1u << K_MEMFD | 1u << K_TMPFS)
 #define COPIES	(1u << K_PRIVATE)
@@ -356,6 +391,7 @@ static const struct state_row {
 	{ "no mapping at all", ANON, all_unmapped },
 	{ "behind the end of the file", FILES | COPIES, file_too_short },
 	{ "in the page in which the file ends", FILES | COPIES, file_ends_in_page },
+	{ "broken memory", ANON, broken },
 	{ "guard marker", ALL, guarded },
 	{ "write-protect marker", ALL, wp_marker },
 	{ "written, then write-protected", ALL, wp_written },

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+#
+# A test on the kernel of the test guest, whatever this machine's can do. Source
+# it; the guest is a copy, with the test and its libraries in /test.
+set -euo pipefail
+
+skip() {
+	echo "SKIP: $*"
+	[ "${FPH_REQUIRE_KERNEL:-0}" != 0 ] && exit 1
+	exit 77
+}
+
+# guest_begin QEMU [PACKAGE]: skips if there is no QEMU or no guest; an empty name
+# is our QEMU, and a package another kernel for the guest, FPH_GUEST_KERNEL of
+# tests/guest/build-guest. What is put into $root is in the guest's /.
+guest_begin() {
+	local cache=${FPH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fph}
+	guest_qemu=${1:-$cache/bin/qemu-system-x86_64}
+	guest=$cache/guest${2:+.$2}
+	[ -x "$guest_qemu" ] || skip "no QEMU at $guest_qemu; qemu-integration/build-qemu makes it"
+	[ -r "$guest/initramfs.img" ] || skip "no guest at $guest; tests/guest/build-guest makes it"
+
+	tmp=$(mktemp -d)
+	trap 'rm -rf "$tmp"' EXIT
+	trap 'exit 1' HUP INT TERM
+	root=$tmp/root
+	mkdir -p "$root"/{bin,lib64,test/lib}
+}
+
+# guest_add FOLDER PROGRAM...: copies programs into a folder of the guest, and
+# what they need
+guest_add() {
+	local folder=$root$1 library program
+	shift
+	cp "$@" "$folder/"
+	for program in "$@"; do
+		ldd "$program"
+	done | grep -o '/[^ ]*' | LC_ALL=C sort -u | while read -r library; do
+		case $library in
+		*/ld-linux*) cp "$library" "$root/lib64/" ;;
+		*) cp "$library" "$root/test/lib/" ;;
+		esac
+	done
+}
+
+# guest_run SECONDS OPTION...: starts it, with more options for QEMU; standard
+# input is a script for the guest, output goes to $tmp/out as well
+guest_run() {
+	local seconds=$1
+	shift
+	{
+		cat <<-'EOF'
+		#!/bin/busybox sh
+		/bin/busybox mount -t devtmpfs dev /dev
+		/bin/busybox mount -t proc proc /proc
+		/bin/busybox mount -t sysfs sys /sys
+		/bin/busybox uname -r
+		export LD_LIBRARY_PATH=/test/lib
+		EOF
+		cat
+		echo '/bin/busybox poweroff -f'
+	} >"$root/test/init"
+	chmod 755 "$root/test/init"
+	# Behind the guest's own initramfs
+	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$tmp/more.cpio"
+	cat "$guest/initramfs.img" "$tmp/more.cpio" >"$tmp/initramfs.img"
+	# VM_APPEND of the other tests, and our own first process
+	timeout "$seconds" "$guest_qemu" -M pc -accel tcg,thread=multi "$@" \
+		-L /usr/share/seabios -L /usr/share/qemu \
+		-nodefaults -display none -no-reboot -serial stdio \
+		-kernel "$guest/vmlinuz" -initrd "$tmp/initramfs.img" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests tsc=reliable init_on_alloc=0 rdinit=/test/init" \
+		</dev/null >"$tmp/console" 2>&1 || echo "QEMU ended with $?"
+	tr -d '\r' <"$tmp/console" | tee "$tmp/out"
+}
