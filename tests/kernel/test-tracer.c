@@ -822,7 +822,7 @@ static void test_grain(void **state)
 }
 
 /* Pages that a thread takes for other things after a fault that took none */
-static char *volatile write_here;
+static volatile char *volatile write_here;
 static volatile int step;
 
 static char other_data[4096];
@@ -831,7 +831,7 @@ static void *fault_and_write(void *opaque)
 {
 	int fd = *(int *)opaque;
 
-	/* No system call, and no other fault: they would be the end of this one */
+	/* No system call, and no other fault: they would be the end of this one. In this order. */
 	*write_here = 2;
 	step = 1;
 	while (step < 2)
