@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# fph-report with a guest that compiles: its figures, and that a wrong object and a
-# compiler that gives up are failed rows. Arguments: the program, QEMU or nothing.
+# fph-report with a guest that compiles: its figures, and that a wrong object, here or
+# at the destination, and a compiler that gives up are failed rows. Arguments: the
+# program, QEMU or nothing.
 set -u
 report=$(realpath "$1")
 tmp=$(mktemp -d) || exit 1
@@ -24,10 +25,10 @@ problem() {
 	tail -n 20 "$tmp/out" "$tmp/err" | sed 's/^/    /'
 }
 
-# run STATUS OBJECTS MODE
+# run STATUS OBJECTS MODE [QEMU]
 run() {
 	printf '[scenario]\nname=tiny\nmemory=256m\nuse=compile\nobjects=%s\n' "$2" >"$tmp/tiny"
-	"$report" run --qemu "$qemu" --scenario "$tmp/tiny" --modes "$3" --json "$tmp/r.json" \
+	"$report" run --qemu "${4:-$qemu}" --scenario "$tmp/tiny" --modes "$3" --json "$tmp/r.json" \
 		>"$tmp/out" 2>"$tmp/err"
 	got=$?
 	[ $got -eq "$1" ] || problem "exit status $got, not $1"
@@ -55,11 +56,43 @@ grep -q '"guest_compiler" : "[0-9a-f]\{16\}"' "$tmp/r.json" || problem 'which co
 for words in 'migrated ms' 'of alone'; do
 	grep -q "$words" "$tmp/out" || problem "no '$words'"
 done
-rm "$archive"
 
 mkdir "$tmp/first"
-(cd "$tmp/first" && cpio --quiet -id 'compile/host-scan/backing.c' <"$cache/guest/compiler.img")
+(cd "$tmp/first" && cpio --quiet -id 'compile/host-scan/*' <"$cache/guest/compiler.img")
 first=$tmp/first/compile/host-scan/backing.c
+
+# A source that spoils what the guest's second object is compared with, when the
+# destination starts: the first job is over then.
+cat >"$tmp/spoil.py" <<'END'
+import os, re, sys
+pid, size, page = int(sys.argv[1]), 256 << 20, open(sys.argv[2], 'rb').read(4096)
+os.closerange(3, 1024)		# QEMU's connections are not ours to keep
+with open(f'/proc/{pid}/maps') as maps:
+    starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
+              if int(m[2], 16) - int(m[1], 16) == size]
+with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
+    for start in starts:
+        mem.seek(start)
+        ram = mem.read(size)
+        for m in re.finditer(re.escape(page), ram):
+            mem.seek(start + m.start() + 100)
+            mem.write(b'spoiled')
+END
+cat >"$tmp/spoils" <<END
+#!/bin/sh
+case "\$*" in
+*"-name fph-source"*) echo \$\$ >"$tmp/pid" ;;
+*"-name fph-destination"*) python3 "$tmp/spoil.py" "\$(cat "$tmp/pid")" \
+	"$tmp/first/compile/host-scan/map.o" ;;
+esac
+exec "$qemu" "\$@"
+END
+chmod +x "$tmp/spoils"
+run 1 2 none "$tmp/spoils"
+grep -q 'tiny none: failed: destination: guest: .* /tmp/1.o /compile/host-scan/map.o differ' "$tmp/err" ||
+	problem 'a page that was spoiled is not told'
+
+rm "$archive"
 other_source 's/"hugetlb"/"hugetbl"/'
 cmp -s "$first" "$tmp/more/compile/host-scan/backing.c" && problem 'the source is the same'
 run 1 1 none
