@@ -377,16 +377,12 @@ static gulong random_delay(GRand *rnd)
 	return g_rand_double_range(rnd, 0, 0.6) * G_USEC_PER_SEC;
 }
 
-/*
- * FPH_TEST_SEED repeats the delays of another run, as far as that can be.
- * FPH_TEST_SANITIZED_QEMU is a source that sees wrong uses of memory.
- */
+/* FPH_TEST_SEED repeats the delays of another run, as far as that can be */
 static void test_cancels(void **state)
 {
 	static const uint64_t bandwidths[] = { 20 * MIB, 400 * MIB, 100000 * MIB };
 	const struct cancels *c = *state;
 	const char *seed_text = g_getenv("FPH_TEST_SEED");
-	const char *sanitized = g_getenv("FPH_TEST_SANITIZED_QEMU");
 	guint32 seed = seed_text ? strtoul(seed_text, NULL, 0) : g_random_int();
 	unsigned int no_page = 0, first = 0, later = 0, stopped = 0;
 	struct vm_config cfg = config(c->mode, c->ram);
@@ -394,15 +390,10 @@ static void test_cancels(void **state)
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
 
-	print_message("FPH_TEST_SEED=%u, with %s\n", seed,
-		      sanitized && *sanitized ? sanitized : qemu);
+	print_message("FPH_TEST_SEED=%u\n", seed);
 	if (c->extra)
 		cfg.extra = c->extra;
-	if (sanitized && *sanitized) {
-		/* Whose libraries leak is not the question here */
-		check(g_setenv("ASAN_OPTIONS", "detect_leaks=0", true));
-		cfg.qemu = sanitized;
-	}
+	cfg.qemu = sanitized_qemu();
 	src = start_busy(&cfg);
 	cfg.qemu = NULL;
 	/* It does not end by itself */

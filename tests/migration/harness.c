@@ -437,6 +437,18 @@ const char *faulty_qemu(const char *fault, const char **seen)
 	return preloaded_qemu("FPH_TEST_KERNEL_FAULT", settings);
 }
 
+const char *sanitized_qemu(void)
+{
+	const char *sanitized = g_getenv("FPH_TEST_SANITIZED_QEMU");
+
+	if (!sanitized || !*sanitized)
+		return NULL;
+	print_message("with %s\n", sanitized);
+	/* Whose libraries leak is not the question here */
+	check(g_setenv("ASAN_OPTIONS", "detect_leaks=0", true));
+	return sanitized;
+}
+
 uint64_t file_size(const char *path)
 {
 	struct stat st;

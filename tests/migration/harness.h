@@ -100,6 +100,8 @@ bool is_running(struct vm *vm);
  * @settings: more of the environment, as in a shell.
  */
 const char *preloaded_qemu(const char *variable, const char *settings);
+/* For vm_config.qemu: one that sees wrong uses of memory, or NULL if there is none */
+const char *sanitized_qemu(void);
 /*
  * A script that runs QEMU on a kernel that fails calls of libfph, for
  * vm_config.qemu. The words are FPH_TEST_FAULT's, see kernel-fault.c.
