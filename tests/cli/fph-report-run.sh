@@ -112,6 +112,12 @@ run 0 --scenario balloon-1g --modes none,both --json "$tmp/r.json"
 frames=$(figure frames | tr '\n' ' ')
 echo "$frames" | awk '{ exit !(NF == 4 && $1 == 768 && $2 == 768 && $3 > 0 && $3 < 40 &&
 	$4 > 0 && $4 < 40) }' || problem "frames of none and both, inflate and deflate: $frames"
+# Each frame of a MiB costs something; what runs cost may be less than is counted.
+for cost in interrupts guest_ms cpu_ms; do
+	costs=$(figure $cost | tr '\n' ' ')
+	echo "$costs" | awk '{ exit !(NF == 4 && $1 > 10 && $2 > 10 && $3 < $1 / 2 && $4 < $2 / 2) }' ||
+		problem "$cost of none and both, inflate and deflate: $costs"
+done
 says out 'inflate ms'
 says out 'deflate ms'
 
