@@ -426,18 +426,19 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 			break;
 		}
 		over = ready > 0 || (opt.count && n >= opt.count) || (end && now() >= end);
-		/* What it did last went with the process */
-		if (fds[0].revents)
-			break;
-		/* Nor is it counted any more if whoever had arranged for it has ended */
-		if (fph_tracer_check(tracer, &why) < 0) {
-			if (poll(fds, 1, 100) == 0) {
-				complain("%s", why);
-				status = X_FAIL;
-			}
+		/* It is not counted any more if whoever had arranged for it has ended */
+		if (!fds[0].revents && fph_tracer_check(tracer, &why) < 0 && poll(fds, 1, 100) == 0) {
+			complain("%s", why);
+			status = X_FAIL;
 			break;
 		}
 		read_counts(counts_fd, opt.pid, &counts);
+		/* What it did last went with the process, if that had arranged for itself */
+		if (fds[0].revents) {
+			over = true;
+			if (!counts.n && last.n)
+				break;
+		}
 		trace_drops(drops_fd, drops);
 		for (int i = 0; i < FPH_NDROPS; i++)
 			drops[i] -= first_drops[i];

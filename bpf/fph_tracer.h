@@ -54,9 +54,12 @@ struct fph_range {
 
 struct fph_target {
 	__u32 nranges;
-	__u32 pad;
+	__u32 flags;
 	struct fph_range range[FPH_MAX_RANGES];
 };
+
+/* Its counts stay when it ends, for whoever traces it: they are his to remove */
+#define FPH_TARGET_KEEP		(1u << 0)
 
 /* What was done to pages, and how */
 enum fph_cause {

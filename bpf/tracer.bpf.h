@@ -433,10 +433,15 @@ static long forget_counts(struct bpf_map *map, struct fph_counts_key *key,
 /* The process ends, or runs another program; its bits are left as they are */
 static __always_inline int forget(__u32 tgid)
 {
-	if (!bpf_map_lookup_elem(&fph_targets, &tgid))
+	struct fph_target *target = bpf_map_lookup_elem(&fph_targets, &tgid);
+	bool keep;
+
+	if (!target)
 		return 0;
+	keep = target->flags & FPH_TARGET_KEEP;
 	bpf_map_delete_elem(&fph_targets, &tgid);
-	bpf_for_each_map_elem(&fph_counts, forget_counts, &tgid, 0);
+	if (!keep)
+		bpf_for_each_map_elem(&fph_counts, forget_counts, &tgid, 0);
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct fph_tracer {
 	char *path;
 	int targets;		/* map descriptors */
 	int touched;
+	int counts;		/* -1: to be left alone */
 	__u32 touched_id;
 	__u64 words;		/* in fph_touched */
 	__u32 tgid;
@@ -98,6 +99,8 @@ static int open_maps(struct fph_tracer *t, const char **why)
 		return t->touched;
 	t->touched_id = info.id;
 	t->words = info.max_entries;
+	t->counts = open_map(t->path, "fph_counts", BPF_MAP_TYPE_HASH,
+			     sizeof(struct fph_counts_key), sizeof(struct fph_counts), &info, why);
 	return 0;
 }
 
@@ -151,7 +154,7 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return -ENOMEM;
-	t->targets = t->touched = -1;
+	t->targets = t->touched = t->counts = -1;
 	t->tgid = pid ? pid : getpid();
 	t->path = strdup(path);
 	err = t->path ? check_namespace(why) : -ENOMEM;
@@ -177,18 +180,36 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 	return 0;
 }
 
+/* The programs do so only for a process that is traced when it ends */
+static void forget_counts(struct fph_tracer *t)
+{
+	struct fph_counts_key key, *prev = NULL;
+
+	if (t->counts < 0)
+		return;
+	while (bpf_map_get_next_key(t->counts, prev, &key) == 0) {
+		/* Without what was removed, the next one is the first */
+		prev = key.tgid == t->tgid && bpf_map_delete_elem(t->counts, &key) == 0 ?
+		       NULL : &key;
+	}
+}
+
 void fph_tracer_close(struct fph_tracer *t)
 {
 	int saved = errno;
 
 	if (!t)
 		return;
-	if (t->ours && t->target.nranges)
+	if (t->ours && t->target.nranges) {
 		bpf_map_delete_elem(t->targets, &t->tgid);
+		forget_counts(t);
+	}
 	for (int i = 0; i < FPH_MAX_RANGES; i++) {
 		if (t->view[i].bits)
 			munmap(t->view[i].bits, t->view[i].len);
 	}
+	if (t->counts >= 0)
+		close(t->counts);
 	if (t->touched >= 0)
 		close(t->touched);
 	if (t->targets >= 0)
@@ -321,6 +342,9 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 	memset(view.bits + block * FPH_BITS_ALIGN / 64 - view.first, 0,
 	       blocks * FPH_BITS_ALIGN / 8);
 	target.range[target.nranges++] = *r;
+	/* Whoever traces another one outlives it, and wants to know what it did last */
+	if (t->tgid != (__u32)getpid())
+		target.flags |= FPH_TARGET_KEEP;
 	/* Somebody else may have come between, since it was looked for */
 	if (bpf_map_update_elem(t->targets, &t->tgid, &target,
 				t->target.nranges ? BPF_ANY : BPF_NOEXIST) < 0) {

@@ -596,13 +596,60 @@ static void test_two(void **state)
 	check_int(map_entries("fph_targets"), targets + 2);
 	end_child(&c[0]);
 	check_int(map_entries("fph_targets"), targets + 1);
+	/* What it did is there for whoever traces it, and nobody else's goes with it */
+	check_int(counts_of(c[0].pid, "vm").pages[FPH_WRITE], 1201);
+	fph_tracer_close(t[0]);
 	check_int(counts_of(c[0].pid, "vm").pages[FPH_WRITE], 0);
 	check_int(counts_of(c[1].pid, "vm").pages[FPH_WRITE], 2203);
 	end_child(&c[1]);
 	check_int(map_entries("fph_targets"), targets);
-	check_int(map_entries("fph_counts"), 0);
-	fph_tracer_close(t[0]);
 	fph_tracer_close(t[1]);
+	check_int(map_entries("fph_counts"), 0);
+}
+
+/* A process that has arranged for itself, as QEMU does; in order, or not, it leaves nothing */
+static void test_itself(void **state)
+{
+	size_t targets = map_entries("fph_targets");
+	int status;
+
+	for (int in_order = 0; in_order < 2; in_order++) {
+		pid_t pid;
+
+		clear_counts();
+		fflush(stdout);
+		pid = fork();
+		check(pid >= 0);
+		if (pid == 0) {
+			struct fph_traced m = { .sz = sizeof(m), .len = 64 * page, .fd = -1 };
+			struct fph_tracer *t;
+			const char *why;
+			char *p;
+
+			p = mmap(NULL, m.len, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			m.start = (uintptr_t)p;
+			prctl(PR_SET_NAME, "vm");
+			if (p == MAP_FAILED || fph_tracer_open(&t, PATH, 0, &why) < 0 ||
+			    fph_tracer_add(t, &m, &why) < 0)
+				_exit(1);
+			for (size_t i = 0; i < 37; i++)
+				((volatile char *)p)[i * page] = 1;
+			/* Until it is told to end */
+			raise(SIGSTOP);
+			if (in_order)
+				fph_tracer_close(t);
+			_exit(0);
+		}
+		check(waitpid(pid, &status, WUNTRACED) == pid && WIFSTOPPED(status));
+		check_int(counts_of(pid, "vm").pages[FPH_WRITE], 37);
+		check_int(map_entries("fph_targets"), targets + 1);
+		kill(pid, SIGCONT);
+		check(waitpid(pid, &status, 0) == pid);
+		check_int(status, 0);
+		check_int(map_entries("fph_targets"), targets);
+		check_int(map_entries("fph_counts"), 0);
+	}
 }
 
 /* A process that runs another program has other memory */
@@ -1016,7 +1063,41 @@ static void test_tool(void **state)
 
 	/* It leaves nothing */
 	check_int(map_entries("fph_targets"), targets);
+	check_int(map_entries("fph_counts"), 0);
 	end_child(&c);
+}
+
+/* A process that ends within an interval: what it did until then is shown */
+static void test_tool_last(void **state)
+{
+	size_t targets = map_entries("fph_targets");
+	struct child c = start_child(8192, 1201, 401);
+	char out[16384], pid[16];
+	pid_t helper;
+
+	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
+	clear_counts();
+	fflush(stdout);
+	helper = fork();
+	if (helper == 0) {
+		for (int i = 0; i < 300 && map_entries("fph_targets") == targets; i++)
+			usleep(10000);
+		usleep(200000);
+		next_step(&c);
+		next_step(&c);
+		tell(&c);
+		_exit(0);
+	}
+	check_int(RUN(out, env("FPH_TEST_TRACE"), "-p", pid, "-m", "8m", "-j", "100"), 0);
+	waitpid(helper, NULL, 0);
+	if (!strstr(out, "\"pages\":{\"write\":1201,\"read\":0,"
+		    "\"populate\":0,\"kvm\":0,\"zero\":0,\"madvise\":401,\"punch\":0,\"unmap\":0}") ||
+	    !strstr(out, " has ended"))
+		fail_msg("%s", out);
+	check(waitpid(c.pid, NULL, 0) == c.pid);
+	close(c.fd);
+	check_int(map_entries("fph_targets"), targets);
+	check_int(map_entries("fph_counts"), 0);
 }
 
 static pid_t start_tool(const char *pid, int out)
@@ -1286,6 +1367,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "threads race for pages", test_threads, NULL);
 	fph_test_add(&t, "threads take and give back", test_busy, NULL);
 	fph_test_add(&t, "two processes, and their ends", test_two, NULL);
+	fph_test_add(&t, "a process that traces itself", test_itself, NULL);
 	fph_test_add(&t, "coarse grains", test_grain, NULL);
 	fph_test_add(&t, "faults that take nothing", test_stale, NULL);
 	fph_test_add(&t, "another program", test_exec, NULL);
@@ -1296,6 +1378,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "room in the bitmap", test_room, NULL);
 	fph_test_add(&t, "refused in words", test_refused, NULL);
 	fph_test_add(&t, "fph-trace", test_tool, NULL);
+	fph_test_add(&t, "fph-trace sees what was last", test_tool_last, NULL);
 	fph_test_add(&t, "fph-trace leaves nothing", test_tool_ends, NULL);
 	fph_test_add(&t, "loaded a hundred times", test_hundred, NULL);
 	fph_test_add(&t, "unloaded while in use", test_unloaded, NULL);

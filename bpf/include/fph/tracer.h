@@ -67,7 +67,8 @@ FPH_API int fph_tracer_open(struct fph_tracer **ret, const char *path,
  * fph_tracer_close() - stop tracing what was added, and close the maps
  * @t: the tracer, or NULL
  *
- * Keeps errno. Since 0.1.
+ * What was counted for the process goes as well; until then it stays, even if
+ * the process has ended, unless it traced itself. Keeps errno. Since 0.1.
  */
 FPH_API void fph_tracer_close(struct fph_tracer *t);
 
