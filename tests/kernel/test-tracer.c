@@ -1020,6 +1020,7 @@ static void test_tool(void **state)
 	pid_t helper;
 	void *code;
 
+	clear_counts();
 	/* No guest's memory */
 	code = mmap(NULL, 64 * MIB, PROT_READ | PROT_WRITE | PROT_EXEC,
 		    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
