@@ -436,7 +436,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 		/* What it did last went with the process, if that had arranged for itself */
 		if (fds[0].revents) {
 			over = true;
-			if (!counts.n && last.n)
+			if (!counts.n)
 				break;
 		}
 		trace_drops(drops_fd, drops);

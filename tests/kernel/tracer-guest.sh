@@ -19,8 +19,9 @@ export FPH_TEST_OBJECTS=/test/bpf FPH_TEST_OBJECT=fph_tracer
 # Not what is the same with any object and takes minutes here
 /test/test-tracer "private memory, page by page" "populated by madvise" \
 	"huge pages" "shared memory" "the kernel copies" "threads race for pages" \
-	"two processes, and their ends" "coarse grains" "faults that take nothing" \
-	"another program" "paused by bpftool" "fph-trace" "the complete object"
+	"two processes, and their ends" "a process that traces itself" "coarse grains" \
+	"faults that take nothing" "another program" "paused by bpftool" "fph-trace" \
+	"fph-trace sees what was last" "the complete object"
 echo "test-tracer: $?"
 EOF
 if grep -q '^SKIP: .*\(BTF\|BPF\)' "$tmp/out"; then
