@@ -759,6 +759,19 @@ static bool asks_host(const char *name)
 	return false;
 }
 
+static const struct fph_test_single singles[] = {
+	{ "balloon-target", test_target },
+	{ "balloon-off", test_off },
+	{ "balloon-join", test_join },
+	{ "balloon-more", test_more },
+	{ "balloon-second", test_second },
+	{ "balloon-unplug", test_unplug },
+	{ "balloon-migrate", test_migrate },
+	{ "balloon-snapshot", test_snapshot },
+	{ "balloon-postcopy", test_postcopy },
+	{ "balloon-hugetlb", test_hugetlb },
+};
+
 int main(int argc, char **argv)
 {
 	static const bool yes = true, no = false;
@@ -767,17 +780,8 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, discard_rows, test_discard);
 	fph_test_add_rows(&t, bad_rows, test_bad);
 	fph_test_add_rows(&t, version_rows, test_version);
-	fph_test_add(&t, "balloon-target", test_target, NULL);
-	fph_test_add(&t, "balloon-off", test_off, NULL);
-	fph_test_add(&t, "balloon-join", test_join, NULL);
-	fph_test_add(&t, "balloon-more", test_more, NULL);
-	fph_test_add(&t, "balloon-second", test_second, NULL);
+	fph_test_add_singles(&t, singles);
 	fph_test_add(&t, "balloon-reset", test_reset, &no);
 	fph_test_add(&t, "balloon-system-reset", test_reset, &yes);
-	fph_test_add(&t, "balloon-unplug", test_unplug, NULL);
-	fph_test_add(&t, "balloon-migrate", test_migrate, NULL);
-	fph_test_add(&t, "balloon-snapshot", test_snapshot, NULL);
-	fph_test_add(&t, "balloon-postcopy", test_postcopy, NULL);
-	fph_test_add(&t, "balloon-hugetlb", test_hugetlb, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }

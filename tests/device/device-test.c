@@ -1771,6 +1771,30 @@ static bool asks_host(const char *name)
 	return g_str_has_prefix(name, "kvm-both");
 }
 
+static const struct fph_test_single singles[] = {
+	{ "features", test_features },
+	{ "properties", test_properties },
+	{ "mend", test_mend },
+	{ "no-last", test_no_last },
+	{ "late-buffers", test_late_buffers },
+	{ "last-command", test_last_command },
+	{ "stale", test_stale },
+	{ "replay", test_replay },
+	{ "too-many-pages", test_too_many_pages },
+	{ "after-last", test_after_last },
+	{ "aborted", test_aborted },
+	{ "fail", test_fail },
+	{ "stop-cont", test_stop_cont },
+	{ "back-pressure", test_back_pressure },
+	{ "epochs", test_epochs },
+	{ "init-on-free", test_init_on_free },
+	{ "late-use", test_late_use },
+	{ "hops", test_hops },
+	{ "in-flight", test_in_flight },
+	{ "eject", test_eject },
+	{ "replug", test_replug },
+};
+
 int main(int argc, char **argv)
 {
 	static const bool yes = true, no = false;
@@ -1782,30 +1806,10 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, mute_rows, test_mute);
 	fph_test_add_rows(&t, map_rows, test_map);
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
-	fph_test_add(&t, "features", test_features, NULL);
-	fph_test_add(&t, "properties", test_properties, NULL);
-	fph_test_add(&t, "mend", test_mend, NULL);
+	fph_test_add_singles(&t, singles);
 	fph_test_add(&t, "no-answer", test_no_answer, &yes);
 	fph_test_add(&t, "no-buffers", test_no_answer, &no);
-	fph_test_add(&t, "no-last", test_no_last, NULL);
-	fph_test_add(&t, "late-buffers", test_late_buffers, NULL);
-	fph_test_add(&t, "last-command", test_last_command, NULL);
-	fph_test_add(&t, "stale", test_stale, NULL);
-	fph_test_add(&t, "replay", test_replay, NULL);
-	fph_test_add(&t, "too-many-pages", test_too_many_pages, NULL);
-	fph_test_add(&t, "after-last", test_after_last, NULL);
-	fph_test_add(&t, "aborted", test_aborted, NULL);
 	fph_test_add(&t, "reset", test_reset, &no);
 	fph_test_add(&t, "system-reset", test_reset, &yes);
-	fph_test_add(&t, "fail", test_fail, NULL);
-	fph_test_add(&t, "stop-cont", test_stop_cont, NULL);
-	fph_test_add(&t, "back-pressure", test_back_pressure, NULL);
-	fph_test_add(&t, "epochs", test_epochs, NULL);
-	fph_test_add(&t, "init-on-free", test_init_on_free, NULL);
-	fph_test_add(&t, "late-use", test_late_use, NULL);
-	fph_test_add(&t, "hops", test_hops, NULL);
-	fph_test_add(&t, "in-flight", test_in_flight, NULL);
-	fph_test_add(&t, "eject", test_eject, NULL);
-	fph_test_add(&t, "replug", test_replug, NULL);
 	return harness_main(argc, argv, &t, asks_host);
 }

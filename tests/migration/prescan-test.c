@@ -665,17 +665,21 @@ static void test_nested(void **state)
 	}
 }
 
+static const struct fph_test_single singles[] = {
+	{ "prescan-life", test_life },
+	{ "prescan-linux", test_linux },
+	{ "prescan-device", test_device },
+	{ "prescan-incoming", test_incoming },
+	{ "prescan-shared", test_shared },
+	{ "kvm-prescan-nested", test_nested },
+};
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
 	fph_test_add_rows(&t, rows, test_prescan);
 	fph_test_add_rows(&t, replaced, test_replaced);
-	fph_test_add(&t, "prescan-life", test_life, NULL);
-	fph_test_add(&t, "prescan-linux", test_linux, NULL);
-	fph_test_add(&t, "prescan-device", test_device, NULL);
-	fph_test_add(&t, "prescan-incoming", test_incoming, NULL);
-	fph_test_add(&t, "prescan-shared", test_shared, NULL);
-	fph_test_add(&t, "kvm-prescan-nested", test_nested, NULL);
+	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, NULL);
 }
