@@ -19,7 +19,8 @@ guest_begin() {
 	guest_qemu=${1:-$cache/bin/qemu-system-x86_64}
 	guest=$cache/guest${2:+.$2}
 	[ -x "$guest_qemu" ] || skip "no QEMU at $guest_qemu; qemu-integration/build-qemu makes it"
-	[ -r "$guest/initramfs.img" ] || skip "no guest at $guest; tests/guest/build-guest makes it"
+	[ -r "$guest/initramfs.img" ] ||
+		skip "no guest at $guest; ${2:+FPH_GUEST_KERNEL=$2 }tests/guest/build-guest makes it"
 
 	tmp=$(mktemp -d)
 	trap 'rm -rf "$tmp"' EXIT
