@@ -13,7 +13,7 @@ guest_begin "$1" linux-image-amd64
 guest_add /test "$2"
 guest_run 100 -m 512M <<'EOF' | sed 's/^SKIP: /skipped there: /'
 for scanner in pagemap-scan auto; do
-	/test/test-states $scanner
+	FPH_TEST_BREAK_MEMORY=1 /test/test-states $scanner
 	echo "$scanner: $?"
 done
 EOF
@@ -22,3 +22,4 @@ grep -qx 'pagemap-scan: 0' "$tmp/out" && skip 'the guest has a kernel with PAGEM
 grep -qx 'pagemap-scan: 77' "$tmp/out"
 grep -qx 'auto: 0' "$tmp/out"
 grep -q 'OK \] the zero page is seen' "$tmp/out"
+grep -q 'OK \] anon: broken memory' "$tmp/out"

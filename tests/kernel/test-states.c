@@ -580,6 +580,9 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 			if (!(rows[i].kinds & 1u << k))
 				continue;
+			/* In a guest, whose memory comes back */
+			if (rows[i].make == broken && !getenv("FPH_TEST_BREAK_MEMORY"))
+				continue;
 			cases[n] = (struct state_case){ &rows[i], k };
 			snprintf(names[n], sizeof(names[n]), "%s: %s",
 				 kind_name(k), rows[i].name);
