@@ -235,7 +235,7 @@ static void wait_for_state(struct vm *vm, struct vm_fph *f, const char *wanted)
 		query(vm, f);
 		if (!strcmp(json_object_get_string_member(prescan(f), "state"), wanted))
 			return;
-		check(i < 500);
+		check(i < 3000);
 		g_usleep(10000);
 	}
 }
