@@ -73,23 +73,37 @@ const char *trace_object(const char *path)
 	return join(file, path, "fph_zap") && access(file, F_OK) == 0 ? "complete" : "tp";
 }
 
-/* Names only of our own: what else lies there is not ours to remove */
-static int remove_pins(const char *path)
+/* All names of our own: what else lies there is not ours. Negative errno of the last that failed. */
+static int for_each_pin(const char *path, int (*fn)(const char *file, void *opaque), void *opaque)
 {
 	struct dirent *e;
 	char file[PATH_MAX];
-	int err = 0;
+	int ret = 0, err;
 	DIR *dir;
 
 	dir = opendir(path);
 	if (!dir)
 		return -errno;
 	while ((e = readdir(dir))) {
-		if (strncmp(e->d_name, "fph_", 4) == 0 && join(file, path, e->d_name) &&
-		    unlink(file) < 0)
-			err = -errno;
+		if (strncmp(e->d_name, "fph_", 4) != 0)
+			continue;
+		err = join(file, path, e->d_name) ? fn(file, opaque) : -ENAMETOOLONG;
+		if (err)
+			ret = err;
 	}
 	closedir(dir);
+	return ret;
+}
+
+static int remove_pin(const char *file, void *opaque)
+{
+	return unlink(file) < 0 ? -errno : 0;
+}
+
+static int remove_pins(const char *path)
+{
+	int err = for_each_pin(path, remove_pin, NULL);
+
 	if (rmdir(path) < 0 && !err)
 		err = -errno;
 	return err;
@@ -127,8 +141,9 @@ void trace_drops(int fd, uint64_t drops[FPH_NDROPS])
 }
 
 /* What lies there with a program's name is its link */
-static int add_cost(const char *file, struct trace_cost *ret)
+static int add_cost(const char *file, void *opaque)
 {
+	struct trace_cost *ret = opaque;
 	struct bpf_link_info link = { 0 };
 	struct bpf_prog_info prog = { 0 };
 	__u32 link_len = sizeof(link), prog_len = sizeof(prog);
@@ -156,21 +171,8 @@ static int add_cost(const char *file, struct trace_cost *ret)
 
 int trace_cost(const char *path, struct trace_cost *ret)
 {
-	struct dirent *e;
-	char file[PATH_MAX];
-	int err = 0;
-	DIR *dir;
-
 	*ret = (struct trace_cost){ 0 };
-	dir = opendir(path);
-	if (!dir)
-		return -errno;
-	while (!err && (e = readdir(dir))) {
-		if (strncmp(e->d_name, "fph_", 4) == 0)
-			err = join(file, path, e->d_name) ? add_cost(file, ret) : -ENAMETOOLONG;
-	}
-	closedir(dir);
-	return err;
+	return for_each_pin(path, add_cost, ret);
 }
 
 static int pin(struct bpf_object *obj, const char *path)

@@ -1008,6 +1008,14 @@ static void test_refused(void **state)
 	check_int(status, 0);
 }
 
+/* A process more than those @targets, and a moment for the first line of the tool */
+static void wait_until_traced(size_t targets)
+{
+	for (int i = 0; i < 300 && map_entries("fph_targets") == targets; i++)
+		usleep(10000);
+	usleep(200000);
+}
+
 /*
  * What the tool says of a process, whose memory it finds for itself. What was
  * written before it came counts when it is given back.
@@ -1032,10 +1040,7 @@ static void test_tool(void **state)
 	fflush(stdout);
 	helper = fork();
 	if (helper == 0) {
-		/* When the process is traced */
-		for (int i = 0; i < 300 && map_entries("fph_targets") == targets; i++)
-			usleep(10000);
-		usleep(200000);
+		wait_until_traced(targets);
 		tell(&c);
 		_exit(0);
 	}
@@ -1081,9 +1086,7 @@ static void test_tool_last(void **state)
 	fflush(stdout);
 	helper = fork();
 	if (helper == 0) {
-		for (int i = 0; i < 300 && map_entries("fph_targets") == targets; i++)
-			usleep(10000);
-		usleep(200000);
+		wait_until_traced(targets);
 		next_step(&c);
 		next_step(&c);
 		tell(&c);
