@@ -52,6 +52,7 @@ const char *fph_method_name(enum fph_method method)
  * here. Flags this library does not know yet mean something, so they forbid.
  */
 #define KNOWN_FLAGS		((FPH_REGION_GUEST_MEMFD << 1) - 1)
+#define FACT_NO_WITNESS		(1u << 25)	/* cachestat() does not work */
 #define FACT_BIG_PAGE		(1u << 26)	/* backing page > host page */
 #define FACT_UNKNOWN_FLAGS	(1u << 27)
 #define FACT_BAD_FD		(1u << 28)	/* fstat() or fstatfs() failed */
@@ -64,6 +65,18 @@ const char *fph_method_name(enum fph_method method)
 /* Stand for what the scanner says */
 static const char WHY_NO_TABLES[] = "page tables cannot be read";
 static const char WHY_NO_SEEK[] = "lseek() cannot be relied upon";
+static const char WHY_NO_WITNESS[] = "cachestat() cannot be asked";
+
+/* Who needs it, and what for, is said there */
+#define LSEEK_ALONE ": lseek() alone calls pages holes that the kernel is moving"
+
+static const struct fph_why witness_why[] = {
+	{ ENOSYS, "no cachestat() (ENOSYS): the kernel is older than Linux 6.5, or a sandbox refuses it" LSEEK_ALONE },
+	{ EPERM, "cachestat() is not permitted (EPERM): it takes a file that is open for writing, that one owns or may write to, and no sandbox that refuses it" LSEEK_ALONE },
+	{ EACCES, "cachestat() is not permitted (EACCES): refused by a sandbox" LSEEK_ALONE },
+	{ EOPNOTSUPP, "cachestat() does not work on this file (EOPNOTSUPP)" LSEEK_ALONE },
+	{ 0, "cachestat() does not work here" LSEEK_ALONE },
+};
 
 /*
  * The decision: the first row whose backing and fact are the region's. A row
@@ -123,6 +136,7 @@ static const struct {
 	{ FPH_BACKING_ANON, 0, FPH_METHOD_PAGEMAP_SCAN, NULL },
 
 	{ ANY, FACT_NO_SEEK, FPH_METHOD_NONE, WHY_NO_SEEK },
+	{ ANY, FACT_NO_WITNESS, FPH_METHOD_NONE, WHY_NO_WITNESS },
 	{ FPH_BACKING_SHMEM, 0, FPH_METHOD_SEEK, NULL },
 	{ FPH_BACKING_SHMEM_PRIVATE, FACT_ENTRIES, FPH_METHOD_PAGEMAP_SEEK, NULL },
 	{ FPH_BACKING_SHMEM_PRIVATE, 0, FPH_METHOD_PAGEMAP_SCAN_SEEK, NULL },
@@ -216,6 +230,7 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 {
 	const char *no_tables = NULL;
 	enum fph_backing backing;
+	int64_t pages = 0;
 	uint32_t facts;
 	size_t i = 0;
 	int err;
@@ -230,6 +245,10 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 		facts |= FACT_NO_TABLES;
 	if (s->no_seek)
 		facts |= FACT_NO_SEEK;
+	if (backing == FPH_BACKING_SHMEM || backing == FPH_BACKING_SHMEM_PRIVATE)
+		pages = s->sys->file_pages(r->fd, r->fd_offset, s->page_size);
+	if (pages < 0)
+		facts |= FACT_NO_WITNESS;
 	if (s->kind == FPH_SCANNER_PAGEMAP)
 		facts |= FACT_ENTRIES;
 
@@ -245,5 +264,7 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 		ret->why = no_tables;
 	else if (ret->why == WHY_NO_SEEK)
 		ret->why = s->no_seek;
+	else if (ret->why == WHY_NO_WITNESS)
+		ret->why = fph_why(witness_why, (int)pages);
 	return 0;
 }

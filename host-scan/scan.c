@@ -19,11 +19,6 @@ struct scan {
 	uint64_t pend_start;
 	uint64_t pend_end;	/* == pend_start: none */
 	enum fph_reason pend_why;
-
-	/* SEEK only: holes of the current batch */
-	uint64_t batch_holes;
-	uint64_t batch_bytes;
-	bool given_up;
 };
 
 static int flush(struct scan *c)
@@ -112,22 +107,45 @@ static int seek_next(struct scan *c, uint64_t from, int whence, uint64_t end,
 	return 0;
 }
 
-static bool not_worth_it(struct scan *c, uint64_t hole)
+/*
+ * Emit what is empty of a hole that lseek() found. To lseek() a hole is also
+ * what is in the page cache but not uptodate: the copy of a page that the
+ * kernel is moving elsewhere, for a moment. cachestat() counts whatever has an
+ * entry in the page cache, a page as well as swap, and the entry of a page with
+ * content is replaced, never removed, until the content is discarded. So a
+ * count of 0 alone is the proof, for each page by itself; other counts prove
+ * nothing, not even the difference of two of them.
+ */
+static int emit_empty(struct scan *c, uint64_t start, uint64_t end)
 {
-	bool poor;
+	uint64_t page = c->s->page_size;
+	uint64_t half;
+	int64_t n;
+	int err;
 
-	c->batch_holes++;
-	c->batch_bytes += hole;
-	if (c->batch_holes < FPH_SEEK_BATCH)
-		return false;
-	poor = c->batch_bytes < FPH_SEEK_BATCH * FPH_SEEK_MIN_PAGES *
-					c->s->page_size;
-	c->batch_holes = 0;
-	c->batch_bytes = 0;
-	return poor;
+	start += -start & (page - 1);
+	end &= ~(page - 1);
+	if (start >= end)
+		return 0;
+	fph_pace(c->s);
+	c->stats->calls++;
+	n = c->s->sys->file_pages(c->r->fd, c->r->fd_offset + start, end - start);
+	if (n < 0)
+		return (int)n;
+	if (n == 0)
+		return emit(c, start, end, FPH_UNMAPPED);
+	/* All of it: allocated and never written, or a single page on the move */
+	if ((uint64_t)n >= (end - start) / page)
+		return 0;
+	half = start + (end - start) / page / 2 * page;
+	err = emit_empty(c, start, half);
+	return err < 0 ? err : emit_empty(c, half, end);
 }
 
-/* Emit the holes in [*pos, end); *pos is how far that came */
+/*
+ * Emit the holes in [*pos, end); *pos is how far that came. However short they
+ * are: a hole that is read, even through a private mapping, gets memory.
+ */
 static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 {
 	int err = clamp_to_file(c, &end);
@@ -150,15 +168,10 @@ static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 			return err;
 
 		if (data > hole) {
-			err = emit(c, hole, data, FPH_UNMAPPED);
+			err = emit_empty(c, hole, data);
 			if (err < 0)
 				return err;
 			*pos = data;
-			if (not_worth_it(c, data - hole)) {
-				c->stats->given_up++;
-				c->given_up = true;
-				return 0;
-			}
 		}
 		if (*pos >= end)
 			break;
@@ -193,7 +206,7 @@ static int run_of_copies(void *opaque, uint64_t start, uint64_t end,
 	enum fph_reason why;
 	int err;
 
-	if (c->given_up || !reason_of(categories, &why) || why != FPH_UNMAPPED)
+	if (!reason_of(categories, &why) || why != FPH_UNMAPPED)
 		return 0;
 	err = seek_holes(c, &start, end);
 	c->pos = start;
@@ -212,13 +225,12 @@ static int scan_tables(struct scan *c, fph_run_fn run)
 	};
 	int err = 0;
 
-	while (!err && w.pos < w.end && !c->given_up) {
+	while (!err && w.pos < w.end) {
 		fph_pace(c->s);
 		err = fph_window_next(&w);
 	}
 	c->stats->calls += w.calls;
-	if (!c->given_up)
-		c->pos = w.pos;
+	c->pos = w.pos;
 	return err;
 }
 

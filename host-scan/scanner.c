@@ -78,9 +78,14 @@ static int probe_scan(struct fph_scanner *s)
 	return n < 0 ? n : 0;
 }
 
+uint64_t fph_table_entries(const struct fph_scanner *s)
+{
+	return s->page_size / sizeof(*s->entries);
+}
+
 static int use_entries(struct fph_scanner *s)
 {
-	s->entries = calloc(FPH_READ_ENTRIES, sizeof(*s->entries));
+	s->entries = calloc(fph_table_entries(s), sizeof(*s->entries));
 	if (!s->entries)
 		return -ENOMEM;
 	s->kind = FPH_SCANNER_PAGEMAP;

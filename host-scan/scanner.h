@@ -29,18 +29,11 @@
 #define FPH_AHEAD_NS		UINT64_C(20000)
 
 /*
- * Entries read at once, 16 MiB of memory: they stay in the CPU's cache, and
- * more of them are not faster. The kernel takes mmap_lock per 2 MiB anyway.
+ * A read of entries that comes back short is asked again: Linux 6.4 and older
+ * leave out a page table that goes away beside it. As often as this in a row,
+ * it is not that.
  */
-#define FPH_READ_ENTRIES	4096
-
-/*
- * A hole costs two system calls where pages alternate, which is more than the
- * page is worth. Looked at per batch of holes, so that a large hole at the
- * start does not pay for a thousand short ones.
- */
-#define FPH_SEEK_BATCH		512
-#define FPH_SEEK_MIN_PAGES	4
+#define FPH_READ_TRIES		16
 
 /* With a limit of CPU time: least work between two sleeps */
 #define FPH_PACE_NS		UINT64_C(1000000)
@@ -56,7 +49,7 @@ struct fph_scanner {
 	const char *why;	/* the same for people, NULL if err is 0 */
 	const char *no_seek;	/* why SEEK may lie, or NULL */
 	uint64_t zero_pfn;	/* if entries are read; 0: unknown */
-	uint64_t *entries;	/* [FPH_READ_ENTRIES], the same */
+	uint64_t *entries;	/* of a page table, the same */
 	uint32_t cpu_percent;	/* 0: no limit; else: */
 	uint64_t work_began;
 	uint64_t worked_ns;	/* before, and not slept off */
@@ -76,6 +69,9 @@ int fph_scanner_open_sys(struct fph_scanner **ret,
 			 const struct fph_sys *sys);
 
 int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys);
+
+/* Pages that one page table maps, 512 of 4 KiB */
+uint64_t fph_table_entries(const struct fph_scanner *s);
 
 /* -EINVAL if @r contradicts itself */
 int fph_region_check(const struct fph_scanner *s, const struct fph_region *r);

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cachestat-abi.h"
 #include "sys.h"
 
 #ifndef UFFD_USER_MODE_ONLY
@@ -163,6 +164,17 @@ static int64_t sys_seek(int fd, uint64_t offset, int whence)
 	return pos < 0 ? take_errno(saved) : pos;
 }
 
+static int64_t sys_file_pages(int fd, uint64_t offset, uint64_t len)
+{
+	struct fph_cachestat_range range = { .offset = offset, .len = len };
+	struct fph_cachestat pages;
+	int saved = errno;
+
+	if (syscall(FPH_NR_CACHESTAT, fd, &range, &pages, 0) < 0)
+		return take_errno(saved);
+	return pages.cached + pages.evicted;
+}
+
 static int sys_file_size(int fd, uint64_t *ret)
 {
 	int saved = errno;
@@ -290,6 +302,7 @@ const struct fph_sys fph_sys_linux = {
 	.is_mapped = sys_is_mapped,
 	.read_memory = sys_read_memory,
 	.seek = sys_seek,
+	.file_pages = sys_file_pages,
 	.file_size = sys_file_size,
 	.file_info = sys_file_info,
 	.open_userfaultfd = sys_open_userfaultfd,

@@ -39,6 +39,8 @@ struct fph_sys {
 	int64_t (*read_memory)(long pid, int fd, const struct iovec *v,
 			       size_t n, void *buf);
 	int64_t (*seek)(int fd, uint64_t offset, int whence);
+	/* Pages of the file there are in memory or in swap; @len is not 0 */
+	int64_t (*file_pages)(int fd, uint64_t offset, uint64_t len);
 	int (*file_size)(int fd, uint64_t *ret);
 	int (*file_info)(int fd, struct fph_sys_file *ret);
 	int (*open_userfaultfd)(void);

@@ -208,25 +208,36 @@ static int run_of_entries(struct fph_window *w, uint64_t start, uint64_t end,
 	return w->run(w->opaque, start, end, categories);
 }
 
+/*
+ * A read never crosses a page table. Linux 6.4 and older leave one out that is
+ * emptied while they walk (a huge page that is discarded), and move all entries
+ * behind it to the front; of a single one that shows, as a read that is short.
+ */
 static int by_read(struct fph_window *w)
 {
 	struct fph_scanner *s = w->s;
 	uint64_t page = s->page_size;
-	uint64_t n = min_u64((w->end - w->pos) / page, FPH_READ_ENTRIES);
+	uint64_t table = fph_table_entries(s);
+	uint64_t first = (w->base + w->pos) / page;
+	uint64_t n = min_u64((w->end - w->pos) / page, table - first % table);
 	uint64_t from = w->pos, c = 0;
 	int64_t got;
 	int err;
 
 	w->calls++;
-	got = s->sys->pagemap_read(s->fd, (w->base + w->pos) / page, s->entries, n);
+	got = s->sys->pagemap_read(s->fd, first, s->entries, n);
 	if (got == -EINTR)
 		return 0;
 	if (got < 0)
 		return (int)got;
-	if (!got)
-		return -ESRCH;
 	if ((uint64_t)got > n)
 		return -EIO;
+	if ((uint64_t)got < n) {
+		if (++w->short_reads < FPH_READ_TRIES)
+			return 0;
+		return got ? -EIO : -ESRCH;
+	}
+	w->short_reads = 0;
 
 	w->mapped = !s->pid_of && s->sys->is_mapped(w->base + w->pos, got * page);
 	c = categories_of(s, s->entries[0]);

@@ -19,6 +19,7 @@ struct fph_window {
 	void *opaque;
 	uint64_t calls;		/* system calls made */
 	bool mapped;		/* the window that is under way is, throughout */
+	unsigned int short_reads;	/* in a row */
 	bool in_use;		/* something was in the last one */
 	bool slow;		/* so was a look ahead: no more of them */
 };

@@ -111,6 +111,8 @@ static void punched(struct mem *m)
 static void allocated(struct mem *m)
 {
 	check_int(fallocate(m->fd, 0, FIRST * page, N * page), 0);
+	/* like the copy of a page that is being moved: there, and not uptodate */
+	want(m, W_NOTHING);
 }
 
 static void written_by_fd(struct mem *m)

@@ -188,6 +188,8 @@ static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
 	check(first >= HOST / PAGE);
 	first -= HOST / PAGE;
 	check(n > 0 && first + n <= mock.npages);
+	/* what is left out of one page table must not shift another */
+	check((HOST / PAGE + first) % 512 + n <= 512);
 
 	mock.calls++;
 	if (mock.eintr_every && mock.calls % mock.eintr_every == 0)
@@ -196,8 +198,12 @@ static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
 		return mock.fail_with;
 	if (mock.too_many)
 		return n + 1;
-	if (mock.max_walk && n > mock.max_walk)
-		n = mock.max_walk;
+	if (mock.ended)
+		return 0;
+	if (mock.short_every && mock.calls % mock.short_every == 0) {
+		first += n - n / 2;
+		n /= 2;
+	}
 	for (size_t i = 0; i < n; i++)
 		entries[i] = entry_of(first + i);
 	return n;
@@ -269,6 +275,22 @@ static int64_t mock_seek(int fd, uint64_t offset, int whence)
 		if ((mock.file[i] == M_DATA) == (whence == SEEK_DATA))
 			return i * PAGE > offset ? i * PAGE : offset;
 	return whence == SEEK_DATA ? -ENXIO : (int64_t)size;
+}
+
+static int64_t mock_file_pages(int fd, uint64_t offset, uint64_t len)
+{
+	int64_t n = 0;
+
+	check_int(fd, 5);
+	check(len > 0);
+	check_int(offset % PAGE, 0);
+	check_int(len % PAGE, 0);
+	mock.counts++;
+	if (mock.witness_error)
+		return mock.witness_error;
+	for (uint64_t i = offset / PAGE; i < (offset + len) / PAGE && i < mock.file_pages; i++)
+		n += mock.file[i] != M_NONE;
+	return n;
 }
 
 static int mock_file_size(int fd, uint64_t *ret)
@@ -369,6 +391,7 @@ const struct fph_sys mock_sys = {
 	.is_mapped = mock_is_mapped,
 	.read_memory = mock_read_memory,
 	.seek = mock_seek,
+	.file_pages = mock_file_pages,
 	.file_size = mock_file_size,
 	.file_info = mock_file_info,
 	.open_userfaultfd = mock_open_userfaultfd,

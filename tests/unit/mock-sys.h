@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A kernel made of arrays: the page states of one region for PAGEMAP_SCAN and
- * pagemap, what is in its pages, and the data pages of one file for lseek(). It asserts on each call what the
- * library promises to ask for, and misbehaves on demand.
+ * pagemap, what is in its pages, and those of one file for lseek() and
+ * cachestat(). It asserts on each call what the library promises to ask for,
+ * and misbehaves on demand.
  */
 #ifndef MOCK_SYS_H
 #define MOCK_SYS_H
@@ -22,6 +23,7 @@ enum {
 	M_NONE = 'o',
 	M_ZERO = 'z',
 	M_HUGE = 'h',	/* present, part of a huge page */
+	M_BUSY = 'b',	/* of a file: in the page cache, but not uptodate */
 };
 
 struct mock {
@@ -45,6 +47,7 @@ struct mock {
 	bool regular;
 	uint64_t magic;
 	int info_error;
+	int witness_error;	/* negative errno, of cachestat() */
 
 	/* userfaultfd */
 	char *marked;		/* per page: write-protected */
@@ -62,9 +65,11 @@ struct mock {
 	int fail_with;		/* negative errno */
 	int eintr_every;	/* 0: never */
 	uint64_t max_walk;	/* pages per call, 0: no limit */
+	int short_every;	/* a read of entries lacks the first half; 0: never */
 	uint64_t stale_walk;	/* pages by which walk_end is too low */
 	uint64_t slow_ahead;	/* ns that a look ahead takes */
 	bool stuck;		/* no progress, no ranges */
+	bool ended;		/* the process: no entries */
 	bool too_many;		/* more ranges than there is room for */
 	bool disorder;		/* a range in front of what was asked for */
 	bool too_far;		/* walk_end behind what was asked for */
@@ -82,6 +87,7 @@ struct mock {
 	uint64_t widest_unregister;
 	uint64_t tick;		/* nanoseconds that pass when one looks */
 	uint64_t slept;
+	int counts;		/* calls of cachestat(), probes too */
 	int reads;		/* calls */
 	uint64_t pages_read;
 };

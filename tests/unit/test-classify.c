@@ -26,6 +26,7 @@ struct verdict_row {
 	int probe_error;
 	bool forked;
 	enum fph_scanner_kind kind;
+	int witness_error;
 };
 
 static const struct verdict_row verdicts[] = {
@@ -97,6 +98,20 @@ static const struct verdict_row verdicts[] = {
 	  "EINVAL", .probe_error = -EINVAL },
 	{ "memfd, ioctl refused", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
 	  "EPERM", .probe_error = -EPERM },
+	{ "memfd, no second witness", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
+	  "older than Linux 6.5", .witness_error = -ENOSYS },
+	{ "private memfd, no second witness", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE,
+	  "lseek() alone", .witness_error = -ENOSYS },
+	{ "memfd, second witness refused", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "open for writing", .witness_error = -EPERM },
+	{ "memfd, second witness refused otherwise", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "EACCES", .witness_error = -EACCES },
+	{ "memfd, second witness of no use", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "EOPNOTSUPP", .witness_error = -EOPNOTSUPP },
+	{ "memfd, second witness fails oddly", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
+	  FPH_METHOD_NONE, "does not work here", .witness_error = -EIO },
+	{ "anonymous, no second witness: none is needed", 0, 0, FPH_BACKING_ANON,
+	  FPH_METHOD_PAGEMAP_SCAN, NULL, .witness_error = -ENOSYS },
 	{ "anonymous, ioctl refused", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP, NULL, .probe_error = -EPERM },
 	{ "ioctl interrupted once", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN, NULL,
 	  .probe_error = -EINTR },
@@ -153,6 +168,7 @@ static void check_verdict(void **state)
 	mock.info_error = row->info_error;
 	mock.open_error = row->open_error;
 	mock.probe_error = row->probe_error;
+	mock.witness_error = row->witness_error;
 
 	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 	if (row->forked)

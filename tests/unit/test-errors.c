@@ -10,12 +10,12 @@
 #include "mock-sys.h"
 
 /* The doors of struct fph_sys that can fail */
-enum door { OPEN, SCAN, READ, SEEK, FILE_INFO, FILE_SIZE, DOORS };
+enum door { OPEN, SCAN, READ, SEEK, FILE_INFO, FILE_SIZE, FILE_PAGES, DOORS };
 
 static const char *const door_names[DOORS] = {
 	[OPEN] = "open", [SCAN] = "PAGEMAP_SCAN",
 	[READ] = "read of /proc/self/pagemap", [SEEK] = "lseek",
-	[FILE_INFO] = "fstatfs", [FILE_SIZE] = "fstat",
+	[FILE_INFO] = "fstatfs", [FILE_SIZE] = "fstat", [FILE_PAGES] = "cachestat",
 };
 
 static const struct {
@@ -77,11 +77,16 @@ static int file_size(int fd, uint64_t *ret)
 	return fails(FILE_SIZE) ? fault.err : mock_sys.file_size(fd, ret);
 }
 
+static int64_t file_pages(int fd, uint64_t offset, uint64_t len)
+{
+	return fails(FILE_PAGES) ? fault.err : mock_sys.file_pages(fd, offset, len);
+}
+
 /* Memory of more than two windows, and a file; something of everything */
 #define NPAGES	40000
 #define NFILE	1000
 #define MEMORY	"oozdsoodoxxoodzzddos"
-#define FILE_PAGES "oooooddoooooodooooodddooooo"
+#define FILE_STATES "oooooddooobbodooooodddooooo"
 
 /* Returns the number of pages found; @err: 0, or what the caller was told */
 static uint64_t scan(bool file, int *err)
@@ -108,13 +113,14 @@ static uint64_t scan(bool file, int *err)
 
 	mock_reset();
 	mock_memory(MEMORY, NPAGES);
-	mock_file(FILE_PAGES, NFILE);
+	mock_file(FILE_STATES, NFILE);
 	sys.open_pagemap = open_pagemap;
 	sys.pagemap_scan = pagemap_scan;
 	sys.pagemap_read = pagemap_read;
 	sys.seek = seek;
 	sys.file_info = file_info;
 	sys.file_size = file_size;
+	sys.file_pages = file_pages;
 	calls = 0;
 	harmless = false;
 
@@ -135,7 +141,7 @@ static uint64_t scan(bool file, int *err)
 	for (uint64_t i = 0; i < npages; i++) {
 		char is = file ? mock.file[i] : mock.pages[i];
 
-		if (c.pages[i] && (is == M_DATA || is == M_SWAP || is == M_NOVMA))
+		if (c.pages[i] && is != M_NONE && is != M_ZERO)
 			fail_msg("page %ju is '%c', and was reported", (uintmax_t)i, is);
 	}
 	found = c.bytes / PAGE;
@@ -173,7 +179,8 @@ static void check_fault(void **state)
 		check(found < all);
 	}
 	/* A scan makes more than one of most calls */
-	check(fail_at > (fault.door == SCAN || fault.door == READ || fault.door == SEEK ? 3 : 1));
+	check(fail_at > (fault.door == SCAN || fault.door == READ || fault.door == SEEK ||
+			 fault.door == FILE_PAGES ? 3 : 1));
 }
 
 int main(void)

@@ -49,9 +49,10 @@ enum fph_backing {
  * @FPH_METHOD_NONE:         not at all
  * @FPH_METHOD_PAGEMAP_SCAN: the PAGEMAP_SCAN ioctl of /proc/self/pagemap
  * @FPH_METHOD_PAGEMAP:      the entries of /proc/self/pagemap
- * @FPH_METHOD_SEEK:         lseek() with SEEK_DATA and SEEK_HOLE
- * @FPH_METHOD_PAGEMAP_SCAN_SEEK: absent by PAGEMAP_SCAN and a hole by lseek()
- * @FPH_METHOD_PAGEMAP_SEEK: absent by the entries and a hole by lseek()
+ * @FPH_METHOD_SEEK:         holes by lseek() with SEEK_DATA and SEEK_HOLE in
+ *                           which cachestat() counts no page
+ * @FPH_METHOD_PAGEMAP_SCAN_SEEK: absent by PAGEMAP_SCAN, and such a hole
+ * @FPH_METHOD_PAGEMAP_SEEK: absent by the entries, and such a hole
  * @FPH_METHOD_MAX:          number of methods
  */
 enum fph_method {
@@ -135,7 +136,8 @@ struct fph_verdict {
  * @scanned:   bytes looked at
  * @ranges:    ranges emitted
  * @calls:     system calls made
- * @given_up:  scans that stopped early because holes were too short to pay
+ * @given_up:  0: no scan stops early any more, since holes are cheaper to find
+ *             than to read, however short they are
  */
 struct fph_scan_stats {
 	size_t sz;
@@ -232,6 +234,9 @@ FPH_API int fph_scanner_error(const struct fph_scanner *s, const char **why);
  * @r:   the region
  * @ret: backing, method, and the reason if there is no method
  *
+ * Asks the kernel for each region anew, since what it answers depends on the
+ * file: cachestat() of a file takes that it is open for writing, or could be.
+ *
  * Return: 0, or -EINVAL if @r contradicts itself (page size no power of two or
  * smaller than the host's, @used beyond @max, misaligned address or file
  * offset, ends that overflow, @r->sz too small). Since 0.1.
@@ -253,8 +258,10 @@ FPH_API int fph_region_classify(struct fph_scanner *s,
  *
  * The kernel is asked for at most 64 MiB and 512 ranges at a time, or for a
  * GiB in which nothing is, so that page faults of other threads do not wait
- * behind the scan. Never populates a page. The methods with lseek() move the file position of @r->fd, and emit
- * nothing behind the end of the file.
+ * behind the scan. Never populates a page. The methods with lseek() move the
+ * file position of @r->fd, and emit nothing behind the end of the file. They do
+ * not find what fallocate() gave memory and nobody wrote to, though it reads as
+ * zero: to the kernel, pages that it is moving look the same.
  *
  * Return: 0, -EINVAL for a region without a method or a method that fits the
  * region or the scanner not, the error of fph_scanner_error(), the sink's
