@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "ktest.h"
+#include "sys.h"
 
 #define FIRST	520
 #define N	64
@@ -120,6 +121,21 @@ static void pagemap_would_be_wrong(void **state)
 	mem_close(&m);
 }
 
+/* lseek() calls them data, but when it looked they may have been on the move */
+static void second_witness(void **state)
+{
+	struct mem m;
+
+	need_method(K_MEMFD);
+	mem_open(&m, K_MEMFD, NPAGES);
+	check_int(fph_sys_linux.file_pages(m.fd, 0, NPAGES * page), 0);
+	written(&m);
+	check_int(fph_sys_linux.file_pages(m.fd, 0, NPAGES * page), N);
+	check_int(fph_sys_linux.file_pages(m.fd, (FIRST + 1) * page, page), 1);
+	check_int(fph_sys_linux.file_pages(m.fd, (FIRST + N) * page, page), 0);
+	mem_close(&m);
+}
+
 int main(int argc, char **argv)
 {
 	static struct swap_case cases[ARRAY_SIZE(rows) * K_MAX];
@@ -145,5 +161,6 @@ int main(int argc, char **argv)
 	}
 	fph_test_add(&t, "memfd: what PAGEMAP_SCAN would say",
 		     pagemap_would_be_wrong, NULL);
+	fph_test_add(&t, "memfd: the second witness counts swap", second_witness, NULL);
 	return fph_test_run(&t, "swap");
 }

@@ -90,7 +90,7 @@ static const struct pattern_row patterns[] = {
 	{ "absent and zero in turn come in order", "oz", 100, 100, 1 },
 	{ "all states in turn", "odszx", 100, 40, 1 },
 	{ "in more than one page table", "ooodd", 5000, 1000, 0 },
-	{ "reads that lack a page table", "ooodddd", 5000, 715, 0, .short_every = 3 },
+	{ "reads that lack a page table", "ooodddd", 50000, 7143, 0, .short_every = 3 },
 	{ "exactly 512 ranges", "od", 1024, 512, 0 },
 	{ "one range more than 512", "od", 1026, 513, 2 },
 	{ "many times 512 ranges", "odd", 30000, 10000, 0 },
@@ -161,6 +161,23 @@ static void empty_and_not(void **state)
 		check_int(scan_part(&r, 0, r.used, &c), 0);
 		check_found_all(&c);
 		free(c.pages);
+		mock_free();
+	}
+}
+
+/* Wherever it starts, it goes on at the borders of page tables (mock-sys.c) */
+static void starts_anywhere(void **state)
+{
+	static const uint64_t starts[] = { 1, 100, 511, 512, 513, 4095 };
+	struct fph_region r = anon_region(5000);
+
+	for (size_t i = 0; i < ARRAY_SIZE(starts); i++) {
+		struct catch c = { .limit = r.used };
+
+		mock_reset();
+		mock_memory("od", 5000);
+		check_int(scan_part(&r, starts[i] * PAGE, r.used, &c), 0);
+		check_int(c.n, (5000 - starts[i]) / 2);
 		mock_free();
 	}
 }
@@ -588,6 +605,7 @@ static int run_all(enum fph_scanner_kind k)
 	fph_test_add_rows(&t, patterns, check_pattern);
 	fph_test_add_rows(&t, parts, check_part);
 	fph_test_add(&t, "empty and not, at every edge", empty_and_not, NULL);
+	fph_test_add(&t, "starts anywhere in a page table", starts_anywhere, NULL);
 	fph_test_add_rows(&t, both_rows, check_both);
 	fph_test_add(&t, "both: short holes are found", both_never_gives_up, NULL);
 	fph_test_add(&t, "EPERM midway", kernel_error_midway, NULL);
