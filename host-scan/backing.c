@@ -51,7 +51,7 @@ const char *fph_method_name(enum fph_method method)
  * Facts about a region: its flags, as they are, and what can be seen from
  * here. Flags this library does not know yet mean something, so they forbid.
  */
-#define KNOWN_FLAGS		((FPH_REGION_GUEST_MEMFD << 1) - 1)
+#define KNOWN_FLAGS		((FPH_REGION_PAGED << 1) - 1)
 #define FACT_NO_WITNESS		(1u << 25)	/* cachestat() does not work */
 #define FACT_BIG_PAGE		(1u << 26)	/* backing page > host page */
 #define FACT_UNKNOWN_FLAGS	(1u << 27)
@@ -97,6 +97,8 @@ static const struct {
 	  "not guest RAM: ROM, tables and video memory may hold content at the destination" },
 	{ ANY, FPH_REGION_GUEST_MEMFD, FPH_METHOD_NONE,
 	  "guest_memfd: the host cannot see the guest's private memory" },
+	{ ANY, FPH_REGION_PAGED, FPH_METHOD_NONE,
+	  "memory that a pager provides (userfaultfd): what is absent is still owed, and not zero" },
 	{ ANY, FPH_REGION_READONLY, FPH_METHOD_NONE,
 	  "read-only memory: its content comes from elsewhere" },
 	{ ANY, FPH_REGION_PMEM, FPH_METHOD_NONE,
@@ -119,7 +121,7 @@ static const struct {
 	{ ANY, FACT_BAD_FD, FPH_METHOD_NONE,
 	  "the descriptor behind the memory cannot be examined" },
 	{ FPH_BACKING_FILE, 0, FPH_METHOD_NONE,
-	  "a file or device outside tmpfs: holes in page tables or in the file prove nothing" },
+	  "a file or device outside tmpfs: what is absent has the file's content, and holes of the file prove nothing" },
 	{ ANY, FPH_REGION_NAMED_FILE, FPH_METHOD_NONE,
 	  "a named file: the destination may hold an old file of that name" },
 

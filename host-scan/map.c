@@ -219,9 +219,11 @@ static int walk(struct map *m, struct fph_window *w)
 	return err < 0 ? err : flush(m);
 }
 
-/* Of others a read could do anything, or be a wait for a disk */
-static bool readable(const struct fph_verdict *v)
+/* Of others a read could do anything, or be a wait for a disk or a pager */
+static bool readable(const struct fph_region *r, const struct fph_verdict *v)
 {
+	if (r->flags & FPH_REGION_PAGED)
+		return false;
 	switch (v->backing) {
 	case FPH_BACKING_ANON:
 	case FPH_BACKING_ANON_SHARED:
@@ -263,7 +265,7 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	*m = (struct map){ .s = s, .r = r, .fn = fn, .opaque = opaque };
 	m->stats = stats ? stats : &unused;
 	m->pend_start = m->pend_end = w.pos;
-	m->content = (flags & FPH_MAP_CONTENT) && readable(&v);
+	m->content = (flags & FPH_MAP_CONTENT) && readable(r, &v);
 	m->by_file = r->fd >= 0 && (r->flags & FPH_REGION_SHARED);
 	if (m->content) {
 		m->buf = malloc(BUF_BYTES);

@@ -20,6 +20,7 @@ struct map_row {
 	int read_error;
 	uint64_t unreadable;
 	int err;
+	uint32_t flags;		/* of the region, besides */
 };
 
 static const struct map_row rows[] = {
@@ -41,6 +42,8 @@ static const struct map_row rows[] = {
 	{ "content: of a file", "odd", "od", 900, 0, 0, .file = true },
 	{ "content: of a file, large", "d", "od", 2560, 2560, 10, .file = true },
 	{ "content: a file that could be anything is not read", "d", NULL, 100, 1, 0, .magic = 0xef53 },
+	{ "content: a pager's memory is not read", "dod", NULL, 99, 0, 0, .magic = TMPFS_MAGIC,
+	  .flags = FPH_REGION_PAGED },
 	{ "content: a page goes away", "d", "o", 512, 0, 0, .read_error = -EFAULT, .unreadable = 100 },
 	{ "content: the first page goes away", "d", "o", 512, 0, 0, .read_error = -EFAULT, .unreadable = 0 },
 	{ "content: no permission", "d", "o", 512, 0, 0, .read_error = -EPERM, .unreadable = 0, .err = -EPERM },
@@ -81,7 +84,7 @@ static struct fph_region make_region(const struct map_row *row)
 		.max = row->npages * PAGE,
 		.page_size = PAGE,
 		.fd = row->file || row->magic ? 5 : -1,
-		.flags = row->file || row->magic ? FPH_REGION_SHARED : 0,
+		.flags = row->flags | (row->file || row->magic ? FPH_REGION_SHARED : 0),
 	};
 }
 

@@ -91,6 +91,7 @@ enum fph_scanner_kind {
 #define FPH_REGION_PMEM		(1u << 5)	/* persistent memory */
 #define FPH_REGION_NAMED_FILE	(1u << 6)	/* path given by the user */
 #define FPH_REGION_GUEST_MEMFD	(1u << 7)	/* private memory in a guest_memfd */
+#define FPH_REGION_PAGED	(1u << 8)	/* a pager provides it: userfaultfd */
 
 /**
  * struct fph_region - a mapping of guest memory
@@ -102,6 +103,12 @@ enum fph_scanner_kind {
  * @fd:        descriptor, in this process, of what is behind the mapping, or -1
  * @fd_offset: offset in @fd of the first byte
  * @flags:     FPH_REGION_*
+ *
+ * What is absent of memory that is registered with userfaultfd for missing or
+ * minor faults (VmFlags um and ui of /proc/PID/smaps) is not zero: a pager still
+ * owes it. The kernel's page tables do not tell such memory from other, so
+ * whoever registered it, or may find it registered, sets FPH_REGION_PAGED.
+ * Write protection alone (uw) does no harm.
  *
  * What a newer header adds and this library does not know forbids a scan.
  */
@@ -312,7 +319,8 @@ typedef int (*fph_page_fn)(void *opaque, uint64_t start, uint64_t len,
  * fph_scan_region() to tell. Addresses without a mapping are in no run.
  *
  * With FPH_MAP_CONTENT anonymous memory and tmpfs is read where a page is
- * present, a MiB at a time, by process_vm_readv() or, if it is shared, through
+ * present (but for FPH_REGION_PAGED: one that went away meanwhile would have to
+ * be waited for), a MiB at a time, by process_vm_readv() or, if it is shared, through
  * @r->fd: nothing is populated. What cannot be read, or went away meanwhile, is
  * not of zero content.
  *
