@@ -110,6 +110,16 @@ static bool has_path(const struct mapping *m)
 	       !g_str_has_suffix(m->name, " (deleted)");
 }
 
+/* What no look at the pages can tell; NULL if there is nothing */
+static const char *why_not(const struct area *a)
+{
+	if (a->paged)
+		return "a pager provides it (userfaultfd, um or ui in VmFlags): what is absent is still owed, and not zero";
+	if (a->device)
+		return "it is device memory (io, pf or mm in VmFlags): what is behind it are no pages to look at";
+	return NULL;
+}
+
 static struct fph_region describe(const struct area *a, int fd)
 {
 	const struct mapping *m = a->first;
@@ -124,6 +134,8 @@ static struct fph_region describe(const struct area *a, int fd)
 		.fd_offset = fd < 0 ? 0 : m->offset + (a->start - m->start),
 		.flags = (m->shared ? FPH_REGION_SHARED : 0) |
 			 (m->writable ? 0 : FPH_REGION_READONLY) |
+			 (a->paged ? FPH_REGION_PAGED : 0) |
+			 (a->device ? FPH_REGION_NOT_RAM : 0) |
 			 (has_path(m) ? FPH_REGION_NAMED_FILE : 0),
 	};
 }
@@ -228,7 +240,10 @@ static bool scan_area(struct walk *w, struct census *c, const struct area *a, GE
 		return fail(error, err, w->t, "a mapping");
 	}
 	/* What is not opened has nothing to examine */
-	if (no_file)
+	if (why_not(a))
+		set_method(region, no_file ? guess_backing(a->first) : v.backing, "none",
+			   why_not(a));
+	else if (no_file)
 		set_method(region, guess_backing(a->first), "none", no_file->message);
 	else
 		set_method(region, v.backing, fph_method_name(v.method), v.why);
@@ -248,10 +263,12 @@ static bool scan_area(struct walk *w, struct census *c, const struct area *a, GE
 static void sum_area(struct target *t, struct region *r, const struct area *a)
 {
 	enum fph_backing backing = guess_backing(a->first);
-	bool private = backing == FPH_BACKING_ANON;
+	bool private = backing == FPH_BACKING_ANON && !why_not(a);
+	const char *why = why_not(a);
 
-	set_method(r, backing, private ? "smaps" : "none",
-		   private ? NULL : "the kernel's sums do not tell which pages are absent");
+	if (!private && !why)
+		why = "the kernel's sums do not tell which pages are absent";
+	set_method(r, backing, private ? "smaps" : "none", why);
 	r->v[F_PRESENT] = r->v[F_SWAPPED] = r->v[F_HUGE] = 0;
 	for (guint i = 0; i < t->mappings->len; i++) {
 		const struct mapping *m = t->mappings->pdata[i];
@@ -346,10 +363,29 @@ static bool scan_all(struct walk *w, struct census *c, const GArray *areas, GErr
 	return ok && look_again(w, c, error);
 }
 
+/* A record of what did not know of pagers yet */
+static bool replay(struct target *t, struct census *c, const GArray *areas, GError **error)
+{
+	if (!record_replay(t, c, error))
+		return false;
+	for (guint i = 0; i < c->regions->len; i++) {
+		const struct area *a = &g_array_index(areas, struct area, i);
+		struct region *r = c->regions->pdata[i];
+
+		if (!why_not(a))
+			continue;
+		g_free(r->method);
+		g_free(r->why);
+		set_method(r, r->backing, "none", why_not(a));
+		r->v[F_UNMAPPED] = r->v[F_ZERO_MAPPED] = UNKNOWN;
+	}
+	return true;
+}
+
 static bool take(struct walk *w, struct census *c, const GArray *areas, GError **error)
 {
 	if (w->t->recorded && record_exists(w->t))
-		return record_replay(w->t, c, error);
+		return replay(w->t, c, areas, error);
 	if (!w->t->recorded && w->opts->scanner != FPH_SCANNER_OFF)
 		return scan_all(w, c, areas, error);
 

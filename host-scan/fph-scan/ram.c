@@ -37,18 +37,30 @@ static bool could_be_ram(const struct mapping *m)
 	return true;
 }
 
+static struct area begin_area(const struct mapping *m)
+{
+	return (struct area){ m->start, m->end, m, m->paged, m->device };
+}
+
+static void extend_area(struct area *a, const struct mapping *m)
+{
+	a->end = m->end;
+	a->paged |= m->paged;
+	a->device |= m->device;
+}
+
 static GArray *all_areas(const struct target *t, bool any)
 {
 	GArray *areas = g_array_new(FALSE, FALSE, sizeof(struct area));
 
 	for (guint i = 0; i < t->mappings->len; i++) {
 		const struct mapping *m = t->mappings->pdata[i];
-		struct area area = { m->start, m->end, m };
+		struct area area = begin_area(m);
 
 		while (i + 1 < t->mappings->len &&
 		       continues(t->mappings->pdata[i], t->mappings->pdata[i + 1])) {
 			i++;
-			area.end = ((struct mapping *)t->mappings->pdata[i])->end;
+			extend_area(&area, t->mappings->pdata[i]);
 		}
 		/* A page of the kernel's that each process sees */
 		if (strcmp(m->name, "[vsyscall]") == 0)
@@ -120,7 +132,7 @@ static GArray *by_size(const struct target *t, GHashTable *sizes, guint *missing
 
 	for (guint i = 0; i < t->mappings->len; i++) {
 		const struct mapping *m = t->mappings->pdata[i];
-		struct area area = { m->start, m->end, m };
+		struct area area = begin_area(m);
 		guint j = i;
 		guint64 size;
 
@@ -130,7 +142,7 @@ static GArray *by_size(const struct target *t, GHashTable *sizes, guint *missing
 		       j + 1 < t->mappings->len &&
 		       continues(t->mappings->pdata[j], t->mappings->pdata[j + 1])) {
 			j++;
-			area.end = ((struct mapping *)t->mappings->pdata[j])->end;
+			extend_area(&area, t->mappings->pdata[j]);
 		}
 		if (!g_hash_table_contains(sizes, &size))
 			continue;
@@ -160,6 +172,25 @@ static gint by_start(gconstpointer a, gconstpointer b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
+/*
+ * A program's own data is a private mapping of a file, too; another part of that
+ * file is what it executes. Of other files it may be the RAM of a guest that
+ * goes on from a snapshot.
+ */
+static bool is_program(const struct target *t, const struct mapping *m)
+{
+	if (!m->inode || m->shared)
+		return false;
+	for (guint i = 0; i < t->mappings->len; i++) {
+		const struct mapping *other = t->mappings->pdata[i];
+
+		if (other->executable && other->inode == m->inode &&
+		    other->major == m->major && other->minor == m->minor)
+			return true;
+	}
+	return false;
+}
+
 static GArray *likely(const struct target *t)
 {
 	g_autoptr(GHashTable) sizes = known_sizes(t);
@@ -176,9 +207,7 @@ static GArray *likely(const struct target *t)
 	for (guint i = 0; i < all->len; i++) {
 		struct area *a = &g_array_index(all, struct area, i);
 
-		/* A program's own data is private to it and of a file */
-		if (a->first->inode && !a->first->shared &&
-		    !strstr(a->first->name, "memfd:") && !strstr(a->first->name, "/dev/"))
+		if (is_program(t, a->first))
 			continue;
 		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART) && !overlaps(areas, a))
 			g_array_append_val(areas, *a);
@@ -266,6 +295,8 @@ static void sort_out(GArray *areas)
 
 		if (a->start < a[-1].end) {
 			a[-1].end = MAX(a[-1].end, a->end);
+			a[-1].paged |= a->paged;
+			a[-1].device |= a->device;
 			g_array_remove_index(areas, i);
 		} else {
 			i++;

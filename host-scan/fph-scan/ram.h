@@ -9,6 +9,7 @@
 struct area {
 	guint64 start, end;
 	const struct mapping *first;	/* of the target */
+	bool paged, device;		/* any of them is */
 };
 
 /** ram_check() - is @select well-formed? Return: false with @error set. */

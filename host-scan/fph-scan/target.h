@@ -21,6 +21,8 @@ struct mapping {
 
 	/* From smaps, bytes; UNKNOWN if it was not read or lacks the field */
 	guint64 rss, swap, huge, page_size;
+	bool paged;			/* a pager provides what is absent */
+	bool device;			/* there need not be pages behind it */
 };
 
 struct target {
@@ -38,12 +40,19 @@ struct target {
  * @sysroot: folder with a recorded proc/PID, or NULL for this machine
  * @sizes: read smaps, which takes the kernel a walk through all page tables
  *
+ * smaps is read as well where somebody could be a pager, since only there it says
+ * of what memory. A record may lack it, and have maps.
+ *
  * Errors say which right is missing.
  */
 struct target *target_open(const char *sysroot, gint pid, bool sizes, GError **error);
 void target_free(struct target *t);
 
-/** target_refresh() - read the mappings again; none if the process has ended. */
+/**
+ * target_refresh() - read the mappings again; none if the process has ended
+ *
+ * Without what only smaps has.
+ */
 bool target_refresh(struct target *t, GError **error);
 
 /** target_ended() - has it, or is it about to? Never of a record. */

@@ -271,7 +271,7 @@ if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	setpriv --bounding-set=-all "$scan" --pid "$shapes" >"$tmp/out" 2>"$tmp/err" &&
 		problem 'it looked at a process that has more than itself'
 	[ ! -s "$tmp/out" ] || problem 'something on stdout'
-	says err "/proc/$shapes/maps" CAP_SYS_PTRACE
+	says err "/proc/$shapes/smaps" CAP_SYS_PTRACE
 	mkfifo "$tmp/in.bare"
 	: >"$tmp/bare"
 	setpriv --bounding-set=-all "$target" shapes <"$tmp/in.bare" >"$tmp/bare" 8>&- &
@@ -365,6 +365,39 @@ late() {
 	kill "-$1" "$pid"
 	wait $slow
 }
+# What a pager still owes is not absent, whatever looks at it. Nor is what the
+# snapshot of a guest has, if it is mapped privately.
+start paged
+if grep -q 'no pager' "$tmp/ready"; then
+	echo "SKIP: $(cat "$tmp/ready")"
+else
+	for scanner in $scanners; do
+		try 0 --pid "$pid" --scanner "$scanner"
+		narrow
+		[ "$(grep -c ': a pager' "$tmp/out")" = 2 ] || problem 'not two regions of a pager'
+		try 0 --pid "$pid" --scanner "$scanner" --json
+		for size in 64 80; do
+			is $size method '"none"'
+			is $size unmapped null
+			is $size zero_mapped null
+		done
+		says out userfaultfd
+		is 64 present $((32 * mib))
+		# Write protection is no pager
+		[ "$scanner" = off ] || is 72 unmapped $((71 * mib))
+	done
+	# Nothing waits for a pager that provides nothing
+	try 0 --pid "$pid" --json --content
+	is 64 zero 0
+	is 64 present $((32 * mib))
+fi
+try 0 --pid "$pid" --json
+is 96 backing '"file"'
+is 96 method '"none"'
+says out "content"
+exec 9>&-
+wait "$pid"
+
 start large
 try 0 --pid "$pid" --json
 is 8192 unmapped $((8192 * mib))

@@ -3,16 +3,24 @@
  * A process whose memory is known, for fph-scan to look at. It says "ready" and
  * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
  *
- * usage: scan-target shapes|large|vast
+ * usage: scan-target shapes|paged|large|vast
  */
 
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 #define MIB	(UINT64_C(1) << 20)
 #define GIB	(UINT64_C(1) << 30)
@@ -75,6 +83,67 @@ static void shapes(void)
 	close(fd);
 }
 
+/* Of this process, too: nobody will ever provide what is absent */
+static int be_pager(const char *p, uint64_t len, uint64_t mode)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = mode == UFFDIO_REGISTER_MODE_MINOR ? UFFD_FEATURE_MINOR_SHMEM : 0,
+	};
+	struct uffdio_register reg = { .range = { (uintptr_t)p, len }, .mode = mode };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) < 0 || ioctl(fd, UFFDIO_REGISTER, &reg) < 0)
+		return -1;
+	return fd;
+}
+
+/*
+ * 64 MiB anonymous, of which a pager provided the first half, so far; 80 MiB of a
+ * memfd, whose pages it is asked for when they are mapped; 72 MiB in which it
+ * only sees writes, 1 with data; and 96 MiB of a file, private to this process.
+ */
+static void paged(void)
+{
+	FILE *snapshot = tmpfile();
+	static char page[4096];
+	int fd, providers[3];
+	char *p;
+
+	if (!snapshot || ftruncate(fileno(snapshot), 96 * MIB) < 0) {
+		perror("snapshot");
+		exit(1);
+	}
+	memset(page, 7, sizeof(page));
+	*map(96 * MIB, MAP_PRIVATE, fileno(snapshot)) = 1;
+
+	bytes = 64 * MIB;
+	memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	providers[0] = be_pager(memory, bytes, UFFDIO_REGISTER_MODE_MISSING);
+	fd = file(80 * MIB);
+	providers[1] = be_pager(map(80 * MIB, MAP_SHARED, fd), 80 * MIB,
+				UFFDIO_REGISTER_MODE_MINOR);
+	p = map(72 * MIB, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	memset(p, 1, MIB);
+	providers[2] = be_pager(p, 72 * MIB, UFFDIO_REGISTER_MODE_WP);
+	if (providers[0] < 0 || providers[1] < 0 || providers[2] < 0) {
+		printf("no pager here: userfaultfd is refused, or does not know minor faults\n");
+		return;
+	}
+	for (uint64_t i = 0; i < bytes / 2; i += sizeof(page)) {
+		struct uffdio_copy copy = {
+			.dst = (uintptr_t)memory + i,
+			.src = (uintptr_t)page,
+			.len = sizeof(page),
+		};
+
+		if (ioctl(providers[0], UFFDIO_COPY, &copy) < 0) {
+			perror("UFFDIO_COPY");
+			exit(1);
+		}
+	}
+}
+
 static void unmap(int sig)
 {
 	(void)sig;
@@ -89,6 +158,8 @@ int main(int argc, char **argv)
 	signal(SIGUSR1, unmap);
 	if (strcmp(what, "shapes") == 0) {
 		shapes();
+	} else if (strcmp(what, "paged") == 0) {
+		paged();
 	} else if (strcmp(what, "large") == 0) {
 		bytes = 8 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
@@ -96,7 +167,7 @@ int main(int argc, char **argv)
 		bytes = 16384 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else {
-		fprintf(stderr, "usage: scan-target shapes|large|vast\n");
+		fprintf(stderr, "usage: scan-target shapes|paged|large|vast\n");
 		return 2;
 	}
 	printf("ready %p %p\n", (void *)memory, (void *)(memory + bytes));
