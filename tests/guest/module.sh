@@ -43,6 +43,33 @@ unpack_headers()
 	done
 	sed -i 's|/usr/src/|../|' "$to/$dir/Makefile" || return 1
 	ln -s "$dir" "$to/kdir"
+	# What only a newer compiler can, and is done in another way without
+	gcc -fmin-function-alignment=16 -E -x c /dev/null > /dev/null 2>&1 ||
+		sed -i '/^CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=/d' "$to/kdir/include/config/auto.conf"
+	lend_libc "$to"
+}
+
+# lend_libc TO: tools of a newer release in a tree of headers run with the C library
+# of that release, which apt's lists have as well
+lend_libc()
+{
+	local tool libc=$1/usr/lib/x86_64-linux-gnu
+	for tool in "$1"/usr/lib/linux-kbuild-*/*/*/*; do
+		LC_ALL=C ldd "$tool" 2>&1 | grep -q 'version .* not found' || continue
+		if ! [ -d "$libc" ]; then
+			download_packages "$1/deb" '*' libc6 || return 1
+			dpkg-deb --fsys-tarfile "$1"/deb/libc6_*.deb |
+				tar -x -C "$1" --wildcards './usr/lib/x86_64-linux-gnu/*.so*' || return 1
+			rm -rf "$1/deb"
+		fi
+		mv "$tool" "$tool.bin"
+		cat > "$tool" <<-'END'
+		#!/bin/sh
+		libc=${0%/*}/../../../x86_64-linux-gnu
+		exec "$libc/ld-linux-x86-64.so.2" --library-path "$libc" "$0.bin" "$@"
+		END
+		chmod 755 "$tool"
+	done
 }
 
 # module_sources: the files that the module is made of
@@ -56,12 +83,15 @@ module_sources()
 # What make says is in DIR/make.log.
 build_module()
 {
-	local kdir=$1 dir=$2
+	local kdir=$1 dir=$2 cc
 	mkdir -p "$dir/src/include/fph"
 	cp "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$dir/src/"
 	cp "$FPH_TOP/pv-hint/include/fph/virtio-fph.h" "$dir/src/include/fph/"
+	# That of the kernel, if it is here
+	cc=x86_64-linux-gnu-$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$kdir/.kernelvariables")
+	command -v "$cc" > /dev/null || cc=gcc
 	# Nothing that a make around this one, or the user, set for something else
-	env -i PATH="$PATH" LC_ALL=C make -C "$dir/src" -j"$(nproc)" KDIR="$kdir" W=1 KCFLAGS=-Werror \
+	env -i PATH="$PATH" LC_ALL=C make -C "$dir/src" -j"$(nproc)" KDIR="$kdir" CC="$cc" W=1 KCFLAGS=-Werror \
 		> "$dir/make.log" 2>&1 || return 1
 	# modpost has words, but no failure, for some mistakes.
 	! grep '^WARNING' "$dir/make.log" >&2 || return 1

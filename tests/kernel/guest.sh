@@ -11,9 +11,9 @@ skip() {
 	exit 77
 }
 
-# guest_begin QEMU [PACKAGE]: skips if there is no QEMU or no guest; an empty name
-# is our QEMU, and a package another kernel for the guest, FPH_GUEST_KERNEL of
-# tests/guest/build-guest. What is put into $root is in the guest's /.
+# guest_begin QEMU [KERNEL]: skips if there is no QEMU or no guest; an empty name
+# is our QEMU, and KERNEL one of tests/guest/kernels that is not the default. What is
+# put into $root is in the guest's /.
 guest_begin() {
 	local cache=${FPH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fph}
 	guest_qemu=${1:-$cache/bin/qemu-system-x86_64}

@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# A kernel without PAGEMAP_SCAN, that of the test guest: page tables are read
-# in the other way there, whatever this machine's kernel has.
+# A kernel without PAGEMAP_SCAN, in a guest: page tables are read in the other way
+# there, whatever this machine's kernel has.
 #
 # usage: old-kernel.sh QEMU TEST-STATES
 # shellcheck source-path=SCRIPTDIR source=guest.sh
 . "$(dirname "$0")/guest.sh"
 
 # This kernel can take memory for broken, too
-guest_begin "$1" linux-image-amd64
+guest_begin "$1" 6.1
 guest_add /test "$2"
 guest_run 100 -m 512M <<'EOF' | sed 's/^SKIP: /skipped there: /'
 for scanner in pagemap-scan auto; do

@@ -276,11 +276,11 @@ static void use_full_kernel(struct vm_config *cfg)
 {
 	g_autofree char *cache = vm_cache_dir();
 
-	cfg->kernel = g_build_filename(cache, "guest.linux-image-amd64", "vmlinuz", NULL);
-	cfg->initrd = g_build_filename(cache, "guest.linux-image-amd64", "initramfs.img", NULL);
+	cfg->kernel = g_build_filename(cache, "guest.6.1", "vmlinuz", NULL);
+	cfg->initrd = g_build_filename(cache, "guest.6.1", "initramfs.img", NULL);
 	if (access(cfg->kernel, R_OK) < 0 || access(cfg->initrd, R_OK) < 0)
 		fph_test_skip_all("no guest that can poison pages; "
-				  "FPH_GUEST_KERNEL=linux-image-amd64 tests/guest/build-guest makes it");
+				  "FPH_GUEST_KERNEL=6.1 tests/guest/build-guest makes it");
 }
 
 static void test_content(void **state)
