@@ -67,7 +67,6 @@ static void check_hop(int hop, const struct vm_migration *m)
 	check_str(m->fph.state, "ended");
 	check_sums(&m->fph);
 	check(m->fph.skipped > 1000);
-	check(m->fph.resent > 0);	/* or nothing was put to the test */
 	check_int(m->fph.chunks_not_scanned, 0);
 	if (m->fph.hints.present) {
 		check_str(m->fph.hints.state, "answered");
@@ -112,7 +111,7 @@ static void test_chain(void **state)
 		else
 			check_ready(next);
 		check_ready(host);
-		migrate(host, next, &opts, &m);
+		migrate_until(host, next, &opts, resent_some, &m);
 		check_hop(i, &m);
 		/* To look at memory changes what the host knows of it */
 		if (i == HOPS - 1 && both)
@@ -134,20 +133,18 @@ static void test_chain(void **state)
 	vm_free(host);
 }
 
-/* With a real dirty log, and 20,000 fresh pages a second */
+/* With a real dirty log, and 5,000 fresh pages a second */
 static void test_kvm_chain(void **state)
 {
 	static const char *const names[HOPS] = { "host-1", "host-2", "host-3" };
 	const struct chain *c = *state;
-	struct vm_migrate_opts slow = {
-		.max_bandwidth = 60 * MIB, .downtime_limit_ms = 1, .timeout_ms = MIGRATE_MS,
-	};
+	struct vm_migrate_opts opts = { .max_bandwidth = 60 * MIB };
 	struct vm_config cfg = {
 		.name = names[0],
 		.memory = 512 * MIB,
 		.accel = c->accel,
 		.ram = c->ram,
-		.bios = patch_firsttouch(100000, 1),
+		.bios = patch_firsttouch(400000, 1),
 		.fph_mode = c->late ? NULL : c->mode,
 	};
 	struct vm_migration m = { 0 };
@@ -164,17 +161,7 @@ static void test_kvm_chain(void **state)
 		if (c->late)
 			add_object(host, c->mode);
 		check_ready(host);
-		/* Until the guest has written to pages that were left out */
-		ok(vm_migrate_start(host, next, &slow, &m, E));
-		for (int k = 0; m.fph.resent == 0; k++) {
-			check(k < 6000);
-			g_usleep(5000);
-			ok(vm_migrate_poll(host, &m, E));
-		}
-		ok(vm_run(host, E, "migrate-set-parameters",
-			  "{\"max-bandwidth\":1000000000,\"downtime-limit\":10000}"));
-		ok(vm_migrate_wait(host, next, &slow, &m, E));
-		print_migration(&m);
+		migrate_until(host, next, &opts, resent_some, &m);
 		check_hop(i, &m);
 		if (i == HOPS - 1)
 			check_ram_equal(host, next);
@@ -216,11 +203,8 @@ static void test_modes(void **state)
 		check_ready(src);
 		dst = start_destination(cfg);
 		ok(vm_migrate_start(src, dst, &slow, &m, E));
-		for (int k = 0; m.fph.skipped == 0; k++) {
-			check(k < 3000);
-			g_usleep(5000);
+		until (m.fph.skipped > 0)
 			ok(vm_migrate_poll(src, &m, E));
-		}
 		refused(src, "in use", "object-del", "{\"id\":\"late\"}");
 		ok(vm_migrate_cancel(src, 20000, E));
 		vm_free(dst);

@@ -99,10 +99,8 @@ static void check_ended(struct vm *src, const char *before)
 	g_autofree char *after = NULL;
 	struct vm_fph fph = { 0 };
 
-	for (int i = 0; !is_cleaned_up(src); i++) {
-		check(i < 2000);
-		g_usleep(5000);
-	}
+	until (is_cleaned_up(src))
+		;
 	check(is_running(src));
 	after = all_of_fph(src);
 	if (before && !strcmp(before, after))
@@ -259,10 +257,8 @@ static void test_death(void **state)
 		ok(vm_migrate_start(src, dst, &opts, &m, E));
 	}
 	ok(vm_migrate_poll(src, &m, E));
-	for (int i = 0; !is_time(d->when, &m); i++) {
-		if (i == 6000 || !strcmp(m.status, "completed"))
-			fail_msg("the time did not come; status %s", m.status);
-		g_usleep(2000);
+	until (is_time(d->when, &m)) {
+		check(strcmp(m.status, "completed") != 0);
 		ok(vm_migrate_poll(src, &m, E));
 	}
 	check_when(d->when, &m);
@@ -610,10 +606,8 @@ static void test_hold(void **state)
 	cfg.qemu = NULL;
 	dst = start_destination(cfg);
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
-	for (int i = 0; file_size(seen) == 0; i++) {
-		check(i < 5000);
-		g_usleep(2000);
-	}
+	until (file_size(seen) > 0)
+		;
 	/* In the call; the main loop runs, and so does the guest */
 	for (int i = 0; i < 20; i++)
 		ok(vm_migrate_poll(src, &m, E));
@@ -668,11 +662,8 @@ static void test_cancel_late_answer(void **state)
 	guest(src, "free", "ok free");
 	dst = start_destination(cfg);
 	ok(vm_migrate_start(src, dst, &slow, &m, E));
-	for (int i = 0; m.fph.hints.free < 40000; i++) {
-		check(i < 5000);
-		g_usleep(2000);
+	until (m.fph.hints.free >= 40000)
 		ok(vm_migrate_poll(src, &m, E));
-	}
 	check_int(m.fph.skipped + m.fph.hints.answers, 0);
 	ok(vm_migrate_cancel(src, 20000, E));
 	vm_free(dst);
@@ -680,11 +671,8 @@ static void test_cancel_late_answer(void **state)
 
 	dst = start_destination(cfg);
 	ok(vm_migrate_start(src, dst, &slow, &m, E));
-	for (int i = 0; !m.fph.hints.state || strcmp(m.fph.hints.state, "answered"); i++) {
-		check(i < 4000);
-		g_usleep(5000);
+	until (!g_strcmp0(m.fph.hints.state, "answered"))
 		ok(vm_migrate_poll(src, &m, E));
-	}
 	check_int(m.sync_count, 1);
 	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":1000000000}"));
 	ok(vm_migrate_wait(src, dst, &slow, &m, E));

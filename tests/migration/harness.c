@@ -71,6 +71,15 @@ const char *temp_file(const char *content, gssize len)
 	return path;
 }
 
+void until_pause(gint64 deadline, const char *condition, const char *file, int line)
+{
+	if (g_get_monotonic_time() > deadline) {
+		print_message("not so after %d seconds:\n", MIGRATE_MS / 1000);
+		_assert_true(0, condition, file, line);
+	}
+	g_usleep(5000);
+}
+
 struct vm *start(struct vm_config cfg)
 {
 	GError *error = NULL;
@@ -269,6 +278,95 @@ void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	check_str(m->status, "completed");
 }
 
+bool resent_some(const struct vm_migration *m)
+{
+	return m->fph.resent > 0;
+}
+
+bool resent_many(const struct vm_migration *m)
+{
+	return m->fph.resent > 100;
+}
+
+void set_bandwidth(struct vm *src, uint64_t bytes_per_second)
+{
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-bandwidth\":%" PRIu64 "}",
+		  bytes_per_second));
+}
+
+void let_go(struct vm *src)
+{
+	ok(vm_run(src, E, "migrate-set-parameters",
+		  "{\"max-bandwidth\":100000000000,\"downtime-limit\":10000}"));
+}
+
+/* Pages that the guest has written so far, as it counts them; more if it writes no more */
+static uint64_t guest_writes(struct vm *vm)
+{
+	static const char before[] = " writes=";
+	g_autofree char *info = NULL;
+	const char *at;
+
+	if (ft_state(vm, FT_ST_MAGIC) == FT_MAGIC)
+		return ft_state(vm, FT_ST_STATE) == FT_DONE ? UINT64_MAX :
+							      ft_state(vm, FT_ST_COUNT);
+	ok((info = vm_guest_command(vm, GUEST_MS, E, "info")) != NULL);
+	at = strstr(info, before);
+	check(at != NULL);
+	return g_ascii_strtoull(at + strlen(before), NULL, 10);
+}
+
+/*
+ * With so little downtime QEMU only ends when no page is left to send. So each
+ * round stands still, at a page in 100 ms, until the guest has written some,
+ * which are the next round's then. After that a part of what is left is sent each
+ * moment: slower and slower, or the next round would be over before we look.
+ */
+#define STILL		10
+#define SLOWEST		(64 * 1024)
+#define PART_OF_SECOND	5
+#define WRITES		100
+
+void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct vm_migration *m)
+{
+	uint64_t round = 0, writes = 0;
+	bool written = false;
+
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"downtime-limit\":1}"));
+	until (m->status && enough(m)) {
+		ok(vm_migrate_poll(src, m, E));
+		if (!strcmp(m->status, "completed") || !strcmp(m->status, "failed"))
+			fail_msg("the migration has %s in round %" PRIu64
+				 ", before what was waited for", m->status, m->sync_count);
+		if (m->sync_count != round) {
+			set_bandwidth(src, STILL);
+			round = m->sync_count;
+			writes = guest_writes(src);
+			written = false;
+		}
+		written = written || guest_writes(src) - writes >= WRITES ||
+			  writes == UINT64_MAX;
+		if (written && m->remaining)
+			set_bandwidth(src, CLAMP(m->remaining * PART_OF_SECOND, SLOWEST,
+						 max_bandwidth));
+	}
+}
+
+void migrate_until(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		   enough_fn enough, struct vm_migration *m)
+{
+	struct vm_migrate_opts slow = *opts;
+
+	slow.downtime_limit_ms = 1;
+	slow.timeout_ms = 2 * MIGRATE_MS;
+	ok(vm_migrate_start(src, dst, &slow, m, E));
+	hold_until(src, opts->max_bandwidth, enough, m);
+	let_go(src);
+	ok(vm_migrate_wait(src, dst, &slow, m, E));
+	print_migration(m);
+	check_str(m->status, "completed");
+}
+
 int open_memfd(struct vm *vm)
 {
 	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
@@ -306,7 +404,7 @@ JsonObject *fph_object(const struct vm_fph *fph)
 void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph)
 {
 	GError *error = NULL;
-	JsonObject *event = qmp_event(vm_qmp(src), "FPH_SOURCE_ENDED", 5000, &error);
+	JsonObject *event = qmp_event(vm_qmp(src), "FPH_SOURCE_ENDED", MIGRATE_MS, &error);
 	JsonObject *data;
 
 	if (!event)
@@ -387,20 +485,13 @@ void check_sums(const struct vm_fph *fph)
 
 void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m)
 {
-	for (int i = 0; i < MIGRATE_MS / 5; i++) {
-		GError *error = NULL;
-
-		ok(vm_migrate_poll(vm, m, E));
-		if (!strcmp(m->status, status))
-			return;
+	ok(vm_migrate_poll(vm, m, E));
+	until (!strcmp(m->status, status)) {
 		if (!strcmp(m->status, "failed") || !strcmp(m->status, "completed"))
-			fail_msg("%s: the migration has %s; query-migrate tells why",
-				 vm_name(vm), m->status);
-		if (!vm_alive(vm, &error))
-			fail_msg("%s", error->message);
-		g_usleep(5000);
+			fail_msg("%s: the migration has %s instead of %s; query-migrate tells why",
+				 vm_name(vm), m->status, status);
+		ok(vm_migrate_poll(vm, m, E));
 	}
-	fail_msg("%s: still '%s' instead of '%s'", vm_name(vm), m->status, status);
 }
 
 bool is_running(struct vm *vm)
@@ -494,12 +585,8 @@ uint32_t ft_state(struct vm *vm, unsigned int offset)
 
 void ft_wait_for(struct vm *vm, uint32_t count)
 {
-	for (int i = 0; i < 6000; i++) {
-		if (ft_state(vm, FT_ST_MAGIC) == FT_MAGIC && ft_state(vm, FT_ST_COUNT) >= count)
-			return;
-		g_usleep(10000);
-	}
-	fail_msg("the guest made no progress in 60 seconds");
+	until (ft_state(vm, FT_ST_MAGIC) == FT_MAGIC && ft_state(vm, FT_ST_COUNT) >= count)
+		;
 }
 
 #define HUGE_PAGE	(2 * MIB)

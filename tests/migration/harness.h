@@ -10,12 +10,24 @@
 
 #include "fph-test.h"
 #include "firsttouch.h"
+#include "io.h"
 #include "vm.h"
 
 #define MIB		(UINT64_C(1) << 20)
 #define PAGE		UINT64_C(4096)
 
 #define MIGRATE_MS	90000
+
+/*
+ * "until (CONDITION) STATEMENT": the statement, which finds out how things are,
+ * is run every few milliseconds until the condition holds. A machine that is
+ * slow or busy takes its time; after MIGRATE_MS the test fails in words.
+ */
+#define until(condition)						\
+	for (gint64 until_ = io_deadline(MIGRATE_MS); !(condition);	\
+	     until_pause(until_, #condition, __FILE__, __LINE__))
+
+void until_pause(gint64 deadline, const char *condition, const char *file, int line);
 
 /* The call, which takes E for its GError **, must succeed */
 #define ok(call) do {							\
@@ -60,6 +72,26 @@ void guest_check(struct vm *vm);
 void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	     struct vm_migration *m);
 void print_migration(const struct vm_migration *m);
+
+/*
+ * A migration that cannot end before the test has what it needs of it: no round
+ * does before the guest has written something, however fast or slow the machine
+ * is, until @enough says so.
+ */
+typedef bool (*enough_fn)(const struct vm_migration *m);
+
+/* Pages that were left out were written since, and became due: one, and so many that it is no chance */
+bool resent_some(const struct vm_migration *m);
+bool resent_many(const struct vm_migration *m);
+
+/* All of it; opts->max_bandwidth is the most, and has to be given */
+void migrate_until(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		   enough_fn enough, struct vm_migration *m);
+/* The first part, of a migration that has begun, and what is to follow */
+void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct vm_migration *m);
+void let_go(struct vm *src);
+
+void set_bandwidth(struct vm *src, uint64_t bytes_per_second);
 /* On both sides */
 void capability(struct vm *src, struct vm *dst, const char *name);
 /* The memfd that is memory of the guest, from outside; there is one */

@@ -124,9 +124,7 @@ static void some_rounds(struct vm *src)
 {
 	struct vm_migration m = { 0 };
 
-	for (int i = 0; m.sync_count < 3; i++) {
-		check(i < MIGRATE_MS / 5);
-		g_usleep(5000);
+	until (m.sync_count >= 3) {
 		ok(vm_migrate_poll(src, &m, E));
 		if (!strcmp(m.status, "completed")) {
 			print_message("ended in its round %" PRIu64 " already\n", m.sync_count);
@@ -155,35 +153,33 @@ static void plug_dimm_too_late(struct vm *src)
 }
 
 /* As long as a migration runs, until its @member is above @n */
-static void until(struct vm *src, const char *object, const char *member, int64_t n)
+static void until_above(struct vm *src, const char *object, const char *member, int64_t n)
 {
 	bool running = true;
 	int64_t seen = 0;
 
-	for (int i = 0; running && seen <= n; i++) {
+	until (!running || seen > n) {
 		JsonNode *answer;
 		JsonObject *o = query_migrate(src, &answer);
 
-		check(i < MIGRATE_MS / 5);
 		running = strcmp(json_object_get_string_member(o, "status"), "completed");
 		if (object && json_object_has_member(o, object))
 			o = json_object_get_object_member(o, object);
 		if (json_object_has_member(o, member))
 			seen = json_object_get_int_member(o, member);
 		json_node_unref(answer);
-		g_usleep(5000);
 	}
 	print_message("%s: %" PRId64 "\n", member, seen);
 }
 
 static void until_xbzrle(struct vm *src)
 {
-	until(src, "xbzrle-cache", "pages", 1);
+	until_above(src, "xbzrle-cache", "pages", 1);
 }
 
 static void until_throttled(struct vm *src)
 {
-	until(src, NULL, "cpu-throttle-percentage", 0);
+	until_above(src, NULL, "cpu-throttle-percentage", 0);
 }
 
 static void switch_over(struct vm *src)
@@ -402,14 +398,17 @@ static void run(const struct row *r, struct vm *src, struct vm *dst, struct vm_m
 	 * is, or while a busy host did not let the guest run.
 	 */
 	if (r->storm)
-		set_limits(src, 150 * MIB, 2000);
+		set_limits(src, 150 * MIB, 1);
 	else if (midway && midway != switch_over)
 		set_limits(src, r->slow ? MIB / 8 : 8 * MIB, 1);
 	else
 		set_limits(src, UNLIMITED, 300);
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", out));
-	if (midway) {
-		midway(src);
+	if (r->storm)
+		hold_until(src, 150 * MIB, resent_many, m);
+	if (midway || r->storm) {
+		if (midway)
+			midway(src);
 		set_limits(src, UNLIMITED, 300);
 	}
 	wait_for_status(src, "completed", m);
@@ -471,8 +470,6 @@ static void check_outcome(const struct row *r, const struct vm_fph *fph)
 		check_int(fph->chunks_not_scanned, r->unscanned);
 		if (r->method)
 			check_method(fph, r->method);
-		if (r->storm)
-			check(fph->resent > 100);	/* or nothing was put to the test */
 		for (size_t i = 0; i < ARRAY_SIZE(r->gain) && r->gain[i]; i++) {
 			block = block_of(fph, r->gain[i]);
 			check(json_object_get_int_member(block, "skipped") > 1000);
@@ -655,8 +652,11 @@ static void test_ignored(void **state)
 	set_limits(src, 20000, 1);
 	ok(vm_run(dst, E, "migrate-incoming", "{\"uri\":\"%s\"}", uri));
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
+	wait_for_status(src, "active", &m);
+	/* What the balloon tells QEMU itself, nobody can ask for */
 	g_usleep(2 * G_USEC_PER_SEC);
-	ok(vm_migrate_poll(src, &m, E));
+	until (!m.fph.hints.present || !strcmp(m.fph.hints.state, "answered"))
+		ok(vm_migrate_poll(src, &m, E));
 	check_str(m.status, "active");
 	set_limits(src, UNLIMITED, 300);
 	wait_for_status(src, "completed", &m);

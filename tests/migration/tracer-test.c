@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -300,11 +301,10 @@ static void test_live(void **state)
 	}
 	guest(src, "touch 2000 192M", "ok touch");
 	guest(src, "rewrite 2000", "ok rewrite");
-	migrate(src, dst, &opts, &m);
+	migrate_until(src, dst, &opts, resent_some, &m);
 	check_tracer(&m.fph, NULL);
 	check(passed_over(&m.fph) > 0);
 	check(m.fph.skipped > 0);
-	check(m.fph.resent > 0);	/* or nothing was put to the test */
 	check_ram_equal(src, dst);
 	ok(vm_cont(dst, E));
 	guest_check(dst);
@@ -548,8 +548,9 @@ static void test_kinds(void **state)
 		g_autofree char *pid = NULL;
 		GError *error = NULL;
 		const char *argv[] = { g_getenv("FPH_TEST_TRACE"), "-p", NULL, "-m", "32m", "-j",
-				       "1", "3", NULL };
+				       "1", NULL };
 		GSubprocess *tool;
+		char byte = 0;
 		struct vm *src, *dst;
 		uint64_t writes, reads;
 		char *out;
@@ -557,6 +558,8 @@ static void test_kinds(void **state)
 		cfg.ram = VM_RAM_MEMFD;
 		cfg.extra = debug_threads;
 		cfg.fph_mode = modes[i];
+		/* Slowly, so that there are fresh pages left when the tool looks */
+		cfg.bios = patch_firsttouch(4000000, 0);
 		src = start(cfg);
 		dst = start_destination(cfg);
 		ft_wait_for(src, 10);
@@ -564,9 +567,14 @@ static void test_kinds(void **state)
 		argv[2] = pid;
 		tool = g_subprocess_newv(argv, G_SUBPROCESS_FLAGS_STDOUT_PIPE, &error);
 		check(tool != NULL);
-		g_usleep(1500000);
+		/* A line for the time before this, and it counts what comes from now on */
+		while (byte != '\n')
+			check(g_input_stream_read(g_subprocess_get_stdout_pipe(tool), &byte, 1,
+						  NULL, &error) == 1);
+		ft_wait_for(src, ft_state(src, FT_ST_COUNT) + 1000);
 		ok(vm_stop(src, E));
 		migrate(src, dst, NULL, &m);
+		g_subprocess_send_signal(tool, SIGTERM);
 		check(g_subprocess_communicate_utf8(tool, NULL, NULL, &out, NULL, &error));
 		check(g_subprocess_get_successful(tool));
 		writes = sum_of(out, "vcpu", "write");
