@@ -67,8 +67,8 @@ static const char WHY_NO_TABLES[] = "page tables cannot be read";
 static const char WHY_NO_SEEK[] = "lseek() cannot be relied upon";
 static const char WHY_NO_WITNESS[] = "cachestat() cannot be asked";
 
-/* Who needs it, and what for, is said there */
-#define LSEEK_ALONE ": lseek() alone calls pages holes that the kernel is moving"
+/* What it is for, is in scan.c, and for people here */
+#define LSEEK_ALONE ": without it, pages that the kernel is moving could pass for holes"
 
 static const struct fph_why witness_why[] = {
 	{ ENOSYS, "no cachestat() (ENOSYS): the kernel is older than Linux 6.5, or a sandbox refuses it" LSEEK_ALONE },

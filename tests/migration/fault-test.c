@@ -503,6 +503,9 @@ static const struct fault faults[] = {
 	{ "kernel-scan-midway", "ioctl", 4, FOREVER, VM_RAM_ANON, NULL, 1, false },
 	{ "kernel-seek", "lseek", 1, FOREVER, VM_RAM_MEMFD, NULL, 1, true },
 	{ "kernel-seek-midway", "lseek", 6, FOREVER, VM_RAM_MEMFD, NULL, 1, false },
+	{ "kernel-cachestat", "cachestat", 1, FOREVER, VM_RAM_MEMFD, "cachestat()" },
+	{ "kernel-cachestat-hole", "cachestat", 2, FOREVER, VM_RAM_MEMFD, NULL, 1, true },
+	{ "kernel-cachestat-midway", "cachestat", 4, FOREVER, VM_RAM_MEMFD, NULL, 1, false },
 	{ "kernel-fstatfs", "fstatfs", 1, FOREVER, VM_RAM_MEMFD, "cannot be examined" },
 	{ "kernel-fstat", "fstat", 1, FOREVER, VM_RAM_MEMFD, "cannot be examined" },
 	{ "kernel-file-size", "fstat", 2, FOREVER, VM_RAM_MEMFD, NULL, 1, true },
@@ -586,6 +589,7 @@ static const struct hold holds[] = {
 	{ "held-scan", "pagemap", VM_RAM_ANON, "ioctl", 2, false },
 	{ "held-scan-cancel", "pagemap", VM_RAM_ANON, "ioctl", 2, true },
 	{ "held-seek", "pagemap", VM_RAM_MEMFD, "lseek", 1, false },
+	{ "held-cachestat", "pagemap", VM_RAM_MEMFD, "cachestat", 2, true },
 	{ "held-scan-both", "both", VM_RAM_ANON, "ioctl", 2, false },
 	{ "held-seek-both-cancel", "both", VM_RAM_MEMFD, "lseek", 3, true },
 };

@@ -22,6 +22,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "cachestat-abi.h"
+
 static void note(const char *seen)
 {
 	int file = open(seen, O_WRONLY | O_APPEND | O_CLOEXEC);
@@ -97,6 +99,24 @@ off64_t lseek64(int fd, off64_t offset, int whence)
 ssize_t pread64(int fd, void *buf, size_t len, off64_t offset)
 {
 	return FAILS("pread") ? -1 : REAL(pread64)(fd, buf, len, offset);
+}
+
+/* cachestat(); QEMU's own calls by number are many, and only passed on */
+long syscall(long number, ...)
+{
+	static long (*_Atomic real)(long, ...);
+	long a[6];
+	va_list ap;
+
+	if (number == FPH_NR_CACHESTAT && FAILS("cachestat"))
+		return -1;
+	if (!real)
+		real = REAL(syscall);
+	va_start(ap, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(ap, long);
+	va_end(ap);
+	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 int fstat64(int fd, struct stat64 *st)

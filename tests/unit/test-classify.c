@@ -106,7 +106,7 @@ static const struct verdict_row verdicts[] = {
 	{ "memfd, no second witness", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE,
 	  "older than Linux 6.5", .witness_error = -ENOSYS },
 	{ "private memfd, no second witness", TMPFS_MAGIC, 0, FPH_BACKING_SHMEM_PRIVATE, FPH_METHOD_NONE,
-	  "lseek() alone", .witness_error = -ENOSYS },
+	  "could pass for holes", .witness_error = -ENOSYS },
 	{ "memfd, second witness refused", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
 	  FPH_METHOD_NONE, "open for writing", .witness_error = -EPERM },
 	{ "memfd, second witness refused otherwise", TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM,
