@@ -19,6 +19,11 @@ struct scan {
 	uint64_t pend_start;
 	uint64_t pend_end;	/* == pend_start: none */
 	enum fph_reason pend_why;
+
+	/* SEEK only: holes of the current batch */
+	uint64_t batch_holes;
+	uint64_t batch_bytes;
+	bool fragmented;	/* they were short */
 };
 
 static int flush(struct scan *c)
@@ -142,9 +147,26 @@ static int emit_empty(struct scan *c, uint64_t start, uint64_t end)
 	return err < 0 ? err : emit_empty(c, half, end);
 }
 
+static bool short_holes(struct scan *c, uint64_t hole)
+{
+	bool are;
+
+	/* Page tables do not know where the file of private copies has data */
+	if (!(c->r->flags & FPH_REGION_SHARED))
+		return false;
+	c->batch_holes++;
+	c->batch_bytes += hole;
+	if (c->batch_holes < FPH_SEEK_BATCH)
+		return false;
+	are = c->batch_bytes < FPH_SEEK_BATCH * FPH_SEEK_MIN_PAGES * c->s->page_size;
+	c->batch_holes = 0;
+	c->batch_bytes = 0;
+	return are;
+}
+
 /*
- * Emit the holes in [*pos, end); *pos is how far that came. However short they
- * are: a hole that is read, even through a private mapping, gets memory.
+ * Emit the holes in [*pos, end), or in the front of that if c->fragmented is
+ * true afterwards; *pos is how far that came.
  */
 static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 {
@@ -172,6 +194,9 @@ static int seek_holes(struct scan *c, uint64_t *pos, uint64_t end)
 			if (err < 0)
 				return err;
 			*pos = data;
+			c->fragmented = short_holes(c, data - hole);
+			if (c->fragmented)
+				return 0;
 		}
 		if (*pos >= end)
 			break;
@@ -204,22 +229,26 @@ static int run_of_copies(void *opaque, uint64_t start, uint64_t end,
 {
 	struct scan *c = opaque;
 	enum fph_reason why;
-	int err;
 
 	if (!reason_of(categories, &why) || why != FPH_UNMAPPED)
 		return 0;
-	err = seek_holes(c, &start, end);
-	c->pos = start;
-	return err;
+	return seek_holes(c, &start, end);
 }
 
-static int scan_tables(struct scan *c, fph_run_fn run)
+/* What is mapped is no hole. Of what is not, only the file knows. */
+static int run_of_file(void *opaque, uint64_t start, uint64_t end,
+		       uint64_t categories)
+{
+	return categories & FPH_PM_ANY ? 0 : emit_empty(opaque, start, end);
+}
+
+static int scan_tables(struct scan *c, fph_run_fn run, uint64_t end)
 {
 	struct fph_window w = {
 		.s = c->s,
 		.base = (uintptr_t)c->r->host,
 		.pos = c->pos,
-		.end = c->end,
+		.end = end,
 		.run = run,
 		.opaque = c,
 	};
@@ -234,20 +263,42 @@ static int scan_tables(struct scan *c, fph_run_fn run)
 	return err;
 }
 
+/*
+ * All holes are found, however short they are: one that is read gets memory,
+ * even through a private mapping.
+ */
+static int scan_file(struct scan *c)
+{
+	uint64_t end;
+	int err;
+
+	do {
+		c->fragmented = false;
+		err = seek_holes(c, &c->pos, c->end);
+		if (err < 0 || !c->fragmented)
+			return err;
+		end = min_u64(c->end, c->pos + FPH_SCAN_WINDOW);
+		err = clamp_to_file(c, &end);
+		if (!err)
+			err = scan_tables(c, run_of_file, end);
+	} while (!err && c->pos < c->end);
+	return err;
+}
+
 static int run(struct scan *c, enum fph_method method)
 {
 	int err, flushed;
 
 	switch (method) {
 	case FPH_METHOD_SEEK:
-		err = seek_holes(c, &c->pos, c->end);
+		err = scan_file(c);
 		break;
 	case FPH_METHOD_PAGEMAP_SCAN_SEEK:
 	case FPH_METHOD_PAGEMAP_SEEK:
-		err = scan_tables(c, run_of_copies);
+		err = scan_tables(c, run_of_copies, c->end);
 		break;
 	default:
-		err = scan_tables(c, run_of_anon);
+		err = scan_tables(c, run_of_anon, c->end);
 		break;
 	}
 	/* What was found before an error is still true */

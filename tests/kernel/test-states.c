@@ -122,6 +122,23 @@ static void written_by_fd(struct mem *m)
 	want(m, W_NOTHING);
 }
 
+/* In no page table of this process */
+static void alternating_by_fd(struct mem *m)
+{
+	for (int i = 0; i < NPAGES; i += 2) {
+		check_int(pwrite(m->fd, "x", 1, i * page), 1);
+		mem_want(m, i, 1, W_NOTHING);
+	}
+}
+
+/* One in four here, one in four not */
+static void alternating_by_both(struct mem *m)
+{
+	alternating_by_fd(m);
+	for (int i = 0; i < NPAGES; i += 4)
+		mem_fill(m, i, 1, 1);
+}
+
 static void written_by_other(struct mem *m)
 {
 	int status;
@@ -381,6 +398,8 @@ static const struct state_row {
 	{ "written, then a hole punched", FILES | COPIES, punched },
 	{ "allocated, untouched", FILES | COPIES, allocated },
 	{ "written through the descriptor", FILES | COPIES, written_by_fd },
+	{ "every other page written through the descriptor", FILES | COPIES, alternating_by_fd },
+	{ "every other page written, some through the descriptor", FILES | COPIES, alternating_by_both },
 	{ "written by another process", FILES | COPIES, written_by_other },
 	{ "copied on write", ANON | COPIES, copied_on_write },
 	{ "locked", ALL, locked },

@@ -10,12 +10,13 @@
 #include "mock-sys.h"
 
 /* The doors of struct fph_sys that can fail */
-enum door { OPEN, SCAN, READ, SEEK, FILE_INFO, FILE_SIZE, FILE_PAGES, DOORS };
+enum door { OPEN, SCAN, READ, SEEK, FILE_INFO, FILE_SIZE, FILE_PAGES, FILE_SCAN, DOORS };
 
 static const char *const door_names[DOORS] = {
 	[OPEN] = "open", [SCAN] = "PAGEMAP_SCAN",
 	[READ] = "read of /proc/self/pagemap", [SEEK] = "lseek",
 	[FILE_INFO] = "fstatfs", [FILE_SIZE] = "fstat", [FILE_PAGES] = "cachestat",
+	[FILE_SCAN] = "PAGEMAP_SCAN beside lseek",
 };
 
 static const struct {
@@ -51,7 +52,7 @@ static int open_pagemap(long pid)
 
 static int pagemap_scan(int fd, struct fph_pm_scan *arg)
 {
-	if (!fails(SCAN))
+	if (!fails(SCAN) && !fails(FILE_SCAN))
 		return mock_sys.pagemap_scan(fd, arg);
 	harmless = arg->max_pages > 0;
 	return fault.err;
@@ -150,6 +151,11 @@ static uint64_t scan(bool file, int *err)
 	return found;
 }
 
+static bool asks_again(enum door door)
+{
+	return door == SCAN || door == READ || door == FILE_SCAN;
+}
+
 static void check_fault(void **state)
 {
 	bool file;
@@ -168,7 +174,7 @@ static void check_fault(void **state)
 
 		if (calls < fail_at)
 			break;
-		if ((fault.door == SCAN || fault.door == READ) && fault.err == -EINTR)
+		if (asks_again(fault.door) && fault.err == -EINTR)
 			harmless = true;	/* who is interrupted asks again */
 		if (harmless) {
 			check_int(err, 0);

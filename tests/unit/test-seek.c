@@ -15,6 +15,8 @@ struct seek_row {
 	uint64_t start;		/* of the scan */
 	uint64_t len;		/* 0: all */
 	int counts;		/* of cachestat(); 0: any */
+	const char *memory;	/* in page tables, repeated; NULL: data is mapped */
+	int calls;		/* of lseek() and PAGEMAP_SCAN, at most; 0: any */
 	int fail_at;		/* call of lseek(), from 1 */
 	int fail_with;
 	uint64_t shrink_to;	/* from fail_at on */
@@ -46,7 +48,14 @@ static const struct seek_row rows[] = {
 	{ "a part", "o", 16, 16, 1, 4, .start = 4096, .len = 4 * 4096 },
 	{ "a part rounds inward", "o", 16, 16, 1, 3, .start = 1, .len = 4 * 4096 },
 
-	{ "holes of one page, however many", "od", 20000, 20000, 10000, 10000 },
+	{ "holes of one page, however many", "od", 20000, 20000, 10000, 10000, .calls = 300 },
+	{ "short holes behind the end of the file", "od", 1000, 20000, 500, 500, .calls = 150 },
+	{ "short holes, nothing mapped", "od", 20000, 20000, 10000, 10000, .memory = "o" },
+	{ "short holes, half of the data mapped", "odod", 20000, 20000, 10000, 10000, .memory = "oood" },
+	{ "short holes, data in swap", "odoo", 20000, 20000, 5001, 15000, .memory = "osoo" },
+	{ "short holes, then long ones", "odododododododododododododododododododododododododododododododod"
+	  "oooooooooooooooooooooooooooooooooooooooooooooooooooooooooooooood", 20000, 20000, 5164, 14836 },
+	{ "short holes, pages on the move", "odobodoo", 20000, 20000, 7501, 12500 },
 
 	/* what lseek() calls a hole, and is none; the probe counts one */
 	{ "a hole is asked for once", "o", 20000, 20000, 1, 20000, .counts = 2 },
@@ -106,6 +115,10 @@ static void check_row(void **state)
 
 	mock_reset();
 	mock_file(row->pattern, row->file_pages);
+	mock_memory(row->memory ? row->memory : "o", row->npages);
+	for (uint64_t i = 0; !row->memory && i < row->npages; i++)
+		if (i + row->offset < row->file_pages && mock.file[i + row->offset] == M_DATA)
+			mock.pages[i] = M_DATA;
 	mock.file_bytes = row->file_bytes;
 	mock.fail_at = row->fail_at;
 	mock.fail_with = row->fail_with;
@@ -120,6 +133,8 @@ static void check_row(void **state)
 	check(stats.calls >= (uint64_t)mock.calls + mock.counts - 1);
 	if (row->counts)
 		check_int(mock.counts, row->counts);
+	if (row->calls)
+		check(mock.calls <= row->calls);
 	for (uint64_t i = 0; i < row->npages; i++)
 		if (c.pages[i])
 			check_int(mock.file[i + row->offset], M_NONE);
