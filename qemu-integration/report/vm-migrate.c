@@ -153,7 +153,7 @@ static JsonObject *prescan_member(const struct vm_fph *f)
 bool vm_prescan_wait(struct vm *vm, int timeout_ms, GError **error)
 {
 	gint64 deadline = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
-	guint64 wanted = 0, passes = 0;
+	guint64 wanted = 0, looks = 0;
 	bool ok;
 
 	do {
@@ -170,17 +170,17 @@ bool vm_prescan_wait(struct vm *vm, int timeout_ms, GError **error)
 				    why ? why : "this QEMU has none");
 			ok = false;
 		}
-		passes = number(o, "passes");
+		looks = number(o, "looks");
 		/* The one that is under way may have begun before */
 		if (!wanted)
-			wanted = passes + 2;
+			wanted = looks + 2;
 		vm_fph_clear(&f);
 		if (ok && g_get_monotonic_time() > deadline) {
 			g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
-				    "prescan: no two passes in %d s", timeout_ms / 1000);
+				    "prescan: memory was not looked at twice in %d s", timeout_ms / 1000);
 			ok = false;
 		}
-	} while (ok && passes < wanted);
+	} while (ok && looks < wanted);
 	return ok;
 }
 

@@ -405,7 +405,7 @@ void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph
 {
 	GError *error = NULL;
 	JsonObject *event = qmp_event(vm_qmp(src), "FPH_SOURCE_ENDED", MIGRATE_MS, &error);
-	JsonObject *data;
+	JsonObject *data, *info;
 
 	if (!event)
 		fail_msg("FPH_SOURCE_ENDED: %s", error->message);
@@ -415,6 +415,13 @@ void check_end_event(struct vm *src, const char *cause, const struct vm_fph *fph
 	check_int(json_object_get_int_member(data, "resent"), fph->resent);
 	check_int(json_object_get_int_member(data, "violations"),
 		  json_object_get_int_member(fph_object(fph), "violations"));
+	/* And all that query-fph knows, for those who cannot ask any more */
+	info = json_object_get_object_member(data, "info");
+	check_int(json_object_get_int_member(info, "skipped"), fph->skipped);
+	check_int(json_object_get_int_member(info, "left-out-bytes"),
+		  json_object_get_int_member(fph_object(fph), "left-out-bytes"));
+	check_int(json_array_get_length(json_object_get_array_member(info, "blocks")),
+		  json_array_get_length(json_object_get_array_member(fph_object(fph), "blocks")));
 	json_object_unref(event);
 	check_no_end_event(src);
 }
@@ -481,6 +488,8 @@ void check_sums(const struct vm_fph *fph)
 	}
 	for (size_t k = 0; k < ARRAY_SIZE(names); k++)
 		check_int(sum[k], number(all, names[k]));
+	if (!json_object_get_boolean_member(all, "dry-run"))
+		check_int(number(all, "left-out-bytes"), number(all, "skipped") * PAGE);
 }
 
 void wait_for_status(struct vm *vm, const char *status, struct vm_migration *m)

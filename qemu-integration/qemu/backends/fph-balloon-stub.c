@@ -5,7 +5,7 @@
  */
 
 #include "qemu/osdep.h"
-#include "fph-source.h"
+#include "fph-balloon.h"
 
 FphHinter *fph_balloon_new(Object *balloon)
 {

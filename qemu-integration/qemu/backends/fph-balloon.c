@@ -16,7 +16,7 @@
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/misc.h"
 #include "migration/options.h"
-#include "fph-source.h"
+#include "fph-balloon.h"
 
 #define TYPE_FPH_BALLOON "fph-balloon"
 OBJECT_DECLARE_SIMPLE_TYPE(FphBalloon, FPH_BALLOON)

@@ -1,11 +1,9 @@
 /*
  * fph-source: pages that the guest says are free
  *
- * After each bitmap sync a thread clears the dirty logs of all memory, so that
- * each write from then on is seen by the next sync; then the guest is asked
- * what is free; what it answers is taken out of the dirty bitmap as long as no
- * further sync has begun.  Whatever order things happen in elsewhere, a page
- * that the guest takes into use after it said that it is free gets sent.
+ * When all dirty logs were cleared after a bitmap sync, the guest is asked what
+ * is free.  What it answers waits here until fph-source's thread takes it, and
+ * is void when the next sync begins.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -18,42 +16,25 @@
 #include "qemu/units.h"
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
+#include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/qdev-core.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "hw/virtio/virtio-fph.h"
-#include "migration/misc.h"
-#include "migration/ram-skip.h"
 #include "system/runstate.h"
 #include "trace.h"
-#include "fph-source.h"
+
+#include "fph-balloon.h"
+#include "fph-hints.h"
 
 #include <fph/virtio-fph.h>
 
 /* Ranges that may wait for the thread before the device has to */
 #define FPH_HINTS_QUEUE_MAX (64 * KiB)
 
-/* Ranges that are applied without letting go of the bitmap mutex */
-#define FPH_HINTS_AT_ONCE 1024
-
-#define FPH_HINTS_POLL_MS 10
-
-/*
- * A part of an answer, in the order of arrival.  The RAM blocks of its ranges
- * are not used but to compare.
- */
-typedef struct FphBatch {
-    unsigned int epoch;
-    bool zero_only;             /* free means zero, R4 */
-    bool end;
-    struct fph_hint_frame frame; /* if @end */
-    guint frames;               /* that it came in */
-    GArray *ranges;             /* of FphRamRange */
-    guint next;                 /* first that was not applied yet */
-} FphBatch;
-
 struct FphHints {
-    FphSource *fs;
+    FphConfig *config;
+    void (*wake)(void);
 
     /* Protected by the BQL */
     FphHinter *hinter;          /* NULL between migrations */
@@ -61,23 +42,16 @@ struct FphHints {
     bool has_transport;
     FphTransport transport;
     char *device;
-    QEMUBH *bh;                 /* NULL unless the thread runs */
-    QemuThread thread;
 
     /* Protected by fph_hints_lock */
-    bool quit;
-    unsigned int arm_epoch;     /* the thread shall arm, or 0 */
-    unsigned int ask_epoch;     /* the bottom half shall ask, or 0 */
-    unsigned int open_epoch;    /* of the request that is open, or 0 */
+    QEMUBH *bh;                 /* NULL between migrations */
+    uint64_t ask_token;         /* the bottom half shall ask, or 0 */
+    uint64_t open_token;        /* of the request that is open, or 0 */
+    bool first;                 /* the one to be asked, or open, is the first */
     bool zero_only;             /* of the request that is open */
     GQueue batches;
     guint queued;               /* ranges in @batches */
     bool full;                  /* the hinter was told to wait */
-
-    bool first_armed;           /* all memory was armed, and scanned */
-    int64_t deadline;           /* for the first answer */
-    bool gate_open;
-    int64_t held_since;
 
     FphHintState state;         /* of the first request */
     char *reason;
@@ -89,11 +63,10 @@ struct FphHints {
 };
 
 /*
- * The innermost lock.  Static like the condition, because the migration thread
- * waits here and may outlive the object.
+ * The innermost lock.  Static, because the balloon's iothread takes it when
+ * there may be nobody to give hints to.
  */
 static QemuMutex fph_hints_lock;
-static QemuCond fph_hints_cond;
 static FphHints *fph_hints;     /* of the migration under way */
 
 static int64_t fph_now(void)
@@ -101,13 +74,13 @@ static int64_t fph_now(void)
     return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
-static void fph_batch_free(FphBatch *batch)
+void fph_batch_free(FphBatch *batch)
 {
     g_array_unref(batch->ranges);
     g_free(batch);
 }
 
-/* The first request has come to an end; fph_hints_lock is held */
+/* The first request has come to an end; fph_hints_lock is held, wake up after */
 static void fph_hints_settle(FphHints *h, FphHintState state, const char *why)
 {
     if (h->state != FPH_HINT_STATE_IDLE &&
@@ -117,186 +90,39 @@ static void fph_hints_settle(FphHints *h, FphHintState state, const char *why)
     h->state = state;
     g_free(h->reason);
     h->reason = g_strdup(why);
-    qemu_cond_broadcast(&fph_hints_cond);
     trace_fph_hints_settled(FphHintState_str(state), why ?: "");
 }
 
 /*
- * Arming and scanning
+ * For the thread of fph-source
  */
 
-static bool fph_hints_is_current(FphHints *h, unsigned int epoch)
+FphBatch *fph_hints_pop(FphHints *h)
 {
-    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-        if (h->quit) {
-            return false;
-        }
-    }
-    QEMU_LOCK_GUARD(&fph_lock);
-    return h->fs->epoch == epoch;
-}
-
-typedef struct FphChunk {
-    FphHints *h;
-    unsigned int epoch;
-    FphBlock *block;
-    uint64_t start;
-} FphChunk;
-
-static int64_t fph_chunk_scan(void *opaque)
-{
-    FphChunk *c = opaque;
-    FphSource *fs = c->h->fs;
-
-    QEMU_LOCK_GUARD(&fph_lock);
-    if (fs->epoch != c->epoch) {
-        return 0;
-    }
-    c->block->chunks_seen++;
-    return fph_block_scan(fs, c->block, c->block->rb, c->start,
-                          c->block->chunk);
-}
-
-/* Returns false if the epoch has ended meanwhile */
-static bool fph_hints_all_chunks(FphHints *h, unsigned int epoch, bool scan)
-{
-    FphChunk c = { .h = h, .epoch = epoch };
-
-    for (guint i = 0; i < h->fs->blocks->len; i++) {
-        c.block = g_ptr_array_index(h->fs->blocks, i);
-        if (!c.block->skip ||
-            (scan && c.block->verdict.method == FPH_METHOD_NONE)) {
-            continue;
-        }
-        for (c.start = 0; c.start < c.block->region.used;
-             c.start += c.block->chunk) {
-            RCU_READ_LOCK_GUARD();
-            if (!fph_hints_is_current(h, epoch)) {
-                return false;
-            }
-            if (!fph_rb_exists(c.block->rb)) {
-                break;
-            }
-            if (scan) {
-                ram_skip(fph_chunk_scan, &c);
-            } else {
-                ram_skip_arm(c.block->rb, c.start);
-            }
-        }
-    }
-    return true;
-}
-
-static void fph_hints_arm(FphHints *h, unsigned int epoch)
-{
-    int64_t start = fph_now();
-
-    if (fph_hints_all_chunks(h, epoch, false)) {
-        WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-            h->ask_epoch = epoch;
-            if (epoch == 1) {
-                h->arm_ns = fph_now() - start;
-                h->deadline = fph_now() + (int64_t)h->fs->pv_wait * SCALE_MS;
-            }
-        }
-        trace_fph_hints_armed(epoch, fph_now() - start);
-        qemu_bh_schedule(h->bh);
-
-        /* The guest walks meanwhile */
-        if (epoch == 1 && fph_source_asks_host(h->fs)) {
-            fph_hints_all_chunks(h, epoch, true);
-        }
-    }
-    if (epoch == 1) {
-        QEMU_LOCK_GUARD(&fph_hints_lock);
-        h->first_armed = true;
-        qemu_cond_broadcast(&fph_hints_cond);
-    }
-}
-
-/*
- * Applying
- */
-
-typedef struct FphSlice {
-    FphHints *h;
     FphBatch *batch;
-    guint end;                  /* of what is applied at once */
-    GArray *marked;             /* of FphRamRange, parts that are watched */
-    bool late;
-} FphSlice;
-
-static int64_t fph_slice_apply(void *opaque)
-{
-    FphSlice *s = opaque;
-    FphSource *fs = s->h->fs;
-    FphBatch *batch = s->batch;
-    struct fph_skip_sink sink;
-    FphBlock *block = NULL;
-    RAMBlock *rb = NULL;
-    uint64_t cleared = 0;
-
-    RCU_READ_LOCK_GUARD();
-    QEMU_LOCK_GUARD(&fph_lock);
-
-    /* A sync has begun: a page may be in use again, and the log cleared */
-    if (fs->epoch != batch->epoch) {
-        s->late = true;
-        return 0;
-    }
-    fph_verify_marked(fs, &g_array_index(batch->ranges, FphRamRange, batch->next),
-                      s->end - batch->next, s->marked);
-    for (; batch->next < s->end; batch->next++) {
-        FphRamRange *r = &g_array_index(batch->ranges, FphRamRange, batch->next);
-
-        if (r->rb != rb) {
-            rb = r->rb;
-            block = fph_source_find_block(fs, rb);
-            if (block && (!block->hints || !fph_rb_exists(rb) ||
-                          (batch->zero_only && !fph_block_is_fresh(block)))) {
-                block = NULL;
-            }
-            if (block) {
-                sink = fph_block_sink(block, rb);
-            }
-        }
-        if (block) {
-            sink.cleared = 0;
-            fph_skip_sink_fn(&sink, r->start, r->len, FPH_FREE);
-            cleared += sink.cleared;
-        }
-    }
-    return cleared;
-}
-
-static void fph_hints_apply(FphHints *h, FphBatch *batch)
-{
-    g_autoptr(GArray) marked = g_array_new(false, false, sizeof(FphRamRange));
-    FphSlice s = { .h = h, .batch = batch, .marked = marked };
-    int64_t start;
-
-    g_usleep(h->fs->pv_delay * 1000);
-    start = fph_now();
-    while (!s.late && batch->next < batch->ranges->len) {
-        s.end = MIN(batch->ranges->len, batch->next + FPH_HINTS_AT_ONCE);
-        g_array_set_size(marked, 0);
-        for (guint i = batch->next; i < s.end; i++) {
-            fph_verify_mark(h->fs, &g_array_index(batch->ranges, FphRamRange, i),
-                            marked);
-        }
-        ram_skip(fph_slice_apply, &s);
-    }
-    if (batch->end) {
-        s.late = !fph_hints_is_current(h, batch->epoch);
-    }
 
     QEMU_LOCK_GUARD(&fph_hints_lock);
-    h->apply_ns += fph_now() - start;
-    if (s.late) {
-        h->stale += batch->frames;
-    } else if (batch->end) {
-        h->answers++;
-        if (batch->epoch == 1) {
+    batch = g_queue_pop_head(&h->batches);
+    if (batch) {
+        h->queued -= batch->ranges->len;
+        if (h->full && h->queued <= FPH_HINTS_QUEUE_MAX / 2 && h->bh) {
+            qemu_bh_schedule(h->bh);
+        }
+    }
+    return batch;
+}
+
+void fph_hints_applied(FphHints *h, const FphBatch *batch, bool late,
+                       uint64_t ns)
+{
+    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
+        h->apply_ns += ns;
+        if (late) {
+            h->stale += batch->frames;
+        } else if (batch->end) {
+            h->answers++;
+        }
+        if (!late && batch->end && batch->first) {
             h->latency_ns = fph_now() - h->asked_at;
             h->has_guest_figures = batch->frame.walk_ns != 0;
             h->guest_figures = batch->frame;
@@ -308,51 +134,7 @@ static void fph_hints_apply(FphHints *h, FphBatch *batch)
                                 NULL);
         }
     }
-    trace_fph_hints_applied(batch->epoch, batch->ranges->len, s.late,
-                            fph_now() - start);
-}
-
-static FphBatch *fph_hints_pop(FphHints *h)
-{
-    FphBatch *batch = g_queue_pop_head(&h->batches);
-
-    if (batch) {
-        h->queued -= batch->ranges->len;
-        if (h->full && h->queued <= FPH_HINTS_QUEUE_MAX / 2) {
-            qemu_bh_schedule(h->bh);
-        }
-    }
-    return batch;
-}
-
-static void *fph_hints_thread(void *opaque)
-{
-    FphHints *h = opaque;
-    unsigned int epoch;
-    FphBatch *batch;
-
-    rcu_register_thread();
-    qemu_mutex_lock(&fph_hints_lock);
-    while (!h->quit) {
-        epoch = h->arm_epoch;
-        h->arm_epoch = 0;
-        batch = epoch ? NULL : fph_hints_pop(h);
-        if (!epoch && !batch) {
-            qemu_cond_wait(&fph_hints_cond, &fph_hints_lock);
-            continue;
-        }
-        qemu_mutex_unlock(&fph_hints_lock);
-        if (epoch) {
-            fph_hints_arm(h, epoch);
-        } else {
-            fph_hints_apply(h, batch);
-            fph_batch_free(batch);
-        }
-        qemu_mutex_lock(&fph_hints_lock);
-    }
-    qemu_mutex_unlock(&fph_hints_lock);
-    rcu_unregister_thread();
-    return NULL;
+    h->wake();
 }
 
 /*
@@ -371,7 +153,7 @@ uint64_t fph_ram_pages(void)
     return bytes >> VIRTIO_FPH_PFN_SHIFT;
 }
 
-static void fph_hints_ask(FphHints *h, unsigned int epoch)
+static void fph_hints_request(FphHints *h, uint64_t token, bool first)
 {
     FphHinterClass *hc = FPH_HINTER_GET_CLASS(h->hinter);
     const char *why = NULL;
@@ -385,24 +167,28 @@ static void fph_hints_ask(FphHints *h, unsigned int epoch)
         }
     }
 
-    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-        if (why) {
+    if (why) {
+        WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
             fph_hints_settle(h, FPH_HINT_STATE_FAILED, why);
-            return;
         }
+        h->wake();
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
         /* Zero is known to be at the destination as long as nothing was sent */
         h->zero_only = traits & FPH_GUEST_INIT_ON_FREE;
-        if (h->zero_only && epoch != 1) {
+        if (h->zero_only && !first) {
             return;
         }
-        h->open_epoch = epoch;
+        h->open_token = token;
+        h->first = first;
         h->requests++;
-        if (epoch == 1) {
+        if (first) {
             h->state = FPH_HINT_STATE_REQUESTED;
             h->asked_at = fph_now();
         }
     }
-    trace_fph_hints_ask(h->device, epoch);
+    trace_fph_hints_ask(h->device, token);
     hc->request(h->hinter, fph_ram_pages());
 }
 
@@ -410,23 +196,39 @@ static void fph_hints_ask(FphHints *h, unsigned int epoch)
 static void fph_hints_bh(void *opaque)
 {
     FphHints *h = opaque;
-    unsigned int epoch;
-    bool resume;
+    uint64_t token;
+    bool first, resume;
 
     WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-        epoch = h->ask_epoch;
-        h->ask_epoch = 0;
+        token = h->ask_token;
+        first = h->first;
+        h->ask_token = 0;
         resume = h->full && h->queued <= FPH_HINTS_QUEUE_MAX / 2;
         if (resume) {
             h->full = false;
         }
     }
-    if (epoch && epoch == h->fs->epoch) {
-        fph_hints_ask(h, epoch);
+    if (token) {
+        fph_hints_request(h, token, first);
     }
     if (resume) {
         FPH_HINTER_GET_CLASS(h->hinter)->resume(h->hinter);
     }
+}
+
+void fph_hints_ask(FphHints *h, uint64_t token, bool first, uint64_t arm_ns)
+{
+    QEMU_LOCK_GUARD(&fph_hints_lock);
+    /* Closed again, and maybe open for the next sync */
+    if (!h->bh || (h->ask_token && h->ask_token != token)) {
+        return;
+    }
+    if (first) {
+        h->arm_ns = arm_ns;
+    }
+    h->first = first;
+    h->ask_token = token;
+    qemu_bh_schedule(h->bh);
 }
 
 /*
@@ -485,8 +287,8 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
 }
 
 /*
- * Adds to the answer, unless it is not wanted any more; fph_hints_lock is held.
- * What the thread has not got to yet grows: it may wait long for the bitmap
+ * Adds to the answer, unless it is not wanted any more; fph_hints_lock is held,
+ * wake up after.  What the thread has not got to yet grows: it may wait long for the bitmap
  * mutex, and should do so for many ranges at once.
  */
 static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
@@ -494,13 +296,14 @@ static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
 {
     FphBatch *batch = g_queue_peek_tail(&h->batches);
 
-    if (!h->open_epoch) {
+    if (!h->open_token) {
         return;
     }
-    if (!batch || batch->epoch != h->open_epoch ||
+    if (!batch || batch->token != h->open_token ||
         batch->zero_only != h->zero_only || batch->end || end) {
         batch = g_new0(FphBatch, 1);
-        batch->epoch = h->open_epoch;
+        batch->token = h->open_token;
+        batch->first = h->first;
         batch->zero_only = h->zero_only;
         batch->ranges = g_array_new(false, false, sizeof(FphRamRange));
         g_queue_push_tail(&h->batches, batch);
@@ -509,7 +312,7 @@ static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
     if (end) {
         batch->end = true;
         batch->frame = *end;
-        h->open_epoch = 0;
+        h->open_token = 0;
         h->full = false;
     }
     for (guint i = 0; i < n; i++) {
@@ -517,7 +320,6 @@ static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
         h->free += ranges[i].len / qemu_target_page_size();
     }
     h->queued += n;
-    qemu_cond_broadcast(&fph_hints_cond);
 }
 
 static FphHints *fph_hints_of(FphHinter *hinter)
@@ -548,8 +350,10 @@ bool fph_source_hint(FphHinter *hinter, const FphHintRange *ranges, size_t n)
     FphHints *h = fph_hints_of(hinter);
 
     if (parts && h) {
-        QEMU_LOCK_GUARD(&fph_hints_lock);
-        fph_hints_push(h, (FphRamRange *)parts->data, parts->len, NULL);
+        WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
+            fph_hints_push(h, (FphRamRange *)parts->data, parts->len, NULL);
+        }
+        h->wake();
     }
     return parts;
 }
@@ -559,8 +363,10 @@ void fph_source_hint_end(FphHinter *hinter, const struct fph_hint_frame *frame)
     FphHints *h = fph_hints_of(hinter);
 
     if (h) {
-        QEMU_LOCK_GUARD(&fph_hints_lock);
-        fph_hints_push(h, NULL, 0, frame);
+        WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
+            fph_hints_push(h, NULL, 0, frame);
+        }
+        h->wake();
     }
 }
 
@@ -569,11 +375,13 @@ void fph_source_hint_failed(FphHinter *hinter, const char *why)
     FphHints *h = fph_hints_of(hinter);
 
     if (h) {
-        QEMU_LOCK_GUARD(&fph_hints_lock);
-        h->open_epoch = 0;
-        h->full = false;        /* nobody waits, or is there to be told */
-        fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
-                                      FPH_HINT_STATE_FAILED, why);
+        WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
+            h->open_token = 0;
+            h->full = false;    /* nobody waits, or is there to be told */
+            fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
+                                          FPH_HINT_STATE_FAILED, why);
+        }
+        h->wake();
     }
 }
 
@@ -592,23 +400,27 @@ bool fph_hints_free_page(void *addr, size_t len)
 {
     /* A buffer of a virtqueue lies in one block; the sink heeds its end */
     FphRamRange r = { .len = len };
+    void (*wake)(void);
     FphHints *h;
 
     WITH_RCU_READ_LOCK_GUARD() {
         r.rb = qemu_ram_block_from_host(addr, false, &r.start);
     }
 
-    QEMU_LOCK_GUARD(&fph_hints_lock);
-    h = fph_hints;
-    if (!h) {
-        return false;
+    WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
+        h = fph_hints;
+        if (!h) {
+            return false;
+        }
+        if (h->transport != FPH_TRANSPORT_VIRTIO_BALLOON || !h->open_token ||
+            h->queued >= FPH_HINTS_QUEUE_MAX) {
+            h->stale++;
+        } else if (r.rb) {
+            fph_hints_push(h, &r, 1, NULL);
+        }
+        wake = h->wake;
     }
-    if (h->transport != FPH_TRANSPORT_VIRTIO_BALLOON || !h->open_epoch ||
-        h->queued >= FPH_HINTS_QUEUE_MAX) {
-        h->stale++;
-    } else if (r.rb) {
-        fph_hints_push(h, &r, 1, NULL);
-    }
+    wake();
     return true;
 }
 
@@ -645,7 +457,7 @@ static bool fph_hinter_is_ready(FphHinter *hinter)
 /* A new reference, or NULL with the reason */
 static FphHinter *fph_hints_find_hinter(FphHints *h, const char **why)
 {
-    const char *name = h->fs->pv_device;
+    const char *name = h->config->pv_device;
     Object *where = object_get_root();
     FphHinter *fph, *balloon;
     FphCandidates c = { };
@@ -717,35 +529,30 @@ const char *fph_hints_reset(FphHints *h)
     }
 
     QEMU_LOCK_GUARD(&fph_hints_lock);
-    h->quit = h->zero_only = h->full = false;
-    h->first_armed = h->gate_open = h->has_guest_figures = false;
-    h->arm_epoch = h->ask_epoch = h->open_epoch = 0;
-    h->deadline = h->held_since = h->asked_at = 0;
+    h->zero_only = h->full = h->has_guest_figures = false;
+    h->ask_token = h->open_token = 0;
+    h->asked_at = 0;
     h->requests = h->answers = h->stale = h->free = 0;
     h->arm_ns = h->latency_ns = h->apply_ns = h->wait_ns = 0;
     h->state = FPH_HINT_STATE_IDLE;
     g_clear_pointer(&h->reason, g_free);
     if (why) {
         fph_hints_settle(h, FPH_HINT_STATE_FAILED, why);
+    } else {
+        h->bh = qemu_bh_new(fph_hints_bh, h);
+        fph_hints = h;
     }
     return why;
 }
 
-void fph_hints_open(FphHints *h)
+bool fph_hints_have_hinter(FphHints *h)
 {
-    /* In the end nobody can be asked, but a paused VM has absent pages too */
-    if (!h->hinter || (h->fs->epoch != 1 && !runstate_is_running())) {
-        return;
-    }
-    if (!h->bh) {
-        h->bh = qemu_bh_new(fph_hints_bh, h);
-        qemu_thread_create(&h->thread, "fph-hints", fph_hints_thread, h,
-                           QEMU_THREAD_JOINABLE);
-    }
-    QEMU_LOCK_GUARD(&fph_hints_lock);
-    fph_hints = h;
-    h->arm_epoch = h->fs->epoch;
-    qemu_cond_broadcast(&fph_hints_cond);
+    return h->hinter;
+}
+
+bool fph_hints_defer(FphHints *h)
+{
+    return h->hinter && runstate_is_running();
 }
 
 void fph_hints_close(FphHints *h, const char *why)
@@ -753,16 +560,16 @@ void fph_hints_close(FphHints *h, const char *why)
     bool open;
 
     WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
-        open = h->open_epoch;
-        h->arm_epoch = h->ask_epoch = h->open_epoch = 0;
+        open = h->open_token;
+        h->ask_token = h->open_token = 0;
         h->full = false;
-        h->first_armed = true;
         fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
                                       FPH_HINT_STATE_FAILED, why);
     }
     if (open) {
         FPH_HINTER_GET_CLASS(h->hinter)->stop(h->hinter);
     }
+    h->wake();
 }
 
 void fph_hints_end(FphHints *h)
@@ -772,18 +579,12 @@ void fph_hints_end(FphHints *h)
     fph_hints_close(h, "the migration ended before the whole answer came");
     WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
         fph_hints = NULL;
-        h->quit = true;
-        qemu_cond_broadcast(&fph_hints_cond);
+        g_clear_pointer(&h->bh, qemu_bh_delete);
+        while ((batch = g_queue_pop_head(&h->batches))) {
+            fph_batch_free(batch);
+        }
+        h->queued = 0;
     }
-    if (h->bh) {
-        qemu_thread_join(&h->thread);
-        qemu_bh_delete(h->bh);
-        h->bh = NULL;
-    }
-    while ((batch = g_queue_pop_head(&h->batches))) {
-        fph_batch_free(batch);
-    }
-    h->queued = 0;
     if (h->hinter) {
         object_unref(OBJECT(h->hinter));
         h->hinter = NULL;
@@ -792,35 +593,18 @@ void fph_hints_end(FphHints *h)
     }
 }
 
-bool fph_hints_defer(FphHints *h)
+bool fph_hints_is_settled(FphHints *h)
 {
-    return h->hinter && runstate_is_running();
+    QEMU_LOCK_GUARD(&fph_hints_lock);
+    return h->state != FPH_HINT_STATE_IDLE &&
+           h->state != FPH_HINT_STATE_REQUESTED;
 }
 
-/* In the migration thread, which may run on when the object is gone */
-bool fph_hints_hold_back(void)
+void fph_hints_waited(FphHints *h, uint64_t ns)
 {
-    int64_t now = fph_now();
-    FphHints *h;
-
     QEMU_LOCK_GUARD(&fph_hints_lock);
-    h = fph_hints;
-    if (!h || h->gate_open) {
-        return false;
-    }
-    if (!h->held_since) {
-        h->held_since = now;
-    }
-    if (h->first_armed && (now >= h->deadline ||
-                           (h->state != FPH_HINT_STATE_IDLE &&
-                            h->state != FPH_HINT_STATE_REQUESTED))) {
-        h->gate_open = true;
-        h->wait_ns = now - h->held_since;
-        trace_fph_hints_wait(h->wait_ns, FphHintState_str(h->state));
-        return false;
-    }
-    qemu_cond_timedwait(&fph_hints_cond, &fph_hints_lock, FPH_HINTS_POLL_MS);
-    return true;
+    h->wait_ns = ns;
+    trace_fph_hints_wait(ns, FphHintState_str(h->state));
 }
 
 FphHintInfo *fph_hints_query(FphHints *h)
@@ -858,11 +642,12 @@ FphHintInfo *fph_hints_query(FphHints *h)
     return info;
 }
 
-FphHints *fph_hints_new(FphSource *fs)
+FphHints *fph_hints_new(FphConfig *config, void (*wake)(void))
 {
     FphHints *h = g_new0(FphHints, 1);
 
-    h->fs = fs;
+    h->config = fph_config_ref(config);
+    h->wake = wake;
     g_queue_init(&h->batches);
     return h;
 }
@@ -870,6 +655,7 @@ FphHints *fph_hints_new(FphSource *fs)
 void fph_hints_free(FphHints *h)
 {
     if (h) {
+        fph_config_unref(h->config);
         g_free(h->device);
         g_free(h->reason);
         g_free(h);
@@ -885,7 +671,6 @@ static const TypeInfo fph_hinter_info = {
 static void fph_hints_register_types(void)
 {
     qemu_mutex_init(&fph_hints_lock);
-    qemu_cond_init(&fph_hints_cond);
     type_register_static(&fph_hinter_info);
 }
 

@@ -6,7 +6,8 @@
  * read: from there on it is known to be zero until it is written, which is
  * asked before anything is left out, and in each pass.  What is not zero is
  * left as it is, because protection costs the guest a fault and splits huge
- * pages; so it is looked at again in the next pass.
+ * pages; so it is looked at again in a later pass, and less and less often,
+ * since each look makes memory look used that may be cold.
  *
  * A device can write to a page by another way than the page tables, if it was
  * given the page before it was protected: a read from a disk with O_DIRECT
@@ -17,6 +18,8 @@
  */
 
 #include "qemu/osdep.h"
+#include <sched.h>
+#include <setjmp.h>
 #include <sys/resource.h>
 #include "qemu/bitmap.h"
 #include "qemu/cutils.h"
@@ -24,6 +27,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "qemu/rcu.h"
+#include "qemu/stats64.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "exec/memory.h"
@@ -31,12 +35,13 @@
 #include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
 #include "migration/misc.h"
-#include "migration/ram-skip.h"
 #include "system/kvm.h"
+#include "system/replay.h"
 #include "system/runstate.h"
-#include "system/xen.h"
+#include "system/tcg.h"
 #include "trace.h"
-#include "fph-source.h"
+
+#include "fph-prescan.h"
 
 /* Bytes that are looked at without a rest, or a look at who waits */
 #define FPH_PRESCAN_STEP (16 * MiB)
@@ -54,21 +59,59 @@
 #define FPH_PRESCAN_REST_MS 1000
 #define FPH_PRESCAN_REST_MAX_MS 10000
 
+/*
+ * Passes that leave out a step in which nothing new was found: twice as many
+ * each time, up to so many.
+ */
+#define FPH_PRESCAN_NAP_MAX 15
+
 /* After somebody else wanted userfaultfd, or it was not possible */
 #define FPH_PRESCAN_ASIDE_MS 3000
 
 /* The start of a page, and its end, before all of it is read */
 #define FPH_PRESCAN_GLANCE 64
 
+/* A step in which nothing new is found is left alone for a while */
+typedef struct FphPrescanNap {
+    uint8_t left;               /* passes to leave out */
+    uint8_t last;               /* as many as it were the last time */
+    uint16_t pages;             /* that have memory, and are not known */
+    bool looked;                /* since the last time that all had been */
+} FphPrescanNap;
+
 typedef struct FphPrescanBlock {
+    struct rcu_head rcu;
+    FphPrescan *p;
     RAMBlock *rb;               /* not used but to compare */
+    char *name;
     struct fph_region region;
-    unsigned long *zero;        /* host pages; atomic */
     uint64_t npages;
+    unsigned long *zero;        /* host pages; atomic */
+    FphPrescanNap *naps;        /* of the thread alone, by step */
 } FphPrescanBlock;
 
+/* Where devices find what they have to take back; they take no lock */
+typedef struct FphPrescanMap {
+    struct rcu_head rcu;
+    guint n;
+    FphPrescanBlock *blocks[];
+} FphPrescanMap;
+
+/* What the thread shall do */
+typedef enum FphPrescanWish {
+    FPH_PRESCAN_REST,           /* keep what is known */
+    FPH_PRESCAN_PASS,           /* one, and then rest */
+    FPH_PRESCAN_LET_GO,         /* of all, userfaultfd too */
+    FPH_PRESCAN_QUIT,           /* the same, and end */
+} FphPrescanWish;
+
 struct FphPrescan {
-    FphSource *fs;
+    struct rcu_head rcu;
+    FphConfig *config;
+    struct fph_watch *watch;
+    struct fph_scanner *scanner;
+    void (*gone)(void *opaque);
+    void *gone_opaque;
     uint64_t page_size;         /* the host's */
     uint64_t huge_size;
 
@@ -76,40 +119,48 @@ struct FphPrescan {
     QEMUTimer *timer;
     QEMUBH *bh;                 /* a pass has ended */
     DeviceListener device_listener;
-    FphPrescanState state;
-    const char *reason;         /* static, if @state is aside */
-    bool held;                  /* a migration is under way */
-    int64_t pass_began;
-
-    QemuThread thread;
 
     /* Protected by fph_prescan_lock */
-    bool quit;
-    bool stop;                  /* the pass that is under way */
-    bool busy;                  /* a pass is under way */
+    FphPrescanWish wish;
+    GPtrArray *wanted;          /* of FphPrescanBlock, for the next pass */
+    FphPrescanState state;
+    const char *reason;         /* static, if @state is aside */
+    unsigned int held;          /* migrations that have not ended */
+    int64_t pass_began;
     uint64_t passes;
+    uint64_t looks;             /* at all memory, in one pass or several */
     uint64_t cpu_ns;
+
     /*
-     * Written under the BQL, fph_lock and fph_prescan_lock, while no pass is
-     * under way
+     * Held while blocks are looked at or change.  Who takes it may wait for a
+     * step of a thread that has the lowest priority.
      */
+    QemuMutex step_lock;
     GPtrArray *blocks;          /* of FphPrescanBlock */
 
-    /* Written by the thread alone, or while it rests */
+    /* False if nothing that is known may be used; atomic */
+    bool valid;
+
+    Stat64 zero;                /* bits in all blocks */
     Stat64 checked;             /* pages that were read as a whole */
     Stat64 written;             /* pages that were zero, and written */
 };
 
-/* Static, because devices may call while the object goes */
+/* Static, because devices may call while the object goes.  Held for moments */
 static QemuMutex fph_prescan_lock;
 static QemuCond fph_prescan_cond;
+static FphPrescanMap *fph_prescan_map;  /* RCU */
+
+/* Protected by fph_prescan_lock */
 static FphPrescan *fph_prescan;
+static bool fph_prescan_running;        /* a thread; the next one waits */
+static bool fph_prescan_registered;     /* blocks may be with userfaultfd */
 
-static void fph_prescan_block_free(gpointer opaque)
+static void fph_prescan_block_free(FphPrescanBlock *b)
 {
-    FphPrescanBlock *b = opaque;
-
     g_free(b->zero);
+    g_free(b->naps);
+    g_free(b->name);
     g_free(b);
 }
 
@@ -120,16 +171,38 @@ static bool fph_prescan_is_of(const FphPrescanBlock *b, RAMBlock *rb)
            qemu_ram_get_used_length(rb) == b->region.used;
 }
 
-static FphPrescanBlock *fph_prescan_find(FphPrescan *p, RAMBlock *rb)
-{
-    for (guint i = 0; i < p->blocks->len; i++) {
-        FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
+/*
+ * What is known, by page
+ */
 
-        if (b->rb == rb) {
-            return b;
+/* Pages [page, page + n) are known, all of which were not */
+static void fph_prescan_know(FphPrescanBlock *b, uint64_t page, uint64_t n)
+{
+    bitmap_set_atomic(b->zero, page, n);
+    stat64_add(&b->p->zero, n);
+}
+
+/* They are not any more; returns how many were.  From any thread */
+static uint64_t fph_prescan_forget(FphPrescanBlock *b, uint64_t page,
+                                   uint64_t n)
+{
+    uint64_t end = page + n, known = 0;
+
+    while (page < end) {
+        unsigned long *word = &b->zero[BIT_WORD(page)];
+        uint64_t next = MIN(end, ROUND_UP(page + 1, BITS_PER_LONG));
+        unsigned long mask = BITMAP_FIRST_WORD_MASK(page) &
+                             BITMAP_LAST_WORD_MASK(next);
+
+        if (qatomic_read(word) & mask) {
+            known += ctpopl(qatomic_fetch_and(word, ~mask) & mask);
         }
+        page = next;
     }
-    return NULL;
+    if (known) {
+        stat64_add(&b->p->zero, -known);
+    }
+    return known;
 }
 
 /*
@@ -145,6 +218,8 @@ typedef struct FphPrescanStep {
     FphPrescan *p;
     FphPrescanBlock *b;
     GArray *runs;               /* of FphPrescanRun, that look like zero */
+    uint64_t pages;             /* that have memory, and are not protected */
+    uint64_t found;             /* pages that are known now, and were not */
 } FphPrescanStep;
 
 static uint8_t *fph_prescan_page(FphPrescan *p, FphPrescanBlock *b,
@@ -153,13 +228,76 @@ static uint8_t *fph_prescan_page(FphPrescan *p, FphPrescanBlock *b,
     return (uint8_t *)b->region.host + page * p->page_size;
 }
 
+/*
+ * Memory that turns out to be broken is the guest's affair, when it reads it.
+ * Where this thread comes first, it is only not zero.
+ */
+static struct sigaction fph_prescan_old_sigbus;
+static __thread sigjmp_buf *fph_prescan_reading;
+
+static void fph_prescan_sigbus(int number, siginfo_t *info, void *context)
+{
+    if (fph_prescan_reading) {
+        siglongjmp(*fph_prescan_reading, 1);
+    }
+    if (fph_prescan_old_sigbus.sa_flags & SA_SIGINFO) {
+        fph_prescan_old_sigbus.sa_sigaction(number, info, context);
+    } else {
+        /* Again, and then for good */
+        sigaction(SIGBUS, &fph_prescan_old_sigbus, NULL);
+    }
+}
+
+static void fph_prescan_catch_sigbus(void)
+{
+    struct sigaction action = {
+        .sa_sigaction = fph_prescan_sigbus,
+        .sa_flags = SA_SIGINFO,
+    };
+    static bool done;
+
+    if (!done) {
+        sigaction(SIGBUS, &action, &fph_prescan_old_sigbus);
+        done = true;
+    }
+}
+
+static void fph_prescan_unblock_sigbus(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* In the thread, where SIGBUS is not blocked */
+static bool fph_prescan_is_zero(const void *start, size_t len)
+{
+    sigjmp_buf here;
+    bool zero;
+
+    /* To save the mask would be a system call for each page */
+    if (sigsetjmp(here, 0)) {
+        fph_prescan_reading = NULL;
+        fph_prescan_unblock_sigbus();
+        return false;
+    }
+    fph_prescan_reading = &here;
+    barrier();
+    zero = buffer_is_zero(start, len);
+    barrier();
+    fph_prescan_reading = NULL;
+    return zero;
+}
+
 static bool fph_looks_zero(FphPrescan *p, FphPrescanBlock *b, uint64_t page)
 {
     uint8_t *start = fph_prescan_page(p, b, page);
 
-    return buffer_is_zero(start, FPH_PRESCAN_GLANCE) &&
-           buffer_is_zero(start + p->page_size - FPH_PRESCAN_GLANCE,
-                          FPH_PRESCAN_GLANCE);
+    return fph_prescan_is_zero(start, FPH_PRESCAN_GLANCE) &&
+           fph_prescan_is_zero(start + p->page_size - FPH_PRESCAN_GLANCE,
+                               FPH_PRESCAN_GLANCE);
 }
 
 /* First page in [page, end) that does not look like zero, or @end */
@@ -204,19 +342,6 @@ static void fph_prescan_small(FphPrescanStep *s, uint64_t page, uint64_t end)
     }
 }
 
-/* Pages that are known no more; returns how many were */
-static uint64_t fph_prescan_forget(FphPrescanBlock *b, uint64_t page,
-                                   uint64_t n)
-{
-    uint64_t end = page + n, known = 0;
-
-    while ((page = find_next_bit(b->zero, end, page)) < end) {
-        clear_bit_atomic(page++, b->zero);
-        known++;
-    }
-    return known;
-}
-
 /* Not protected, so whatever was known of it is void */
 static int fph_prescan_see(void *opaque, uint64_t start, uint64_t len,
                            uint32_t flags)
@@ -226,6 +351,7 @@ static int fph_prescan_see(void *opaque, uint64_t start, uint64_t len,
     uint64_t n = len / s->p->page_size;
 
     stat64_add(&s->p->written, fph_prescan_forget(s->b, page, n));
+    s->pages += n;
     if (!s->runs || flags & FPH_WATCH_SWAPPED) {
         return 0;
     }
@@ -251,7 +377,7 @@ static int fph_prescan_protected(void *opaque, uint64_t start, uint64_t len,
 static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
 {
     FphPrescan *p = s->p;
-    int ret = fph_watch_protect(p->fs->watch, &s->b->region,
+    int ret = fph_watch_protect(p->watch, &s->b->region,
                                 run->start * p->page_size,
                                 run->n * p->page_size,
                                 fph_prescan_protected, NULL);
@@ -259,11 +385,13 @@ static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
     if (ret < 0) {
         return ret;
     }
-    bitmap_set_atomic(s->b->zero, run->start, run->n);
+    fph_prescan_know(s->b, run->start, run->n);
     smp_mb();   /* the bits before the look, fph_prescan_device_wrote() */
     for (uint64_t i = run->start; i < run->start + run->n; i++) {
-        if (!buffer_is_zero(fph_prescan_page(p, s->b, i), p->page_size)) {
-            clear_bit_atomic(i, s->b->zero);
+        if (fph_prescan_is_zero(fph_prescan_page(p, s->b, i), p->page_size)) {
+            s->found++;
+        } else {
+            fph_prescan_forget(s->b, i, 1);
         }
     }
     stat64_add(&p->checked, run->n);
@@ -282,22 +410,60 @@ static bool fph_prescan_block_exists(const FphPrescanBlock *b)
     return false;
 }
 
-/* Memory that is taken away meanwhile stays until the end of this */
+/*
+ * Looks at what is not protected, without a look at its content if @runs is
+ * NULL.  step_lock and the RCU read lock are held.
+ */
+static int fph_prescan_walk(FphPrescanStep *s, uint64_t start, GArray *runs)
+{
+    s->runs = runs;
+    s->pages = 0;
+    return fph_watch_written(s->p->watch, &s->b->region, start,
+                             FPH_PRESCAN_STEP, fph_prescan_see, s);
+}
+
+static int fph_prescan_look(FphPrescanStep *s, uint64_t start, GArray *runs,
+                            FphPrescanNap *nap)
+{
+    int ret;
+
+    g_array_set_size(runs, 0);
+    ret = fph_prescan_walk(s, start, runs);
+    for (guint i = 0; ret == 0 && i < runs->len; i++) {
+        ret = fph_prescan_check(s, &g_array_index(runs, FphPrescanRun, i));
+    }
+    nap->looked = true;
+    nap->pages = s->pages - s->found;
+    /* Where nothing is, a look costs nothing */
+    nap->last = !nap->pages || s->found ? 0 : MIN(nap->last * 2 + 1,
+                                                  FPH_PRESCAN_NAP_MAX);
+    nap->left = nap->last;
+    return ret;
+}
+
+/*
+ * step_lock is held.  Memory that is taken away meanwhile stays until the end
+ * of this.
+ */
 static void fph_prescan_step(FphPrescan *p, FphPrescanBlock *b, uint64_t start,
                              GArray *runs)
 {
-    FphPrescanStep s = { .p = p, .b = b, .runs = runs };
-    int ret;
+    FphPrescanNap *nap = &b->naps[start / FPH_PRESCAN_STEP];
+    FphPrescanStep s = { .p = p, .b = b };
+    bool naps = nap->left;
+    int ret = 0;
 
     RCU_READ_LOCK_GUARD();
     if (!fph_prescan_block_exists(b)) {
         return;
     }
-    g_array_set_size(runs, 0);
-    ret = fph_watch_written(p->fs->watch, &b->region, start, FPH_PRESCAN_STEP,
-                            fph_prescan_see, &s);
-    for (guint i = 0; ret == 0 && i < runs->len; i++) {
-        ret = fph_prescan_check(&s, &g_array_index(runs, FphPrescanRun, i));
+    if (naps) {
+        nap->left--;
+        ret = fph_prescan_walk(&s, start, NULL);
+    }
+    /* Memory that was taken or written since is worth a look */
+    if (ret == 0 && (!naps || s.pages != nap->pages)) {
+        ret = fph_prescan_look(&s, start, runs, nap);
     }
     if (ret < 0) {
         fph_prescan_forget(b, start / p->page_size,
@@ -314,17 +480,21 @@ static uint64_t fph_thread_cpu_ns(void)
     return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
 }
 
-/*
- * Rests so long that the share of a CPU is kept; false if the pass is to end.
- * fph_prescan_lock is held.
- */
-static bool fph_prescan_rest(FphPrescan *p, uint64_t *rest_ns, uint64_t cpu_ns)
+static bool fph_prescan_wants_pass(FphPrescan *p)
 {
-    uint64_t share = qatomic_read(&p->fs->prescan_cpu);
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    return p->wish == FPH_PRESCAN_PASS;
+}
 
+/* Rests so long that the share of a CPU is kept, unless the wish changes */
+static void fph_prescan_rest(FphPrescan *p, uint64_t *rest_ns, uint64_t cpu_ns)
+{
+    uint64_t share = qatomic_read(&p->config->prescan_cpu);
+
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
     p->cpu_ns += cpu_ns;
     *rest_ns += cpu_ns * (100 - share) / share;
-    while (!p->stop && *rest_ns >= SCALE_MS) {
+    while (p->wish == FPH_PRESCAN_PASS && *rest_ns >= SCALE_MS) {
         int64_t began = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 
         qemu_cond_timedwait(&fph_prescan_cond, &fph_prescan_lock,
@@ -332,9 +502,9 @@ static bool fph_prescan_rest(FphPrescan *p, uint64_t *rest_ns, uint64_t cpu_ns)
         *rest_ns -= MIN(*rest_ns,
                         qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - began);
     }
-    return !p->stop;
 }
 
+/* Returns false if it was broken off */
 static bool fph_prescan_pass(FphPrescan *p)
 {
     g_autoptr(GArray) runs = g_array_new(false, false, sizeof(FphPrescanRun));
@@ -346,65 +516,140 @@ static bool fph_prescan_pass(FphPrescan *p)
         for (uint64_t at = 0; at < b->region.used; at += FPH_PRESCAN_STEP) {
             uint64_t cpu_ns = fph_thread_cpu_ns();
 
-            fph_prescan_step(p, b, at, runs);
-            cpu_ns = fph_thread_cpu_ns() - cpu_ns;
+            WITH_QEMU_LOCK_GUARD(&p->step_lock) {
+                /* Asked under the lock: who has it can rely on the answer */
+                if (!fph_prescan_wants_pass(p)) {
+                    return false;
+                }
+                fph_prescan_step(p, b, at, runs);
+            }
+            fph_prescan_rest(p, &rest_ns, fph_thread_cpu_ns() - cpu_ns);
+        }
+    }
+    return true;
+}
 
-            QEMU_LOCK_GUARD(&fph_prescan_lock);
-            if (!fph_prescan_rest(p, &rest_ns, cpu_ns)) {
-                return false;
+/* Was all looked at since the last time that this was true? */
+static bool fph_prescan_has_looked(FphPrescan *p)
+{
+    for (int forget = 0; forget < 2; forget++) {
+        for (guint i = 0; i < p->blocks->len; i++) {
+            FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
+
+            for (uint64_t at = 0; at < b->region.used; at += FPH_PRESCAN_STEP) {
+                FphPrescanNap *nap = &b->naps[at / FPH_PRESCAN_STEP];
+
+                if (!forget && !nap->looked) {
+                    return false;
+                }
+                nap->looked &= !forget;
             }
         }
     }
     return true;
 }
 
-static void *fph_prescan_thread(void *opaque)
+/* Devices see the blocks that there are now; step_lock is held */
+static void fph_prescan_publish(FphPrescan *p)
 {
-    FphPrescan *p = opaque;
+    FphPrescanMap *old = fph_prescan_map;
+    FphPrescanMap *map = g_malloc(sizeof(*map) +
+                                  p->blocks->len * sizeof(map->blocks[0]));
 
-    /* Less is always allowed; if not, it is no harm */
-    setpriority(PRIO_PROCESS, qemu_get_thread_id(), 19);
-    rcu_register_thread();
-    qemu_mutex_lock(&fph_prescan_lock);
-    while (!p->quit) {
-        bool whole;
+    map->n = p->blocks->len;
+    for (guint i = 0; i < map->n; i++) {
+        map->blocks[i] = g_ptr_array_index(p->blocks, i);
+    }
+    qatomic_rcu_set(&fph_prescan_map, map);
+    if (old) {
+        g_free_rcu(old, rcu);
+    }
+}
 
-        if (!p->busy) {
-            qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
-            continue;
-        }
-        qemu_mutex_unlock(&fph_prescan_lock);
-        whole = fph_prescan_pass(p);
-        qemu_mutex_lock(&fph_prescan_lock);
-        p->passes += whole;
-        p->busy = false;
-        qemu_cond_broadcast(&fph_prescan_cond);
-        if (whole) {
-            qemu_bh_schedule(p->bh);
+static FphPrescanBlock *fph_prescan_find_block(GPtrArray *blocks, RAMBlock *rb)
+{
+    for (guint i = 0; i < blocks->len; i++) {
+        FphPrescanBlock *b = g_ptr_array_index(blocks, i);
+
+        if (b->rb == rb) {
+            return b;
         }
     }
-    qemu_mutex_unlock(&fph_prescan_lock);
-    rcu_unregister_thread();
     return NULL;
 }
 
-/*
- * Who decides; all under the BQL
- */
-
-/* The pass that is under way, if any, ends; for that it may finish its step */
-static void fph_prescan_stop(FphPrescan *p)
+/* Forget everything, and let go of userfaultfd, of which others may have need */
+static void fph_prescan_let_go(FphPrescan *p)
 {
-    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
-        p->stop = true;
-        qemu_cond_broadcast(&fph_prescan_cond);
-        while (p->busy) {
-            qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+    QEMU_LOCK_GUARD(&p->step_lock);
+    g_autoptr(GPtrArray) blocks = g_steal_pointer(&p->blocks);
+
+    p->blocks = g_ptr_array_new();
+    fph_prescan_publish(p);
+    for (guint i = 0; i < blocks->len; i++) {
+        FphPrescanBlock *b = g_ptr_array_index(blocks, i);
+
+        WITH_RCU_READ_LOCK_GUARD() {
+            if (fph_prescan_block_exists(b)) {
+                fph_watch_remove(p->watch, &b->region);
+            }
+        }
+        fph_prescan_forget(b, 0, b->npages);
+        call_rcu(b, fph_prescan_block_free, rcu);
+    }
+}
+
+/*
+ * Blocks that are new, and those that have gone.  Takes what it needs of
+ * @wanted.  Returns NULL, or why there is no block.
+ */
+static const char *fph_prescan_refresh(FphPrescan *p, GPtrArray *wanted)
+{
+    const char *why = NULL;
+
+    QEMU_LOCK_GUARD(&p->step_lock);
+    RCU_READ_LOCK_GUARD();
+
+    for (guint i = p->blocks->len; i-- > 0;) {
+        FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
+
+        if (!fph_prescan_block_exists(b)) {
+            g_ptr_array_remove_index(p->blocks, i);
+            fph_prescan_publish(p);
+            fph_prescan_forget(b, 0, b->npages);
+            call_rcu(b, fph_prescan_block_free, rcu);
         }
     }
-    /* Not before: it may have come to its end by itself */
-    qemu_bh_cancel(p->bh);
-    timer_del(p->timer);
+    for (guint i = wanted->len; i-- > 0;) {
+        FphPrescanBlock *b = g_ptr_array_index(wanted, i);
+
+        if (fph_prescan_find_block(p->blocks, b->rb) ||
+            !fph_prescan_block_exists(b)) {
+            continue;
+        }
+        why = "inconsistent RAM block";
+        if (fph_watch_add(p->watch, &b->region, &why) < 0) {
+            continue;
+        }
+        g_ptr_array_steal_index(wanted, i);
+        trace_fph_prescan_block(b->name, b->rb, b->region.host, b->region.used);
+        g_ptr_array_add(p->blocks, b);
+        fph_prescan_publish(p);
+    }
+    return p->blocks->len ? NULL : why ?: "there is no guest RAM";
+}
+
+/*
+ * Lowest priority.  A sandbox that denies resource control allows SCHED_IDLE;
+ * where nothing is allowed, the share of a CPU is the limit.
+ */
+static void fph_prescan_be_nice(void)
+{
+    struct sched_param none = { 0 };
+
+    if (setpriority(PRIO_PROCESS, qemu_get_thread_id(), 19) < 0) {
+        sched_setscheduler(0, SCHED_IDLE, &none);
+    }
 }
 
 static void fph_prescan_set_state(FphPrescan *p, FphPrescanState state,
@@ -417,32 +662,88 @@ static void fph_prescan_set_state(FphPrescan *p, FphPrescanState state,
     p->reason = reason;
 }
 
-/* Forget everything, and let go of userfaultfd; no pass is under way */
-static void fph_prescan_let_go(FphPrescan *p)
-{
-    WITH_RCU_READ_LOCK_GUARD() {
-        for (guint i = 0; i < p->blocks->len; i++) {
-            FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
-
-            if (fph_prescan_block_exists(b)) {
-                fph_watch_remove(p->fs->watch, &b->region);
-            }
-        }
-    }
-    QEMU_LOCK_GUARD(&fph_lock);
-    QEMU_LOCK_GUARD(&fph_prescan_lock);
-    g_ptr_array_set_size(p->blocks, 0);
-}
-
 static void fph_prescan_again_after(FphPrescan *p, int64_t ms)
 {
     timer_mod(p->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
 }
 
+/* fph_prescan_lock is held, but let go of meanwhile */
+static void fph_prescan_do_pass(FphPrescan *p)
+{
+    g_autoptr(GPtrArray) wanted = g_steal_pointer(&p->wanted);
+    const char *why;
+    bool whole, looked;
+
+    qatomic_set(&p->valid, true);
+    fph_prescan_registered = true;
+    qemu_mutex_unlock(&fph_prescan_lock);
+    why = fph_prescan_refresh(p, wanted);
+    whole = !why && fph_prescan_pass(p);
+    looked = whole && fph_prescan_has_looked(p);
+    g_ptr_array_set_size(wanted, 0);
+    qemu_mutex_lock(&fph_prescan_lock);
+
+    p->passes += whole;
+    p->looks += looked;
+    /* Or somebody has other plans by now */
+    if (p->wish == FPH_PRESCAN_PASS) {
+        p->wish = why ? FPH_PRESCAN_LET_GO : FPH_PRESCAN_REST;
+        fph_prescan_set_state(p, why ? FPH_PRESCAN_STATE_ASIDE :
+                                       FPH_PRESCAN_STATE_RESTING, why);
+        qemu_bh_schedule(p->bh);
+    }
+}
+
+static void *fph_prescan_thread(void *opaque)
+{
+    FphPrescan *p = opaque;
+
+    fph_prescan_unblock_sigbus();
+    fph_prescan_be_nice();
+    rcu_register_thread();
+    qemu_mutex_lock(&fph_prescan_lock);
+    while (fph_prescan_running) {
+        qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+    }
+    fph_prescan_running = true;
+    while (p->wish != FPH_PRESCAN_QUIT || fph_prescan_registered) {
+        if (p->wish == FPH_PRESCAN_PASS) {
+            fph_prescan_do_pass(p);
+        } else if (p->wish != FPH_PRESCAN_REST && fph_prescan_registered) {
+            qemu_mutex_unlock(&fph_prescan_lock);
+            fph_prescan_let_go(p);
+            qemu_mutex_lock(&fph_prescan_lock);
+            fph_prescan_registered = false;
+            qemu_cond_broadcast(&fph_prescan_cond);
+        } else {
+            qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+        }
+    }
+    fph_prescan_running = false;
+    qemu_cond_broadcast(&fph_prescan_cond);
+    qemu_mutex_unlock(&fph_prescan_lock);
+    rcu_unregister_thread();
+    p->gone(p->gone_opaque);
+    return NULL;
+}
+
+/*
+ * Who decides
+ */
+
+/* What the thread does is to be what the state says; fph_prescan_lock is held */
+static void fph_prescan_order(FphPrescan *p, FphPrescanWish wish)
+{
+    p->wish = wish;
+    if (wish == FPH_PRESCAN_LET_GO || wish == FPH_PRESCAN_QUIT) {
+        qatomic_set(&p->valid, false);
+    }
+    qemu_cond_broadcast(&fph_prescan_cond);
+}
+
 static void fph_prescan_step_aside(FphPrescan *p, const char *why)
 {
-    fph_prescan_stop(p);
-    fph_prescan_let_go(p);
+    fph_prescan_order(p, FPH_PRESCAN_LET_GO);
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_ASIDE, why);
     if (!p->held) {
         fph_prescan_again_after(p, FPH_PRESCAN_ASIDE_MS);
@@ -485,11 +786,16 @@ static const char *fph_prescan_impossible(FphPrescan *p)
 {
     const char *why;
 
-    if (fph_watch_error(p->fs->watch, &why) < 0) {
+    if (fph_watch_error(p->watch, &why) < 0) {
         return why;
     }
-    if (xen_enabled()) {
-        return "guest memory is managed by Xen";
+    /* Others may write to guest memory past the page tables of this process */
+    if (!tcg_enabled() && !kvm_enabled()) {
+        return "neither TCG nor KVM runs the guest, and of other accelerators "
+               "it is not known how they write to its memory";
+    }
+    if (replay_mode != REPLAY_MODE_NONE) {
+        return "execution is recorded or replayed";
     }
     if (MACHINE(qdev_get_machine())->cgs) {
         return "the memory of a confidential guest is encrypted";
@@ -515,106 +821,118 @@ static const char *fph_prescan_untimely(void)
     if (runstate_check(RUN_STATE_INMIGRATE)) {
         return "an incoming migration is waited for";
     }
+    if (migration_in_incoming_postcopy()) {
+        return "memory still comes in by postcopy";
+    }
     if (migration_is_running()) {
         return "a migration is under way";
     }
     return NULL;
 }
 
-/* NULL if the block was added, or why it is of no use */
-static const char *fph_prescan_add_block(FphPrescan *p, RAMBlock *rb)
+/* A block to be watched, or NULL with the reason */
+static FphPrescanBlock *fph_prescan_block_new(FphPrescan *p, RAMBlock *rb,
+                                              const char **why)
 {
-    FphPrescanBlock *b;
     struct fph_verdict verdict;
     struct fph_region region;
-    const char *why = "inconsistent RAM block";
+    FphPrescanBlock *b;
 
-    fph_block_describe(p->fs, rb, &region);
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
-        if (fph_region_classify(p->fs->scanner, &region, &verdict) < 0) {
-            return why;
-        }
+    fph_rb_describe(rb, p->config, &region);
+    if (fph_region_classify(p->scanner, &region, &verdict) < 0) {
+        *why = "inconsistent RAM block";
+        return NULL;
     }
     if (verdict.method == FPH_METHOD_NONE) {
-        return verdict.why;
+        *why = verdict.why;
+        return NULL;
     }
     if (verdict.backing != FPH_BACKING_ANON) {
-        return "shared memory: writes of other processes go unnoticed";
-    }
-    if (fph_watch_add(p->fs->watch, &region, &why) < 0) {
-        return why;
+        *why = "shared memory: writes of other processes go unnoticed";
+        return NULL;
     }
     b = g_new0(FphPrescanBlock, 1);
+    b->p = p;
     b->rb = rb;
+    b->name = g_strdup(qemu_ram_get_idstr(rb));
     b->region = region;
     b->npages = region.used / p->page_size;
     b->zero = bitmap_new(b->npages);
-    trace_fph_prescan_block(qemu_ram_get_idstr(rb), rb, region.host,
-                            region.used);
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
-        QEMU_LOCK_GUARD(&fph_prescan_lock);
-        g_ptr_array_add(p->blocks, b);
-    }
-    return NULL;
+    b->naps = g_new0(FphPrescanNap,
+                     DIV_ROUND_UP(region.used, FPH_PRESCAN_STEP));
+    return b;
 }
 
-/* Blocks that are new, and those that have gone; NULL or why there are none */
-static const char *fph_prescan_refresh(FphPrescan *p)
+static void fph_prescan_block_unwanted(gpointer opaque)
+{
+    fph_prescan_block_free(opaque);
+}
+
+/* All blocks that are of use; NULL, or why there are none */
+static const char *fph_prescan_find_wanted(FphPrescan *p, GPtrArray *wanted)
 {
     const char *why = "there is no guest RAM", *why_not;
     RAMBlock *rb;
 
     RCU_READ_LOCK_GUARD();
-    for (guint i = p->blocks->len; i-- > 0;) {
-        if (!fph_prescan_block_exists(g_ptr_array_index(p->blocks, i))) {
-            QEMU_LOCK_GUARD(&fph_lock);
-            QEMU_LOCK_GUARD(&fph_prescan_lock);
-            g_ptr_array_remove_index(p->blocks, i);
-        }
-    }
     RAMBLOCK_FOREACH(rb) {
-        if (!qemu_ram_is_migratable(rb) || fph_prescan_find(p, rb)) {
+        FphPrescanBlock *b;
+
+        if (!qemu_ram_is_migratable(rb)) {
             continue;
         }
-        why_not = fph_prescan_add_block(p, rb);
-        /* What is no guest RAM says nothing */
-        if (why_not && fph_rb_is_guest_ram(rb)) {
+        b = fph_prescan_block_new(p, rb, &why_not);
+        if (b) {
+            g_ptr_array_add(wanted, b);
+        } else if (fph_rb_is_guest_ram(rb)) {
+            /* What is no guest RAM says nothing */
             why = why_not;
         }
     }
-    return p->blocks->len ? NULL : why;
+    return wanted->len ? NULL : why;
 }
 
+/* In the main thread, under the BQL */
 static void fph_prescan_tick(void *opaque)
 {
     FphPrescan *p = opaque;
+    g_autoptr(GPtrArray) wanted =
+        g_ptr_array_new_with_free_func(fph_prescan_block_unwanted);
     const char *why = fph_prescan_impossible(p) ?: fph_prescan_untimely() ?:
-                      fph_prescan_refresh(p);
+                      fph_prescan_find_wanted(p, wanted);
 
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    if (p->held) {
+        return;
+    }
     if (why) {
         fph_prescan_step_aside(p, why);
         return;
     }
+    if (p->wanted) {
+        g_ptr_array_unref(p->wanted);
+    }
+    p->wanted = g_steal_pointer(&wanted);
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_ACTIVE, NULL);
     p->pass_began = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
-    QEMU_LOCK_GUARD(&fph_prescan_lock);
-    p->stop = false;
-    p->busy = true;
-    qemu_cond_broadcast(&fph_prescan_cond);
+    fph_prescan_order(p, FPH_PRESCAN_PASS);
 }
 
+/* The same: the thread has no more to do */
 static void fph_prescan_pass_ended(void *opaque)
 {
     FphPrescan *p = opaque;
     int64_t took = qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - p->pass_began;
 
-    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
-        trace_fph_prescan_pass(p->passes, stat64_get(&p->checked),
-                               stat64_get(&p->written), p->cpu_ns);
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    trace_fph_prescan_pass(p->passes, stat64_get(&p->checked),
+                           stat64_get(&p->written), p->cpu_ns);
+    if (p->state == FPH_PRESCAN_STATE_RESTING) {
+        fph_prescan_again_after(p, MIN(MAX(took, FPH_PRESCAN_REST_MS),
+                                       FPH_PRESCAN_REST_MAX_MS));
+    } else if (p->state == FPH_PRESCAN_STATE_ASIDE && !p->held) {
+        fph_prescan_again_after(p, FPH_PRESCAN_ASIDE_MS);
     }
-    fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
-    fph_prescan_again_after(p, MIN(MAX(took, FPH_PRESCAN_REST_MS),
-                                   FPH_PRESCAN_REST_MAX_MS));
 }
 
 /*
@@ -625,9 +943,10 @@ static void fph_prescan_device_realized(DeviceListener *listener,
                                         DeviceState *dev)
 {
     FphPrescan *p = container_of(listener, FphPrescan, device_listener);
-    const char *why = p->blocks->len ? fph_prescan_impossible(p) : NULL;
+    const char *why = fph_prescan_impossible(p);
 
-    if (why) {
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    if (why && (p->wish == FPH_PRESCAN_PASS || qatomic_read(&p->valid))) {
         fph_prescan_step_aside(p, why);
     }
 }
@@ -636,138 +955,198 @@ void fph_prescan_hold(FphPrescan *p, bool use)
 {
     const char *why = fph_prescan_impossible(p);
 
-    fph_prescan_stop(p);
-    p->held = true;
+    timer_del(p->timer);
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    p->held++;
     if (!use || why) {
         fph_prescan_step_aside(p, why ?: "this migration leaves nothing out, "
                                          "or needs userfaultfd itself");
-    } else if (p->blocks->len) {
-        fph_prescan_set_state(p, FPH_PRESCAN_STATE_HELD, NULL);
+    } else if (p->wish != FPH_PRESCAN_LET_GO) {
+        fph_prescan_order(p, FPH_PRESCAN_REST);
+        if (qatomic_read(&p->valid)) {
+            fph_prescan_set_state(p, FPH_PRESCAN_STATE_HELD, NULL);
+        }
     }
 }
 
 void fph_prescan_resume(FphPrescan *p, bool disturbed)
 {
-    p->held = false;
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    if (p->wish == FPH_PRESCAN_QUIT) {
+        return;
+    }
     if (disturbed) {
-        fph_prescan_let_go(p);
+        fph_prescan_order(p, FPH_PRESCAN_LET_GO);
+        while (fph_prescan_registered) {
+            qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+        }
+    }
+    /* The next one may have begun */
+    if (--p->held || p->wish == FPH_PRESCAN_QUIT) {
+        return;
     }
     fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
     fph_prescan_again_after(p, FPH_PRESCAN_REST_MS);
 }
 
-void fph_prescan_apply(FphPrescan *p, RAMBlock *rb, struct fph_skip_sink *sink,
-                       uint64_t start, uint64_t len)
+void fph_prescan_find(FphPrescan *p, const FphBlock *block, uint64_t start,
+                      uint64_t end, bool wait, GArray *found)
 {
     FphPrescanStep s = { .p = p };
-    uint64_t page, next, end;
+    uint64_t page, next;
 
-    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
-        s.b = fph_prescan_find(p, rb);
+    if (!qatomic_read(&p->valid)) {
+        return;
     }
+    if (wait) {
+        qemu_mutex_lock(&p->step_lock);
+    } else if (qemu_mutex_trylock(&p->step_lock)) {
+        return;
+    }
+    s.b = fph_prescan_find_block(p->blocks, block->rb);
     /*
      * Nothing is written where nothing is mapped any more, says the kernel.  So
      * what was known of a block that has gone must not be taken for this one's.
      */
-    if (!s.b || !fph_prescan_is_of(s.b, rb) || start >= s.b->region.used) {
-        return;
+    if (!qatomic_read(&p->valid) || !s.b ||
+        s.b->region.host != block->region.host ||
+        s.b->region.used != block->region.used) {
+        goto out;
     }
-    len = MIN(len, s.b->region.used - start);
     page = start / p->page_size;
-    end = page + len / p->page_size;
+    end = MIN(end, s.b->region.used) / p->page_size;
+    if (page >= end) {
+        goto out;
+    }
 
     /* What is written from here on, the dirty log knows */
-    if (fph_watch_written(p->fs->watch, &s.b->region, start, len,
+    if (fph_watch_written(p->watch, &s.b->region, page * p->page_size,
+                          (end - page) * p->page_size,
                           fph_prescan_see, &s) < 0) {
         fph_prescan_forget(s.b, page, end - page);
     }
     for (; (page = find_next_bit(s.b->zero, end, page)) < end; page = next) {
+        FphFound run = { .start = page * p->page_size, .why = FPH_ZERO_CONTENT };
+
         next = find_next_zero_bit(s.b->zero, end, page);
-        fph_skip_sink_fn(sink, page * p->page_size,
-                         (next - page) * p->page_size, FPH_ZERO_CONTENT);
+        run.len = (next - page) * p->page_size;
+        g_array_append_val(found, run);
     }
+out:
+    qemu_mutex_unlock(&p->step_lock);
 }
 
 /*
- * What others tell; from any thread
+ * What others tell
  */
 
-/* A device has ended what it did with memory that it was given */
-static void fph_prescan_device_wrote(RAMBlock *rb, uint64_t offset,
-                                     uint64_t len)
+void fph_prescan_device_wrote(RAMBlock *rb, uint64_t offset, uint64_t len)
 {
-    FphPrescanBlock *b;
-    uint64_t page, end;
+    FphPrescanMap *map;
 
-    QEMU_LOCK_GUARD(&fph_prescan_lock);
-    b = fph_prescan ? fph_prescan_find(fph_prescan, rb) : NULL;
-    if (!b) {
-        return;
-    }
-    page = offset / fph_prescan->page_size;
-    end = MIN(DIV_ROUND_UP(offset + len, fph_prescan->page_size), b->npages);
-    if (page < end) {
-        bitmap_test_and_clear_atomic(b->zero, page, end - page);
+    /* What the device wrote before the look at the blocks, fph_prescan_check() */
+    smp_mb();
+    RCU_READ_LOCK_GUARD();
+    map = qatomic_rcu_read(&fph_prescan_map);
+    for (guint i = 0; map && i < map->n; i++) {
+        FphPrescanBlock *b = map->blocks[i];
+        uint64_t page, end;
+
+        if (b->rb != rb) {
+            continue;
+        }
+        page = offset / b->p->page_size;
+        end = MIN(DIV_ROUND_UP(offset + len, b->p->page_size), b->npages);
+        if (page < end) {
+            fph_prescan_forget(b, page, end - page);
+        }
     }
 }
 
-/* In the main thread, under the BQL */
-static void fph_prescan_userfaultfd_wanted(void)
+bool fph_prescan_has(RAMBlock *rb)
 {
+    FphPrescanMap *map;
+
+    RCU_READ_LOCK_GUARD();
+    map = qatomic_rcu_read(&fph_prescan_map);
+    for (guint i = 0; map && i < map->n; i++) {
+        if (map->blocks[i]->rb == rb) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void fph_prescan_make_way(void)
+{
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
     if (fph_prescan) {
         fph_prescan_step_aside(fph_prescan, "userfaultfd was needed by "
                                             "somebody else");
     }
+    while (fph_prescan_registered) {
+        qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);
+    }
 }
-
-static const RAMWatchOps fph_prescan_watch_ops = {
-    .mapping_written = fph_prescan_device_wrote,
-    .userfaultfd_wanted = fph_prescan_userfaultfd_wanted,
-};
 
 FphPrescanInfo *fph_prescan_query(FphPrescan *p)
 {
     FphPrescanInfo *info = g_new0(FphPrescanInfo, 1);
 
-    info->state = p->state;
-    info->reason = g_strdup(p->reason);
     info->page_size = p->page_size;
-    QEMU_LOCK_GUARD(&fph_prescan_lock);
-    for (guint i = 0; i < p->blocks->len; i++) {
-        FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
-
-        info->zero += bitmap_count_one(b->zero, b->npages);
-    }
-    info->passes = p->passes;
+    info->zero = stat64_get(&p->zero);
     info->checked = stat64_get(&p->checked);
     info->written = stat64_get(&p->written);
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    info->state = p->state;
+    info->reason = g_strdup(p->reason);
+    info->passes = p->passes;
+    info->looks = p->looks;
     info->cpu_ns = p->cpu_ns;
     return info;
 }
 
-FphPrescan *fph_prescan_new(FphSource *fs)
+FphPrescan *fph_prescan_new(FphConfig *config, struct fph_watch *watch,
+                            struct fph_scanner *scanner,
+                            void (*gone)(void *opaque), void *opaque)
 {
     FphPrescan *p = g_new0(FphPrescan, 1);
+    QemuThread thread;
 
-    p->fs = fs;
+    p->config = fph_config_ref(config);
+    p->watch = watch;
+    p->scanner = scanner;
+    p->gone = gone;
+    p->gone_opaque = opaque;
     p->page_size = qemu_real_host_page_size();
     /* A page of page table entries of 8 bytes */
     p->huge_size = p->page_size * (p->page_size / 8);
-    p->blocks = g_ptr_array_new_with_free_func(fph_prescan_block_free);
+    p->blocks = g_ptr_array_new();
+    qemu_mutex_init(&p->step_lock);
+    fph_prescan_catch_sigbus();
     p->timer = timer_new_ms(QEMU_CLOCK_REALTIME, fph_prescan_tick, p);
     p->bh = qemu_bh_new(fph_prescan_pass_ended, p);
     p->device_listener.realize = fph_prescan_device_realized;
     WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
         fph_prescan = p;
+        /* When the machine is complete */
+        fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
     }
-    qemu_thread_create(&p->thread, "fph-prescan", fph_prescan_thread, p,
-                       QEMU_THREAD_JOINABLE);
+    qemu_thread_create(&thread, "fph-prescan", fph_prescan_thread, p,
+                       QEMU_THREAD_DETACHED);
     device_listener_register(&p->device_listener);
-    qatomic_set(&ram_watch_ops, &fph_prescan_watch_ops);
-    /* When the machine is complete */
-    fph_prescan_set_state(p, FPH_PRESCAN_STATE_RESTING, NULL);
     fph_prescan_again_after(p, FPH_PRESCAN_REST_MS);
     return p;
+}
+
+void fph_prescan_retire(FphPrescan *p)
+{
+    device_listener_unregister(&p->device_listener);
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    fph_prescan = NULL;
+    timer_free(p->timer);
+    qemu_bh_delete(p->bh);
+    fph_prescan_order(p, FPH_PRESCAN_QUIT);
 }
 
 void fph_prescan_free(FphPrescan *p)
@@ -775,20 +1154,14 @@ void fph_prescan_free(FphPrescan *p)
     if (!p) {
         return;
     }
-    qatomic_set(&ram_watch_ops, NULL);
-    device_listener_unregister(&p->device_listener);
-    fph_prescan_stop(p);
-    WITH_QEMU_LOCK_GUARD(&fph_prescan_lock) {
-        fph_prescan = NULL;
-        p->quit = true;
-        qemu_cond_broadcast(&fph_prescan_cond);
+    if (p->wanted) {
+        g_ptr_array_unref(p->wanted);
     }
-    qemu_thread_join(&p->thread);
-    fph_prescan_let_go(p);
-    timer_free(p->timer);
-    qemu_bh_delete(p->bh);
     g_ptr_array_unref(p->blocks);
-    g_free(p);
+    qemu_mutex_destroy(&p->step_lock);
+    fph_config_unref(p->config);
+    /* Devices may still be in the middle of it */
+    g_free_rcu(p, rcu);
 }
 
 static void fph_prescan_init(void)

@@ -1,63 +1,139 @@
 /*
  * fph-source: leave out of a migration the guest pages nobody can miss
  *
- * The object decides when pages may be left out and keeps the books; what can
- * be known of a page, and the merging of it, is libfph's.
+ * This decides when pages may be left out, and keeps the books.  What can be
+ * known of a page, and the merging of it, is libfph's.
+ *
+ * After each bitmap sync a thread clears the dirty logs of all memory, so that
+ * each write from then on is seen by the next sync.  Then the guest is asked
+ * which pages are free, and the host which are absent; what they know is taken
+ * out of the dirty bitmap as long as no further sync has begun.  Whatever order
+ * things happen in elsewhere, a page that is taken into use after somebody
+ * looked at it gets sent.
+ *
+ * The thread looks without any lock, so that nobody waits for it; only the
+ * sending of pages does, and not for long.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-commands-fph.h"
 #include "qapi/qapi-events-fph.h"
-#include "qapi/visitor.h"
+#include "qemu/bitmap.h"
+#include "qemu/lockable.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
-#include "qemu/lockable.h"
 #include "qemu/rcu.h"
 #include "qemu/stats64.h"
-#include "qom/object_interfaces.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
-#include "hw/boards.h"
-#include "hw/mem/nvdimm.h"
-#include "hw/mem/pc-dimm.h"
-#include "hw/virtio/virtio-mem.h"
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram-skip.h"
-#include "system/hostmem.h"
 #include "system/kvm.h"
-#include "system/numa.h"
+#include "system/qtest.h"
+#include "system/replay.h"
 #include "system/runstate.h"
-#include "system/xen.h"
+#include "system/tcg.h"
 #include "trace.h"
 
+#include "fph-hints.h"
+#include "fph-prescan.h"
 #include "fph-source.h"
+#include "fph-tracer.h"
+#include "fph-verify.h"
 
-/* Milliseconds */
-#define FPH_PV_WAIT_DEFAULT 500
-#define FPH_PV_WAIT_MAX 60000
+/*
+ * What is taken out of the bitmap in one hold of the bitmap mutex: ranges, and
+ * bytes, since a guest can name all of its memory in one range.  Some 0.1 ms.
+ */
+#define FPH_AT_ONCE_RANGES 1024
+#define FPH_AT_ONCE_BYTES (4 * GiB)
 
-/* Percent of one CPU */
-#define FPH_PRESCAN_CPU_DEFAULT 10
+#define FPH_HOLD_BACK_POLL_MS 10
+
+struct FphSource {
+    int refs;                   /* atomic: the object, and each thread */
+    char *id;
+    FphConfig *config;
+    struct fph_scanner *scanner; /* of the thread */
+    struct fph_scanner *other_scanner; /* of the main and the migration thread */
+    struct fph_watch *watch;    /* NULL if there is nothing to watch */
+    FphHints *hints;            /* NULL with mode=pagemap */
+    FphTracer *tracer;          /* NULL without the property */
+    FphPrescan *prescan;        /* NULL unless wanted */
+    FphVerifier verifier;
+    NotifierWithReturn migration_notifier;
+    NotifierWithReturn precopy_notifier;
+
+    /* Protected by the BQL */
+    bool armed;                 /* an outgoing migration began, not ended */
+    bool tell_end;              /* FPH_SOURCE_ENDED was not sent for it yet */
+    FphState state;
+    char *inactive_reason;
+
+    /* Written under the BQL and fph_lock, so that either is enough to read */
+    GPtrArray *blocks;          /* of FphBlock */
+    unsigned int epoch;         /* bitmap syncs begun */
+    bool postcopy;              /* all is due that was left out */
+    /*
+     * Another number after each sync, and when a migration begins or ends.
+     * What was seen under one token is used under it, or not at all.
+     */
+    uint64_t token;
+
+    /* Protected by fph_lock: what the thread shall do, in this order */
+    GQueue ended;               /* of blocks of migrations that have ended */
+    bool arm;                   /* an epoch has begun */
+    bool ask;                   /* the guest, too */
+    bool quit;
+
+    bool ending;                /* some of @ended are there, or under way */
+
+    bool ahead;                 /* the thread has not looked at all memory yet */
+    int64_t deadline;           /* when sending begins all the same */
+    bool gate_open;
+    int64_t held_since;
+
+    Stat64 chunks;
+    Stat64 chunks_not_scanned;
+    Stat64 given_up;
+    Stat64 scan_ns;
+    Stat64 passed_over;         /* bytes not scanned: the tracer saw them taken */
+    Stat64 unannounced;         /* pieces dropped because of a sync unnoticed */
+    Stat64 postcopy_zero;       /* pages sent unread after the switch */
+};
 
 /* There is one migration, so there can be one object that acts on it */
 static FphSource *fph_source;
 /* Its migration was switched to postcopy; read for each page that is sent */
 static bool fph_postcopy;
-QemuMutex fph_lock;
 
-static void fph_block_free(gpointer opaque)
+/*
+ * Held for moments, by whoever has the BQL too: nothing that can take long is
+ * done under it.  Nests inside the bitmap mutex and the BQL.
+ */
+static QemuMutex fph_lock;
+static QemuCond fph_cond;
+
+/*
+ * The thread's use of the migration's bitmaps, which go when the migration
+ * ends.  It waits for the bitmap mutex while it holds this, so it is taken
+ * under the BQL only by who knows that nobody holds the bitmap mutex for long:
+ * in the end, and at a switch to postcopy.
+ */
+static QemuMutex fph_bitmap_lock;
+
+/* The thread itself clears a log */
+static __thread bool fph_is_arming;
+
+static int64_t fph_now(void)
 {
-    FphBlock *block = opaque;
-
-    fph_skip_free(block->skip);
-    g_free(block->watched);
-    g_free(block->name);
-    g_free(block);
+    return qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
 }
 
 static void G_GNUC_PRINTF(3, 4)
@@ -72,214 +148,100 @@ fph_source_set_state(FphSource *fs, FphState state, const char *fmt, ...)
         va_end(ap);
     }
     fs->state = state;
-    trace_fph_source_state(object_get_canonical_path_component(OBJECT(fs)),
-                           FphState_str(state), fs->inactive_reason ?: "");
+    trace_fph_source_state(fs->id, FphState_str(state),
+                           fs->inactive_reason ?: "");
+}
+
+/* Of the objects that are used by threads as well, the last user frees them */
+static void fph_source_unref(void *opaque)
+{
+    FphSource *fs = opaque;
+
+    if (qatomic_fetch_dec(&fs->refs) != 1) {
+        return;
+    }
+    fph_prescan_free(fs->prescan);
+    fph_hints_free(fs->hints);
+    fph_tracer_free(fs->tracer);
+    g_ptr_array_unref(fs->blocks);
+    fph_watch_close(fs->watch);
+    fph_scanner_close(fs->scanner);
+    fph_scanner_close(fs->other_scanner);
+    fph_config_unref(fs->config);
+    g_free(fs->inactive_reason);
+    g_free(fs->id);
+    g_free(fs);
+}
+
+static bool fph_source_is_current(FphSource *fs, uint64_t token)
+{
+    QEMU_LOCK_GUARD(&fph_lock);
+    return fs->token == token;
 }
 
 /*
- * Is @backend the memory behind a DIMM or a virtio-mem device?  NVDIMMs are
- * DIMMs too, but keep their content.
+ * Call @func with the bitmap mutex, and the migration's blocks as they were
+ * under @token; it has to ask for the token once more, under fph_lock.  Returns
+ * false if they are not.
  */
-static int fph_match_memory_device(Object *obj, void *opaque)
+static bool fph_source_use_bitmaps(FphSource *fs, uint64_t token,
+                                   int64_t (*func)(void *opaque), void *opaque)
 {
-    Object *memdev = NULL;
-
-    if (object_dynamic_cast(obj, TYPE_VIRTIO_MEM)) {
-        memdev = object_property_get_link(obj, VIRTIO_MEM_MEMDEV_PROP, NULL);
-    } else if (object_dynamic_cast(obj, TYPE_PC_DIMM) &&
-               !object_dynamic_cast(obj, TYPE_NVDIMM)) {
-        memdev = object_property_get_link(obj, PC_DIMM_MEMDEV_PROP, NULL);
+    QEMU_LOCK_GUARD(&fph_bitmap_lock);
+    if (!fph_source_is_current(fs, token)) {
+        return false;
     }
-    return memdev && memdev == opaque;
+    ram_skip(func, opaque);
+    return true;
 }
 
 /*
- * Only what is known to be ordinary guest RAM, and thus zero at a fresh
- * destination, may be left out.  Everything else (ROMs, ACPI tables, video
- * memory, shared memory devices) is not.
+ * Bits may be cleared for what was seen under @token.  A sync that nobody
+ * announced may have collected the mark of a page that was taken into use; so
+ * it is counted by whoever does it, too.  The bitmap mutex, which a sync needs,
+ * and fph_lock are held.
  */
-bool fph_rb_is_guest_ram(RAMBlock *rb)
+static bool fph_source_may_clear(FphSource *fs, uint64_t token)
 {
-    MachineState *ms = MACHINE(qdev_get_machine());
-    Object *owner;
-
-    if (!rb->mr || rb->mr->ram_device || rb->mr->nonvolatile) {
+    if (fs->token != token) {
         return false;
     }
-    owner = memory_region_owner(rb->mr);
-    if (!owner || !object_dynamic_cast(owner, TYPE_MEMORY_BACKEND)) {
+    if (ram_sync_count() != fs->epoch) {
+        stat64_add(&fs->unannounced, 1);
+        trace_fph_source_unannounced(fs->epoch, ram_sync_count());
         return false;
     }
-    if (ms->memdev && owner == OBJECT(ms->memdev)) {
-        return true;
-    }
-    if (ms->numa_state) {
-        for (int i = 0; i < ms->numa_state->num_nodes; i++) {
-            HostMemoryBackend *memdev = ms->numa_state->nodes[i].node_memdev;
-
-            if (memdev && owner == OBJECT(memdev)) {
-                return true;
-            }
-        }
-    }
-    return object_child_foreach_recursive(object_get_root(),
-                                          fph_match_memory_device, owner);
+    return true;
 }
 
-void fph_block_describe(FphSource *fs, RAMBlock *rb, struct fph_region *region)
+/*
+ * Scanning
+ */
+
+/* Returns false if somebody else has taken it before */
+static bool fph_source_take_chunk(FphBlock *block, uint64_t start)
 {
-    *region = (struct fph_region) {
-        .sz = sizeof(*region),
-        .host = qemu_ram_get_host_addr(rb),
-        .used = qemu_ram_get_used_length(rb),
-        .max = qemu_ram_get_max_length(rb),
-        .page_size = qemu_ram_pagesize(rb),
-        .fd = qemu_ram_get_fd(rb),
-        .fd_offset = rb->fd_offset,
-    };
-
-    if (!fph_rb_is_guest_ram(rb)) {
-        region->flags |= FPH_REGION_NOT_RAM;
-    }
-    if (qemu_ram_is_shared(rb)) {
-        region->flags |= FPH_REGION_SHARED;
-    }
-    if (qemu_ram_is_named_file(rb) && !fs->assume_zero_destination) {
-        region->flags |= FPH_REGION_NAMED_FILE;
-    }
-    if (rb->mr && (rb->mr->readonly || rb->mr->rom_device)) {
-        region->flags |= FPH_REGION_READONLY;
-    }
-    if (rb->flags & (RAM_READONLY | RAM_READONLY_FD)) {
-        region->flags |= FPH_REGION_READONLY;
-    }
-    if (rb->flags & RAM_RESIZEABLE) {
-        region->flags |= FPH_REGION_RESIZABLE;
-    }
-    if (rb->flags & RAM_PREALLOC) {
-        region->flags |= FPH_REGION_FOREIGN;
-    }
-    if (rb->flags & RAM_PMEM) {
-        region->flags |= FPH_REGION_PMEM;
-    }
-    if (rb->guest_memfd >= 0) {
-        region->flags |= FPH_REGION_GUEST_MEMFD;
-    }
+    QEMU_LOCK_GUARD(&fph_lock);
+    return !test_and_set_bit(start / block->chunk, block->taken);
 }
 
-/* What the guest calls free is left out of these only, wherever they are */
-static bool fph_block_takes_hints(const FphBlock *block)
-{
-    return !(block->region.flags &
-             (FPH_REGION_NOT_RAM | FPH_REGION_READONLY | FPH_REGION_RESIZABLE |
-              FPH_REGION_FOREIGN | FPH_REGION_PMEM | FPH_REGION_GUEST_MEMFD));
-}
-
-bool fph_block_is_fresh(const FphBlock *block)
-{
-    return !(block->region.flags & FPH_REGION_NAMED_FILE);
-}
-
-static void fph_block_classify(FphSource *fs, FphBlock *block)
-{
-    uint64_t npages = block->region.max / qemu_target_page_size();
-
-    if (!block->rb->bmap) {
-        block->verdict.why = "not part of this migration";
-        return;
-    }
-    if (fph_region_classify(fs->scanner, &block->region,
-                            &block->verdict) < 0) {
-        block->verdict.why = "inconsistent RAM block";
-        return;
-    }
-    if (!fph_source_asks_host(fs)) {
-        block->verdict.method = FPH_METHOD_NONE;
-        block->verdict.why = "mode=pv does not ask the host";
-    }
-    block->hints = fph_source_asks_guest(fs) && fph_block_takes_hints(block);
-    if (!block->hints && block->verdict.method == FPH_METHOD_NONE) {
-        return;
-    }
-    if (fph_skip_new(&block->skip, npages) < 0) {
-        block->hints = false;
-        block->verdict.method = FPH_METHOD_NONE;
-        block->verdict.why = "out of memory for the skip bitmap";
-        return;
-    }
-    if (fs->dry_run) {
-        fph_skip_set_dry_run(block->skip);
-    }
-}
-
-static FphBlock *fph_block_new(FphSource *fs, RAMBlock *rb)
-{
-    FphBlock *block = g_new0(FphBlock, 1);
-
-    block->rb = rb;
-    block->name = g_strdup(qemu_ram_get_idstr(rb));
-    block->chunk = (uint64_t)qemu_target_page_size() << rb->clear_bmap_shift;
-    fph_block_describe(fs, rb, &block->region);
-    fph_block_classify(fs, block);
-    trace_fph_source_block(block->name,
-                           fph_backing_name(block->verdict.backing),
-                           fph_method_name(block->verdict.method),
-                           block->verdict.why ?: "");
-    return block;
-}
-
-FphBlock *fph_source_find_block(FphSource *fs, RAMBlock *rb)
-{
-    for (guint i = 0; i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
-
-        if (block->rb == rb) {
-            return block;
-        }
-    }
-    return NULL;
-}
-
-/* A new block at the same address would have no bitmap */
-bool fph_rb_exists(RAMBlock *rb)
-{
-    RAMBlock *other;
-
-    RAMBLOCK_FOREACH(other) {
-        if (other == rb) {
-            return rb->bmap;
-        }
-    }
-    return false;
-}
-
-struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb)
-{
-    return (struct fph_skip_sink) {
-        .skip = block->skip,
-        .dirty = rb->bmap,
-        .granule = qemu_target_page_size(),
-        .align = MAX(qemu_target_page_size(), block->region.page_size),
-        .limit = MIN(qemu_ram_get_used_length(rb), block->region.max),
-    };
-}
-
-uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
-                        uint64_t start, uint64_t len)
+/*
+ * What the host knows of a chunk whose dirty log was cleared.  @mine: by the
+ * thread.  Returns false if it is not all that could be known.
+ */
+static bool fph_source_look(FphSource *fs, FphBlock *block, uint64_t start,
+                            bool mine, GArray *found)
 {
     struct fph_scan_stats stats = { .sz = sizeof(stats) };
-    struct fph_skip_sink sink = fph_block_sink(block, rb);
-    uint64_t limit = MIN(start + len, block->region.used);
+    uint64_t limit = MIN(start + block->chunk, block->region.used);
     uint64_t from = start, passed_over = start, to;
-    int64_t begun = get_clock();
     int ret = 0;
 
     for (; ret >= 0 && fph_tracer_find(fs->tracer, block->region.host, limit,
                                        &from, &to); from = passed_over = to) {
         stat64_add(&fs->passed_over, from - passed_over);
-        ret = fph_scan_region(fs->scanner, &block->region,
-                              block->verdict.method, from, to - from,
-                              fph_skip_sink_fn, &sink, &stats);
+        ret = fph_block_scan(block, mine ? fs->scanner : fs->other_scanner,
+                             from, to, found, &stats);
     }
     if (ret >= 0 && passed_over < limit) {
         stat64_add(&fs->passed_over, limit - passed_over);
@@ -289,113 +251,482 @@ uint64_t fph_block_scan(FphSource *fs, FphBlock *block, RAMBlock *rb,
         trace_fph_source_scan_failed(block->name, start, ret);
     }
     if (fs->prescan) {
-        fph_prescan_apply(fs->prescan, rb, &sink, start, len);
+        fph_prescan_find(fs->prescan, block, start, limit, mine, found);
     }
-    stats.ns = get_clock() - begun;
-    stat64_add(ret < 0 ? &fs->chunks_not_scanned : &fs->chunks, 1);
-    stat64_add(&fs->scan_ns, stats.ns);
     stat64_add(&fs->given_up, stats.given_up);
-    trace_fph_source_chunk(block->name, start, len, sink.cleared, stats.ns);
+    return ret >= 0;
+}
+
+typedef struct FphPiece {
+    FphSource *fs;
+    uint64_t token;
+    FphBlock *block;
+    GArray *found;              /* of FphFound */
+    guint next;
+    uint64_t cleared;
+    bool late;
+} FphPiece;
+
+/* The first part of what is left of a range that is not too much at once */
+static uint64_t fph_cut(uint64_t *start, uint64_t *len, uint64_t *budget)
+{
+    uint64_t n = MIN(*len, *budget);
+
+    *start += n;
+    *len -= n;
+    *budget -= n;
+    return n;
+}
+
+static int64_t fph_piece_apply(void *opaque)
+{
+    FphPiece *p = opaque;
+    uint64_t budget = FPH_AT_ONCE_BYTES;
+    guint end = MIN(p->found->len, p->next + FPH_AT_ONCE_RANGES);
+    struct fph_skip_sink sink;
+
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&fph_lock);
+    if (!fph_source_may_clear(p->fs, p->token)) {
+        p->late = true;
+        return 0;
+    }
+    if (!fph_rb_exists(p->block->rb)) {
+        p->next = p->found->len;
+        return 0;
+    }
+    sink = fph_block_sink(p->block, p->block->rb);
+    while (p->next < end && budget) {
+        FphFound *f = &g_array_index(p->found, FphFound, p->next);
+        uint64_t start = f->start;
+
+        fph_skip_sink_fn(&sink, start, fph_cut(&f->start, &f->len, &budget),
+                         f->why);
+        p->next += !f->len;
+    }
+    trace_fph_source_piece(FPH_AT_ONCE_BYTES - budget);
+    p->cleared += sink.cleared;
     return sink.cleared;
 }
 
+/* @whole: all was found.  What is late counts for nobody */
+static void fph_source_count_chunk(const FphPiece *p, uint64_t start,
+                                   bool whole, int64_t begun)
+{
+    FphSource *fs = p->fs;
+    int64_t ns = fph_now() - begun;
+
+    trace_fph_source_chunk(p->block->name, start, p->block->chunk, p->cleared,
+                           ns);
+    QEMU_LOCK_GUARD(&fph_lock);
+    if (fs->token == p->token) {
+        stat64_add(whole && !p->late ? &fs->chunks : &fs->chunks_not_scanned,
+                   1);
+        stat64_add(&fs->scan_ns, ns);
+    }
+}
+
+/* By the thread; returns false if the epoch has ended meanwhile */
+static bool fph_source_scan_chunk(FphSource *fs, uint64_t token,
+                                  FphBlock *block, uint64_t start,
+                                  GArray *found)
+{
+    FphPiece p = {
+        .fs = fs, .token = token, .block = block, .found = found,
+    };
+    int64_t begun = fph_now();
+    bool whole;
+
+    if (!fph_source_take_chunk(block, start)) {
+        return true;
+    }
+    g_array_set_size(found, 0);
+    whole = fph_source_look(fs, block, start, true, found);
+    while (!p.late && p.next < found->len) {
+        p.late |= !fph_source_use_bitmaps(fs, token, fph_piece_apply, &p);
+    }
+    fph_source_count_chunk(&p, start, whole, begun);
+    return !p.late && fph_source_is_current(fs, token);
+}
+
+typedef struct FphArm {
+    FphSource *fs;
+    uint64_t token;
+    FphBlock *block;
+    uint64_t start;
+} FphArm;
+
+static int64_t fph_arm_chunk(void *opaque)
+{
+    FphArm *a = opaque;
+
+    RCU_READ_LOCK_GUARD();
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        if (a->fs->token != a->token) {
+            return 0;
+        }
+    }
+    if (fph_rb_exists(a->block->rb)) {
+        fph_is_arming = true;
+        ram_skip_arm(a->block->rb, a->start);
+        fph_is_arming = false;
+    }
+    return 0;
+}
+
+/* Returns false if the epoch has ended meanwhile */
+static bool fph_source_arm_all(FphSource *fs, uint64_t token,
+                               GPtrArray *blocks)
+{
+    FphArm a = { .fs = fs, .token = token };
+
+    for (guint i = 0; i < blocks->len; i++) {
+        a.block = g_ptr_array_index(blocks, i);
+        for (a.start = 0; a.block->skip && a.start < a.block->region.used;
+             a.start += a.block->chunk) {
+            if (!fph_source_use_bitmaps(fs, token, fph_arm_chunk, &a)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void fph_source_scan_all(FphSource *fs, uint64_t token,
+                                GPtrArray *blocks)
+{
+    g_autoptr(GArray) found = g_array_new(false, false, sizeof(FphFound));
+
+    for (guint i = 0; i < blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(blocks, i);
+
+        if (!block->skip || block->verdict.method == FPH_METHOD_NONE) {
+            continue;
+        }
+        for (uint64_t start = 0; start < block->region.used;
+             start += block->chunk) {
+            if (!fph_source_scan_chunk(fs, token, block, start, found)) {
+                return;
+            }
+        }
+    }
+}
+
 /*
- * The dirty log of the chunk was cleared just now, so a write that the scan
- * does not see is seen by the next sync.  Everything happens under the bitmap
- * mutex, which the next sync needs before it touches the bitmap: a sync that
- * runs in another thread at the same time can only put bits back.
+ * A sync has ended: clear all logs, and look.  Absent pages are known to be
+ * zero at the destination as well only as long as nothing was sent, so the host
+ * is asked in the first epoch only.
+ */
+static void fph_source_work(FphSource *fs, uint64_t token, unsigned int epoch,
+                            GPtrArray *blocks, bool ask)
+{
+    int64_t start = fph_now();
+
+    if (epoch == 1) {
+        fph_verifier_begin(&fs->verifier, blocks);
+    }
+    if (fph_source_arm_all(fs, token, blocks)) {
+        trace_fph_source_armed(epoch, fph_now() - start);
+        if (ask) {
+            fph_hints_ask(fs->hints, token, epoch == 1, fph_now() - start);
+        }
+        /* The guest walks meanwhile */
+        if (epoch == 1 && fph_config_asks_host(fs->config)) {
+            fph_source_scan_all(fs, token, blocks);
+        }
+    }
+}
+
+/*
+ * What the guest says
+ */
+
+typedef struct FphAnswer {
+    FphSource *fs;
+    FphBatch *batch;
+    GPtrArray *blocks;
+    guint next;                 /* of the ranges in @batch */
+    GArray *piece;              /* of FphRamRange, what is left out at once */
+    GArray *marked;             /* of FphRamRange, parts of it that are watched */
+    bool late;
+} FphAnswer;
+
+/* Returns false if nothing is left */
+static bool fph_answer_next_piece(FphAnswer *a)
+{
+    GArray *ranges = a->batch->ranges;
+    uint64_t budget = FPH_AT_ONCE_BYTES;
+
+    g_array_set_size(a->piece, 0);
+    g_array_set_size(a->marked, 0);
+    while (a->next < ranges->len && budget &&
+           a->piece->len < FPH_AT_ONCE_RANGES) {
+        FphRamRange *r = &g_array_index(ranges, FphRamRange, a->next);
+        FphRamRange part = *r;
+
+        part.len = fph_cut(&r->start, &r->len, &budget);
+        g_array_append_val(a->piece, part);
+        a->next += !r->len;
+    }
+    trace_fph_source_piece(FPH_AT_ONCE_BYTES - budget);
+    return a->piece->len;
+}
+
+/* May @block's pages be left out because the guest says that they are free? */
+static bool fph_answer_counts(const FphAnswer *a, const FphBlock *block)
+{
+    return block && block->hints && fph_rb_exists(block->rb) &&
+           (!a->batch->zero_only || fph_block_is_fresh(block));
+}
+
+static int64_t fph_answer_apply(void *opaque)
+{
+    FphAnswer *a = opaque;
+    const FphRamRange *ranges = (const FphRamRange *)a->piece->data;
+    struct fph_skip_sink sink;
+    FphBlock *block = NULL;
+    uint64_t cleared = 0;
+    RAMBlock *rb = NULL;
+
+    RCU_READ_LOCK_GUARD();
+    QEMU_LOCK_GUARD(&fph_lock);
+    if (!fph_source_may_clear(a->fs, a->batch->token)) {
+        a->late = true;
+        return 0;
+    }
+    fph_verifier_marked(a->blocks, ranges, a->piece->len, a->marked);
+    for (guint i = 0; i < a->piece->len; i++) {
+        const FphRamRange *r = &ranges[i];
+
+        if (r->rb != rb) {
+            rb = r->rb;
+            block = fph_blocks_find(a->blocks, rb);
+            if (!fph_answer_counts(a, block)) {
+                block = NULL;
+                continue;
+            }
+            sink = fph_block_sink(block, rb);
+        }
+        if (block) {
+            sink.cleared = 0;
+            fph_skip_sink_fn(&sink, r->start, r->len, FPH_FREE);
+            cleared += sink.cleared;
+        }
+    }
+    return cleared;
+}
+
+static void fph_source_answer(FphSource *fs, FphBatch *batch,
+                              GPtrArray *blocks)
+{
+    g_autoptr(GArray) piece = g_array_new(false, false, sizeof(FphRamRange));
+    g_autoptr(GArray) marked = g_array_new(false, false, sizeof(FphRamRange));
+    FphAnswer a = {
+        .fs = fs, .batch = batch, .blocks = blocks, .piece = piece,
+        .marked = marked,
+    };
+    guint ranges = batch->ranges->len;
+    int64_t start;
+
+    g_usleep(fs->config->pv_delay * 1000);
+    start = fph_now();
+    while (!a.late && fph_answer_next_piece(&a)) {
+        for (guint i = 0; i < piece->len; i++) {
+            fph_verifier_mark(&fs->verifier, blocks,
+                              &g_array_index(piece, FphRamRange, i), marked);
+        }
+        a.late |= !fph_source_use_bitmaps(fs, batch->token, fph_answer_apply,
+                                          &a);
+    }
+    if (!a.late) {
+        a.late = !fph_source_is_current(fs, batch->token);
+    }
+    trace_fph_source_answer(ranges, a.late, fph_now() - start);
+    fph_hints_applied(fs->hints, batch, a.late, fph_now() - start);
+}
+
+/*
+ * The thread
+ */
+
+static void fph_source_wake(void)
+{
+    QEMU_LOCK_GUARD(&fph_lock);
+    qemu_cond_broadcast(&fph_cond);
+}
+
+/* fph_lock is held, but let go of meanwhile */
+static void fph_source_do_end(FphSource *fs)
+{
+    g_autoptr(GPtrArray) blocks = g_queue_pop_head(&fs->ended);
+
+    qemu_mutex_unlock(&fph_lock);
+    fph_verifier_end(&fs->verifier, blocks);
+    if (fs->prescan) {
+        fph_prescan_resume(fs->prescan, fs->verifier.watch);
+    }
+    qemu_mutex_lock(&fph_lock);
+    fs->ending = !g_queue_is_empty(&fs->ended);
+    qemu_cond_broadcast(&fph_cond);
+}
+
+static void fph_source_do_arm(FphSource *fs)
+{
+    g_autoptr(GPtrArray) blocks = g_ptr_array_ref(fs->blocks);
+    unsigned int epoch = fs->epoch;
+    uint64_t token = fs->token;
+    bool ask = fs->ask;
+
+    fs->arm = false;
+    qemu_mutex_unlock(&fph_lock);
+    fph_source_work(fs, token, epoch, blocks, ask);
+    qemu_mutex_lock(&fph_lock);
+    /* Or another migration's */
+    if (fs->token == token) {
+        fs->ahead = false;
+        qemu_cond_broadcast(&fph_cond);
+    }
+}
+
+static void fph_source_do_answer(FphSource *fs, FphBatch *batch)
+{
+    g_autoptr(GPtrArray) blocks = g_ptr_array_ref(fs->blocks);
+
+    qemu_mutex_unlock(&fph_lock);
+    fph_source_answer(fs, batch, blocks);
+    fph_batch_free(batch);
+    qemu_mutex_lock(&fph_lock);
+}
+
+static void *fph_source_thread(void *opaque)
+{
+    FphSource *fs = opaque;
+    FphBatch *batch;
+
+    rcu_register_thread();
+    qemu_mutex_lock(&fph_lock);
+    while (true) {
+        if (!g_queue_is_empty(&fs->ended)) {
+            fph_source_do_end(fs);
+        } else if (fs->quit) {
+            break;
+        } else if (fs->arm) {
+            fph_source_do_arm(fs);
+        } else if (fs->hints && (batch = fph_hints_pop(fs->hints))) {
+            fph_source_do_answer(fs, batch);
+        } else {
+            qemu_cond_wait(&fph_cond, &fph_lock);
+        }
+    }
+    qemu_mutex_unlock(&fph_lock);
+    rcu_unregister_thread();
+    fph_source_unref(fs);
+    return NULL;
+}
+
+/*
+ * What the migration asks
+ */
+
+/*
+ * The dirty log of a chunk was cleared just now, so a write that a scan does
+ * not see is seen by the next sync.  The chunk may be sent next; if the thread
+ * has not got there yet, it is scanned here.  This is under the bitmap mutex,
+ * which the next sync needs before it touches the bitmap.
  *
- * Absent pages are known to be zero at the destination as well only as long
- * as nothing was sent, so the scan belongs to the first epoch.  Later chunks
- * are visited for the books alone: pages that were left out and are dirty
- * again are not left out any more.
+ * In later epochs chunks are visited for the books alone: pages that were left
+ * out and are dirty again are not left out any more.
  */
 static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
                                        uint64_t len)
 {
     uint64_t page_size = qemu_target_page_size();
-    FphBlock *block = NULL;
-    FphSource *fs;
+    FphSource *fs = fph_source;
+    FphBlock *block = fph_blocks_find(fs->blocks, rb);
+    FphPiece p = { .fs = fs, .block = block };
+    g_autoptr(GArray) found = NULL;
+    unsigned int epoch;
+    int64_t begun;
     uint64_t resent;
+    bool whole;
 
-    QEMU_LOCK_GUARD(&fph_lock);
-
-    fs = fph_source;
-    if (fs) {
-        block = fph_source_find_block(fs, rb);
-    }
     if (!block || !block->skip || fs->postcopy) {
         return 0;
     }
-
-    if (fs->epoch == 1) {
-        if (!fs->scan_when_armed || block->verdict.method == FPH_METHOD_NONE) {
-            return 0;
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        epoch = fs->epoch;
+        p.token = fs->token;
+    }
+    if (epoch > 1) {
+        resent = fph_skip_revoke(block->skip, rb->bmap, start / page_size,
+                                 len / page_size);
+        if (resent) {
+            trace_fph_source_resent(block->name, start, resent);
         }
-        block->chunks_seen++;
-        if (!bql_locked()) {
-            return fph_block_scan(fs, block, rb, start, len);
-        }
-        stat64_add(&fs->chunks_not_scanned, 1);
-        trace_fph_source_chunk_passed_over(block->name, start);
         return 0;
     }
-
-    resent = fph_skip_revoke(block->skip, rb->bmap, start / page_size,
-                             len / page_size);
-    if (resent) {
-        trace_fph_source_resent(block->name, start, resent);
+    if (fph_is_arming || bql_locked() ||
+        block->verdict.method == FPH_METHOD_NONE ||
+        start >= block->region.used || !fph_source_take_chunk(block, start)) {
+        return 0;
     }
-    return 0;
-}
-
-/* Why the migration that is about to start cannot do with fewer pages */
-static const char *fph_source_refuse(FphSource *fs)
-{
-    const char *why;
-
-    if (fs->mode == FPH_MODE_PAGEMAP &&
-        fph_scanner_error(fs->scanner, &why) < 0) {
-        return why;
+    begun = fph_now();
+    found = g_array_new(false, false, sizeof(FphFound));
+    p.found = found;
+    whole = fph_source_look(fs, block, start, false, found);
+    while (!p.late && p.next < found->len) {
+        fph_piece_apply(&p);
     }
-    if (xen_enabled()) {
-        return "guest memory is managed by Xen";
-    }
-    if (kvm_enabled() && kvm_dirty_ring_enabled()) {
-        return "KVM's dirty ring was seen to lose writes, with or without us";
-    }
-    if (migrate_background_snapshot()) {
-        return "a background snapshot has no dirty log";
-    }
-    if (migrate_colo()) {
-        return "COLO keeps a destination that has run already";
-    }
-    if (migrate_mapped_ram()) {
-        return "mapped-ram files may hold older pages";
-    }
-    if (migrate_rdma()) {
-        return "RDMA is not supported";
-    }
-    return NULL;
+    fph_source_count_chunk(&p, start, whole, begun);
+    return p.cleared;
 }
 
 static bool fph_source_defer_armed(void)
 {
     FphSource *fs = fph_source;
 
-    return fs && fs->state == FPH_STATE_ACTIVE && fs->hints &&
+    return fs->state == FPH_STATE_ACTIVE && fs->hints &&
            fph_hints_defer(fs->hints);
 }
 
-/*
- * A block that is no whole number of bitmap words is synced in another way:
- * no chunk of it is armed again.  So pages of it that were written, and sent,
- * since they were left out may still be in the skip bitmap.
- */
-static bool fph_block_is_whole(const FphBlock *block)
+/* fph_lock is held */
+static bool fph_source_is_ready(FphSource *fs, int64_t now)
 {
-    return QEMU_IS_ALIGNED(block->region.used,
-                           qemu_target_page_size() * BITS_PER_LONG);
+    return now >= fs->deadline ||
+           (!fs->ahead && (!fs->hints || fph_hints_is_settled(fs->hints)));
+}
+
+/*
+ * Pages may be sent when all is known, or pv-wait has passed.  After that, the
+ * end of the first epoch, which ends the scan as well, waits for that once
+ * more.  In the migration thread, without locks.
+ */
+static bool fph_source_hold_back(bool sync)
+{
+    int64_t now = fph_now();
+    FphSource *fs;
+
+    QEMU_LOCK_GUARD(&fph_lock);
+    fs = fph_source;
+    if (!fs || fs->epoch != 1 || (sync ? !fs->ahead : fs->gate_open)) {
+        return false;
+    }
+    if (!fs->held_since) {
+        fs->held_since = now;
+        if (sync) {
+            fs->deadline = now + (int64_t)fs->config->pv_wait * SCALE_MS;
+        }
+    }
+    if (sync ? now >= fs->deadline : fph_source_is_ready(fs, now)) {
+        if (fs->hints && !sync) {
+            fph_hints_waited(fs->hints, now - fs->held_since);
+        }
+        fs->gate_open = true;
+        fs->held_since = 0;
+        return false;
+    }
+    qemu_cond_timedwait(&fph_cond, &fph_lock, FPH_HOLD_BACK_POLL_MS);
+    return true;
 }
 
 /*
@@ -403,35 +734,30 @@ static bool fph_block_is_whole(const FphBlock *block)
  * none may be missing from the bitmap.  The VM was stopped before the last
  * sync, so what is left out now and was not written since stays as it is.
  *
- * The thread goes first: it takes the bitmap mutex, which the caller has not,
- * and the bitmap is the caller's alone afterwards.
+ * The thread does not touch the bitmap any more.
  */
 static uint64_t fph_source_postcopy(void)
 {
     FphSource *fs = fph_source;
     uint64_t due = 0;
 
-    if (!fs) {
-        return 0;
-    }
     if (fs->hints) {
         fph_hints_end(fs->hints);
     }
 
-    QEMU_LOCK_GUARD(&fph_lock);
+    QEMU_LOCK_GUARD(&fph_bitmap_lock);
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
         /* In a dry run nothing was left out, and all was read */
-        if (!block->skip || fs->dry_run || !fph_rb_exists(block->rb)) {
-            continue;
-        }
-        due += fph_skip_restore(block->skip, block->rb->bmap);
-        if (!fph_block_is_whole(block)) {
-            fph_skip_revoke(block->skip, block->rb->bmap, 0, UINT64_MAX);
+        if (block->skip && !fs->config->dry_run && fph_rb_exists(block->rb)) {
+            due += fph_skip_restore(block->skip, block->rb->bmap);
         }
     }
-    fs->postcopy = true;
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        fs->token++;
+        fs->postcopy = true;
+    }
     qatomic_set(&fph_postcopy, true);
     trace_fph_source_postcopy(due);
     return due;
@@ -453,8 +779,8 @@ static bool fph_source_is_zero(RAMBlock *rb, uint64_t offset)
 
     QEMU_LOCK_GUARD(&fph_lock);
     fs = fph_source;
-    block = fs && fs->postcopy && !fs->dry_run ?
-            fph_source_find_block(fs, rb) : NULL;
+    block = fs && fs->postcopy && !fs->config->dry_run ?
+            fph_blocks_find(fs->blocks, rb) : NULL;
     if (!block || !block->skip ||
         !fph_skip_test(block->skip, offset / qemu_target_page_size())) {
         return false;
@@ -466,51 +792,88 @@ static bool fph_source_is_zero(RAMBlock *rb, uint64_t offset)
 static const RAMSkipOps fph_source_ops = {
     .chunk_armed = fph_source_chunk_armed,
     .defer_armed = fph_source_defer_armed,
-    .hold_back = fph_hints_hold_back,
+    .hold_back = fph_source_hold_back,
     .free_page_hint = fph_hints_free_page,
     .postcopy = fph_source_postcopy,
     .is_zero = fph_source_is_zero,
 };
 
+/*
+ * What everybody asks who has to do with userfaultfd, or with devices
+ */
+
+/*
+ * Does the kernel know already that @rb can be write-protected?  While a watch
+ * ends, it may be any.
+ */
+static bool fph_source_userfaultfd_held(RAMBlock *rb)
+{
+    QEMU_LOCK_GUARD(&fph_lock);
+    return fph_prescan_has(rb) || (fph_source && fph_source->ending);
+}
+
+static void fph_source_userfaultfd_wanted(void)
+{
+    fph_prescan_make_way();
+    QEMU_LOCK_GUARD(&fph_lock);
+    while (fph_source && fph_source->ending) {
+        qemu_cond_wait(&fph_cond, &fph_lock);
+    }
+}
+
+static const RAMWatchOps fph_source_watch_ops = {
+    .mapping_written = fph_prescan_device_wrote,
+    .userfaultfd_held = fph_source_userfaultfd_held,
+    .userfaultfd_wanted = fph_source_userfaultfd_wanted,
+};
+
+/*
+ * The course of a migration; all under the BQL
+ */
+
 /* First sync done: the bitmaps exist, the log is on. */
 static void fph_source_start(FphSource *fs)
 {
+    GPtrArray *blocks = fph_blocks_new();
     FphBlock *block, *ram = NULL;
     bool usable = false;
     RAMBlock *rb;
-
-    QEMU_LOCK_GUARD(&fph_lock);
 
     WITH_RCU_READ_LOCK_GUARD() {
         RAMBLOCK_FOREACH(rb) {
             if (!qemu_ram_is_migratable(rb)) {
                 continue;
             }
-            block = fph_block_new(fs, rb);
-            g_ptr_array_add(fs->blocks, block);
+            block = fph_block_new(rb, fs->config, fs->other_scanner);
+            g_ptr_array_add(blocks, block);
             usable |= block->skip != NULL;
             if (!ram && !(block->region.flags & FPH_REGION_NOT_RAM)) {
                 ram = block;
             }
         }
     }
-
-    if (!usable) {
+    if (usable) {
+        fph_source_set_state(fs, FPH_STATE_ACTIVE, NULL);
+    } else {
         fph_source_set_state(fs, FPH_STATE_INACTIVE,
                              "no RAM block can be scanned%s%s%s%s",
                              ram ? "; " : "", ram ? ram->name : "",
                              ram ? ": " : "", ram ? ram->verdict.why : "");
-        return;
     }
-    fph_verify_begin(fs);
-    fph_source_set_state(fs, FPH_STATE_ACTIVE, NULL);
+    QEMU_LOCK_GUARD(&fph_lock);
+    g_ptr_array_unref(fs->blocks);
+    fs->blocks = blocks;
 }
 
-/* A sync begins, and ends the epoch; a scan that is under way ends before. */
+/* A sync begins, and ends the epoch */
 static void fph_source_next_epoch(FphSource *fs)
 {
+    uint64_t total = 0;
+
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
         fs->epoch++;
+        fs->token++;
+        fs->arm = false;
     }
     if (fs->hints && fs->epoch > 1) {
         fph_hints_close(fs->hints, "the next bitmap synchronization came "
@@ -520,72 +883,149 @@ static void fph_source_next_epoch(FphSource *fs)
         return;
     }
     /* Chunks whose turn did not come in the first epoch are not scanned. */
+    QEMU_LOCK_GUARD(&fph_lock);
     for (guint i = 0; i < fs->blocks->len; i++) {
         FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
-        if (block->verdict.method != FPH_METHOD_NONE) {
-            uint64_t total = DIV_ROUND_UP(block->region.used, block->chunk);
-
-            stat64_add(&fs->chunks_not_scanned,
-                       total - MIN(total, block->chunks_seen));
+        if (block->skip && block->verdict.method != FPH_METHOD_NONE) {
+            total += fph_block_chunks(block);
         }
     }
+    stat64_set(&fs->chunks_not_scanned, total - stat64_get(&fs->chunks));
+}
+
+/*
+ * A block that is no whole number of bitmap words is synced by QEMU page by
+ * page, and no chunk of it is armed again; that takes longer than this.
+ */
+static int64_t fph_source_revoke_odd(void *opaque)
+{
+    FphSource *fs = opaque;
+
+    RCU_READ_LOCK_GUARD();
+    for (guint i = 0; i < fs->blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+
+        if (block->skip && !fph_block_is_whole(block) &&
+            fph_rb_exists(block->rb)) {
+            fph_skip_revoke(block->skip, block->rb->bmap, 0, UINT64_MAX);
+        }
+    }
+    return 0;
 }
 
 /* A sync has ended. */
 static void fph_source_begin_epoch(FphSource *fs)
 {
+    bool ask;
+
     if (fs->epoch == 1) {
         fph_source_start(fs);
     }
-    if (fs->hints && fs->state == FPH_STATE_ACTIVE) {
-        fph_hints_open(fs->hints);
+    if (fs->state != FPH_STATE_ACTIVE) {
+        return;
+    }
+    if (fs->epoch > 1) {
+        ram_skip(fph_source_revoke_odd, fs);
+    }
+    /* In the end nobody can be asked, but a paused VM has absent pages too */
+    ask = fs->hints && fph_hints_have_hinter(fs->hints);
+    if (fs->epoch == 1 || (ask && runstate_is_running())) {
+        QEMU_LOCK_GUARD(&fph_lock);
+        fs->arm = true;
+        fs->ask = ask;
+        if (fs->epoch == 1) {
+            fs->ahead = true;
+            fs->deadline = fph_now() +
+                           (int64_t)fs->config->pv_wait * SCALE_MS;
+        }
+        qemu_cond_broadcast(&fph_cond);
     }
     /* The last one: nothing of the guest runs any more */
-    if (fs->verify != FPH_VERIFY_OFF && fs->state == FPH_STATE_ACTIVE &&
+    if (fs->config->verify != FPH_VERIFY_OFF &&
         runstate_check(RUN_STATE_FINISH_MIGRATE)) {
-        fph_source_verify(fs);
+        fph_verifier_check(&fs->verifier, fs->blocks);
     }
+}
+
+/* Why the migration that is about to start cannot do with fewer pages */
+static const char *fph_source_refuse(FphSource *fs)
+{
+    const char *why;
+
+    if (fs->config->mode == FPH_MODE_PAGEMAP &&
+        fph_scanner_error(fs->other_scanner, &why) < 0) {
+        return why;
+    }
+    /* With qtest nothing runs, and what the test writes is logged */
+    if (!tcg_enabled() && !kvm_enabled() && !qtest_enabled()) {
+        return "neither TCG nor KVM runs the guest, and of other accelerators "
+               "it is not known whether they log each write";
+    }
+    if (kvm_enabled() && kvm_dirty_ring_enabled()) {
+        return "KVM's dirty ring was seen to lose writes, with or without us";
+    }
+    if (replay_mode != REPLAY_MODE_NONE) {
+        return "execution is recorded or replayed, and looks of ours are not";
+    }
+    if (migration_in_incoming_postcopy()) {
+        return "memory still comes in by postcopy, and absent pages may be on "
+               "their way";
+    }
+    if (migrate_background_snapshot()) {
+        return "a background snapshot has no dirty log";
+    }
+    if (migrate_colo()) {
+        return "COLO keeps a destination that has run already";
+    }
+    if (migrate_mapped_ram()) {
+        return "mapped-ram files may hold older pages";
+    }
+    if (migrate_rdma()) {
+        return "RDMA is not supported";
+    }
+    return NULL;
 }
 
 /* The migration begins. */
 static void fph_source_arm(FphSource *fs)
 {
     const char *why = fph_source_refuse(fs);
-    const char *mute = "", *blind;
+    const char *mute, *blind;
 
     if (fs->tracer) {
         fph_tracer_reset(fs->tracer);
     }
     if (fs->hints) {
         mute = fph_hints_reset(fs->hints);
-        if (!why && (fs->mode == FPH_MODE_PV ||
-                     fph_scanner_error(fs->scanner, &blind) < 0)) {
+        if (!why && (fs->config->mode == FPH_MODE_PV ||
+                     fph_scanner_error(fs->other_scanner, &blind) < 0)) {
             why = mute;
         }
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
-        g_ptr_array_set_size(fs->blocks, 0);
+        g_ptr_array_unref(fs->blocks);
+        fs->blocks = fph_blocks_new();
+        fs->token++;
         fs->epoch = 0;
-        fs->scan_when_armed = mute != NULL;
-        fs->postcopy = false;
-        fs->verified = fs->watched = fs->violations = fs->verify_ns = 0;
-        fs->witness_reason = NULL;
+        fs->postcopy = fs->gate_open = fs->ahead = false;
+        fs->deadline = fs->held_since = 0;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->given_up, 0);
         stat64_set(&fs->scan_ns, 0);
         stat64_set(&fs->passed_over, 0);
+        stat64_set(&fs->unannounced, 0);
         stat64_set(&fs->postcopy_zero, 0);
     }
+    fph_verifier_reset(&fs->verifier);
 
     if (fs->prescan) {
         fph_prescan_hold(fs->prescan, !why);
     }
     fs->armed = true;
     fs->tell_end = true;
-    object_ref(OBJECT(fs));     /* the thread of fs->hints uses it */
     if (why) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
         return;
@@ -607,38 +1047,38 @@ static void fph_source_disarm(FphSource *fs)
         fph_hints_end(fs->hints);
     }
 
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
-        fph_verify_end(fs);
+    /* The bitmaps go; nobody holds their mutex any more */
+    WITH_QEMU_LOCK_GUARD(&fph_bitmap_lock) {
+        QEMU_LOCK_GUARD(&fph_lock);
+        fs->token++;
+        fs->arm = false;
         for (guint i = 0; i < fs->blocks->len; i++) {
             FphBlock *block = g_ptr_array_index(fs->blocks, i);
 
             block->rb = NULL;
         }
-    }
-    if (fs->prescan) {
-        fph_prescan_resume(fs->prescan,
-                           fs->hints && fs->verify != FPH_VERIFY_OFF);
+        /* The rest takes its time */
+        g_queue_push_tail(&fs->ended, g_ptr_array_ref(fs->blocks));
+        fs->ending = true;
+        qemu_cond_broadcast(&fph_cond);
     }
     if (fs->state != FPH_STATE_INACTIVE) {
         fph_source_set_state(fs, FPH_STATE_ENDED, NULL);
     }
-    object_unref(OBJECT(fs));
 }
 
 /* Pages were left out, and no more will be: once in each migration */
 static void fph_source_tell_end(FphSource *fs, FphEnd cause)
 {
-    g_autoptr(FphInfoList) list = NULL;
-    FphInfo *info;
+    g_autoptr(FphInfo) info = NULL;
 
     if (fs->state == FPH_STATE_INACTIVE || !fs->tell_end) {
         return;
     }
     fs->tell_end = false;
-    list = qmp_query_fph(&error_abort);
-    info = list->value;
+    info = fph_source_query(fs);
     qapi_event_send_fph_source_ended(info->id, cause, info->skipped,
-                                     info->resent, info->violations);
+                                     info->resent, info->violations, info);
 }
 
 /*
@@ -689,148 +1129,13 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
     return 0;
 }
 
-static bool fph_source_is_complete(FphSource *fs, const char *name,
-                                   Error **errp)
+/*
+ * The object's side
+ */
+
+static enum fph_scanner_kind fph_source_scanner_kind(const FphConfig *config)
 {
-    if (fph_source != fs) {
-        return false;
-    }
-    error_setg(errp, "%s cannot be changed after creation", name);
-    return true;
-}
-
-static int fph_source_get_mode(Object *obj, Error **errp)
-{
-    return FPH_SOURCE(obj)->mode;
-}
-
-static void fph_source_set_mode(Object *obj, int mode, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (fph_source_is_complete(fs, "mode", errp)) {
-        return;
-    }
-    fs->mode = mode;
-    fs->mode_set = true;
-}
-
-static int fph_source_get_scanner(Object *obj, Error **errp)
-{
-    return FPH_SOURCE(obj)->scanner_kind;
-}
-
-static void fph_source_set_scanner(Object *obj, int kind, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (!fph_source_is_complete(fs, "scanner", errp)) {
-        fs->scanner_kind = kind;
-    }
-}
-
-static int fph_source_get_verify(Object *obj, Error **errp)
-{
-    return FPH_SOURCE(obj)->verify;
-}
-
-static void fph_source_set_verify(Object *obj, int verify, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (!fph_source_is_complete(fs, "verify", errp)) {
-        fs->verify = verify;
-    }
-}
-
-static char *fph_source_get_pv_device(Object *obj, Error **errp)
-{
-    return g_strdup(FPH_SOURCE(obj)->pv_device);
-}
-
-static void fph_source_set_pv_device(Object *obj, const char *value,
-                                     Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (fph_source_is_complete(fs, "pv-device", errp)) {
-        return;
-    }
-    g_free(fs->pv_device);
-    fs->pv_device = g_strdup(value);
-}
-
-static char *fph_source_get_tracer(Object *obj, Error **errp)
-{
-    return g_strdup(FPH_SOURCE(obj)->tracer_path);
-}
-
-static void fph_source_set_tracer(Object *obj, const char *value, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (fph_source_is_complete(fs, "tracer", errp)) {
-        return;
-    }
-    g_free(fs->tracer_path);
-    fs->tracer_path = g_strdup(value);
-}
-
-static void fph_source_get_ms(Object *obj, Visitor *v, const char *name,
-                              void *opaque, Error **errp)
-{
-    visit_type_uint32(v, name, (uint32_t *)((char *)obj + (size_t)opaque),
-                      errp);
-}
-
-static void fph_source_set_ms(Object *obj, Visitor *v, const char *name,
-                              void *opaque, Error **errp)
-{
-    uint32_t value;
-
-    if (!visit_type_uint32(v, name, &value, errp)) {
-        return;
-    }
-    if (value > FPH_PV_WAIT_MAX) {
-        error_setg(errp, "%s takes milliseconds, from 0 to %d", name,
-                   FPH_PV_WAIT_MAX);
-        return;
-    }
-    *(uint32_t *)((char *)obj + (size_t)opaque) = value;
-}
-
-static bool fph_source_get_dry_run(Object *obj, Error **errp)
-{
-    return FPH_SOURCE(obj)->dry_run;
-}
-
-static void fph_source_set_dry_run(Object *obj, bool value, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (!fph_source_is_complete(fs, "dry-run", errp)) {
-        fs->dry_run = value;
-    }
-}
-
-static bool fph_source_get_assume_zero(Object *obj, Error **errp)
-{
-    return FPH_SOURCE(obj)->assume_zero_destination;
-}
-
-static void fph_source_set_assume_zero(Object *obj, bool value, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (fph_source_is_complete(fs, "assume-zero-destination", errp)) {
-        return;
-    }
-    fs->assume_zero_destination = value;
-}
-
-static enum fph_scanner_kind fph_source_scanner_kind(FphSource *fs)
-{
-    switch (fs->scanner_kind) {
+    switch (config->scanner) {
     case FPH_SCANNER_KIND_AUTO:
         return FPH_SCANNER_AUTO;
     case FPH_SCANNER_KIND_PAGEMAP_SCAN:
@@ -844,234 +1149,109 @@ static enum fph_scanner_kind fph_source_scanner_kind(FphSource *fs)
     }
 }
 
-static bool fph_source_get_prescan(Object *obj, Error **errp)
+static bool fph_source_open(FphSource *fs)
 {
-    return FPH_SOURCE(obj)->want_prescan;
-}
-
-static void fph_source_set_prescan(Object *obj, bool value, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    if (!fph_source_is_complete(fs, "prescan", errp)) {
-        fs->want_prescan = value;
-    }
-}
-
-static void fph_source_get_prescan_cpu(Object *obj, Visitor *v,
-                                       const char *name, void *opaque,
-                                       Error **errp)
-{
-    visit_type_uint8(v, name, &FPH_SOURCE(obj)->prescan_cpu, errp);
-}
-
-static void fph_source_set_prescan_cpu(Object *obj, Visitor *v,
-                                       const char *name, void *opaque,
-                                       Error **errp)
-{
-    uint8_t value;
-
-    if (!visit_type_uint8(v, name, &value, errp)) {
-        return;
-    }
-    if (value < 1 || value > 100) {
-        error_setg(errp, "%s takes percent of one CPU, from 1 to 100", name);
-        return;
-    }
-    /* The thread reads it now and then */
-    qatomic_set(&FPH_SOURCE(obj)->prescan_cpu, value);
-}
-
-static void fph_source_complete(UserCreatable *uc, Error **errp)
-{
-    FphSource *fs = FPH_SOURCE(uc);
     struct fph_scanner_opts opts = {
         .sz = sizeof(opts),
-        .kind = fph_source_scanner_kind(fs),
+        .kind = fph_source_scanner_kind(fs->config),
     };
-    const char *why;
+    bool witness = fs->config->verify != FPH_VERIFY_OFF &&
+                   fph_config_asks_guest(fs->config);
 
-    if (!fs->mode_set) {
-        error_setg(errp, "fph-source needs the property 'mode'");
-        return;
+    if (fph_scanner_open_with(&fs->scanner, &opts) < 0 ||
+        fph_scanner_open_with(&fs->other_scanner, &opts) < 0 ||
+        ((fs->config->prescan || witness) && fph_watch_open(&fs->watch) < 0)) {
+        return false;
     }
-    if (fs->pv_device && fs->mode == FPH_MODE_PAGEMAP) {
-        error_setg(errp, "mode=pagemap does not ask the guest, so there is "
-                   "nothing that pv-device could do");
-        return;
-    }
-    if (fs->tracer_path && fs->mode == FPH_MODE_PV) {
-        error_setg(errp, "mode=pv does not scan, so there is nothing that "
-                   "tracer could do");
-        return;
-    }
-    if (fs->want_prescan && fs->mode == FPH_MODE_PV) {
-        error_setg(errp, "mode=pv does not ask the host, so there is nothing "
-                   "that prescan could do");
-        return;
-    }
-    if (fs->dry_run && fs->verify != FPH_VERIFY_OFF) {
-        error_setg(errp, "dry-run leaves nothing out, so there is nothing "
-                   "that could be verified");
-        return;
-    }
+    fs->verifier.scanner = fs->other_scanner;
+    fs->verifier.watch = witness ? fs->watch : NULL;
+    fs->verifier.abort = fs->config->verify == FPH_VERIFY_ABORT;
+    return true;
+}
+
+FphSource *fph_source_new(const char *id, FphConfig *config, Error **errp)
+{
+    QemuThread thread;
+    const char *why;
+    FphSource *fs;
+
     if (fph_source) {
         error_setg(errp, "there can be only one fph-source, and '%s' is one",
-                   object_get_canonical_path_component(OBJECT(fph_source)));
-        return;
+                   fph_source->id);
+        return NULL;
     }
+    fs = g_new0(FphSource, 1);
+    fs->refs = 1;
+    fs->id = g_strdup(id);
+    fs->config = fph_config_ref(config);
+    fs->blocks = fph_blocks_new();
+    g_queue_init(&fs->ended);
     /* Here and not later: privileges may be dropped after start-up. */
-    if (fph_scanner_open_with(&fs->scanner, &opts) < 0 ||
-        ((fs->want_prescan ||
-          (fs->verify != FPH_VERIFY_OFF && fph_source_asks_guest(fs))) &&
-         fph_watch_open(&fs->watch) < 0)) {
+    if (!fph_source_open(fs)) {
         error_setg(errp, "out of memory for fph-source");
-        return;
+        fph_source_unref(fs);
+        return NULL;
     }
-    if (fs->mode == FPH_MODE_PAGEMAP &&
-        fph_scanner_error(fs->scanner, &why) < 0) {
+    if (config->mode == FPH_MODE_PAGEMAP &&
+        fph_scanner_error(fs->other_scanner, &why) < 0) {
         fph_source_set_state(fs, FPH_STATE_INACTIVE, "%s", why);
     }
-    if (fph_source_asks_guest(fs)) {
-        fs->hints = fph_hints_new(fs);
+    if (fph_config_asks_guest(config)) {
+        fs->hints = fph_hints_new(config, fph_source_wake);
     }
-    if (fs->tracer_path) {
-        fs->tracer = fph_tracer_new(fs->tracer_path);
+    if (config->tracer) {
+        fs->tracer = fph_tracer_new(config->tracer);
     }
-    if (fs->want_prescan) {
-        fs->prescan = fph_prescan_new(fs);
+    if (config->prescan) {
+        fs->refs++;
+        fs->prescan = fph_prescan_new(config, fs->watch, fs->other_scanner,
+                                      fph_source_unref, fs);
+    }
+    if (fs->watch) {
+        qatomic_set(&ram_watch_ops, &fph_source_watch_ops);
     }
 
     WITH_QEMU_LOCK_GUARD(&fph_lock) {
         fph_source = fs;
     }
+    fs->refs++;
+    qemu_thread_create(&thread, "fph-source", fph_source_thread, fs,
+                       QEMU_THREAD_DETACHED);
     migration_add_notifier(&fs->migration_notifier,
                            fph_source_migration_notify);
     fs->precopy_notifier.notify = fph_source_precopy_notify;
     precopy_add_notifier(&fs->precopy_notifier);
+    return fs;
 }
 
-static bool fph_source_can_be_deleted(UserCreatable *uc)
+void fph_source_retire(FphSource *fs)
 {
-    return !FPH_SOURCE(uc)->armed;
-}
-
-static void fph_source_init(Object *obj)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    fs->blocks = g_ptr_array_new_with_free_func(fph_block_free);
-    fs->pv_wait = FPH_PV_WAIT_DEFAULT;
-    fs->prescan_cpu = FPH_PRESCAN_CPU_DEFAULT;
-}
-
-static void fph_source_finalize(Object *obj)
-{
-    FphSource *fs = FPH_SOURCE(obj);
-
-    /*
-     * Not in a migration, which has a reference.  If QEMU quits meanwhile, the
-     * object stays: its thread cannot be waited for, because it may wait for
-     * the bitmap mutex, and that for a peer that does not read.
-     */
-    if (fph_source == fs) {
-        precopy_remove_notifier(&fs->precopy_notifier);
-        migration_remove_notifier(&fs->migration_notifier);
-        WITH_QEMU_LOCK_GUARD(&fph_lock) {
-            fph_source = NULL;
-        }
+    precopy_remove_notifier(&fs->precopy_notifier);
+    migration_remove_notifier(&fs->migration_notifier);
+    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+        fph_source = NULL;
+        fs->token++;
+        fs->quit = true;
+        qemu_cond_broadcast(&fph_cond);
     }
-    fph_prescan_free(fs->prescan);
-    fph_hints_free(fs->hints);
-    fph_tracer_free(fs->tracer);
-    g_ptr_array_unref(fs->blocks);
-    fph_watch_close(fs->watch);
-    fph_scanner_close(fs->scanner);
-    g_free(fs->pv_device);
-    g_free(fs->tracer_path);
-    g_free(fs->inactive_reason);
-}
-
-static void fph_source_class_init(ObjectClass *oc, void *data)
-{
-    UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
-
-    ucc->complete = fph_source_complete;
-    ucc->can_be_deleted = fph_source_can_be_deleted;
-
-    object_class_property_add_enum(oc, "mode", "FphMode", &FphMode_lookup,
-                                   fph_source_get_mode, fph_source_set_mode);
-    object_class_property_set_description(oc, "mode",
-        "Which witness decides that a page can be left out");
-    object_class_property_add_enum(oc, "scanner", "FphScannerKind",
-                                   &FphScannerKind_lookup,
-                                   fph_source_get_scanner,
-                                   fph_source_set_scanner);
-    object_class_property_set_description(oc, "scanner",
-        "How the host's page tables are read");
-    object_class_property_add_enum(oc, "verify", "FphVerify",
-                                   &FphVerify_lookup, fph_source_get_verify,
-                                   fph_source_set_verify);
-    object_class_property_set_description(oc, "verify",
-        "Whether to look once more at what was left out, at the end");
-    object_class_property_add_str(oc, "pv-device", fph_source_get_pv_device,
-                                  fph_source_set_pv_device);
-    object_class_property_set_description(oc, "pv-device",
-        "Device through which the guest reports its free pages");
-    object_class_property_add_str(oc, "tracer", fph_source_get_tracer,
-                                  fph_source_set_tracer);
-    object_class_property_set_description(oc, "tracer",
-        "Where the tracer is pinned, such as /sys/fs/bpf/fph");
-    object_class_property_add(oc, "pv-wait", "uint32", fph_source_get_ms,
-                              fph_source_set_ms, NULL,
-                              (void *)offsetof(FphSource, pv_wait));
-    object_class_property_set_description(oc, "pv-wait",
-        "Longest wait for the guest before pages are sent (milliseconds)");
-    object_class_property_add_bool(oc, "dry-run", fph_source_get_dry_run,
-                                   fph_source_set_dry_run);
-    object_class_property_set_description(oc, "dry-run",
-        "Count what could be left out, and send it all the same");
-    object_class_property_add_bool(oc, "assume-zero-destination",
-                                   fph_source_get_assume_zero,
-                                   fph_source_set_assume_zero);
-    object_class_property_set_description(oc, "assume-zero-destination",
-        "Each memory-backend-file of the destination is on a new file");
-    object_class_property_add_bool(oc, "prescan", fph_source_get_prescan,
-                                   fph_source_set_prescan);
-    object_class_property_set_description(oc, "prescan",
-        "Look for pages that hold only zeroes before a migration");
-    object_class_property_add(oc, "prescan-cpu", "uint8",
-                              fph_source_get_prescan_cpu,
-                              fph_source_set_prescan_cpu, NULL, NULL);
-    object_class_property_set_description(oc, "prescan-cpu",
-        "Share of one CPU that prescan may use (percent)");
-    object_class_property_add(oc, "x-pv-delay", "uint32", fph_source_get_ms,
-                              fph_source_set_ms, NULL,
-                              (void *)offsetof(FphSource, pv_delay));
-    object_class_property_set_description(oc, "x-pv-delay",
-        "Delay before a part of an answer is used (milliseconds), for tests");
-}
-
-static const TypeInfo fph_source_info = {
-    .name = TYPE_FPH_SOURCE,
-    .parent = TYPE_OBJECT,
-    .instance_size = sizeof(FphSource),
-    .instance_init = fph_source_init,
-    .instance_finalize = fph_source_finalize,
-    .class_init = fph_source_class_init,
-    .interfaces = (InterfaceInfo[]) {
-        { TYPE_USER_CREATABLE },
-        { }
+    if (fs->prescan) {
+        fph_prescan_retire(fs->prescan);
     }
-};
-
-static void fph_source_register_types(void)
-{
-    qemu_mutex_init(&fph_lock);
-    type_register_static(&fph_source_info);
+    if (fs->tracer) {
+        fph_tracer_retire(fs->tracer);
+    }
+    fph_source_unref(fs);
 }
 
-type_init(fph_source_register_types);
+bool fph_source_is_busy(FphSource *fs)
+{
+    return fs->armed;
+}
+
+GPtrArray *fph_source_get_blocks(FphSource *fs)
+{
+    return fs->blocks;
+}
 
 static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
 {
@@ -1109,37 +1289,35 @@ static FphBlockInfo *fph_block_query(const FphBlock *block, FphInfo *sum)
     return info;
 }
 
-FphInfoList *qmp_query_fph(Error **errp)
+FphInfo *fph_source_query(FphSource *fs)
 {
-    FphSource *fs = fph_source;
-    FphBlockInfoList **tail;
-    FphInfoList *list = NULL;
-    FphInfo *info;
+    FphInfo *info = g_new0(FphInfo, 1);
+    FphBlockInfoList **tail = &info->blocks;
+    /* As long as none has begun, what a migration would do now */
+    const char *why = fs->state == FPH_STATE_READY && !fs->armed ?
+                      fph_source_refuse(fs) : NULL;
 
-    if (!fs) {
-        return NULL;
-    }
-
-    info = g_new0(FphInfo, 1);
-    info->id = g_strdup(object_get_canonical_path_component(OBJECT(fs)));
-    info->mode = fs->mode;
-    info->dry_run = fs->dry_run;
-    info->verify = fs->verify;
-    info->verified = fs->verified;
-    info->watched = fs->watched;
-    info->witness_reason = g_strdup(qatomic_read(&fs->witness_reason));
-    info->violations = fs->violations;
-    info->verify_ns = fs->verify_ns;
+    info->id = g_strdup(fs->id);
+    info->mode = fs->config->mode;
+    info->dry_run = fs->config->dry_run;
+    info->verify = fs->config->verify;
+    info->verified = fs->verifier.verified;
+    info->watched = fs->verifier.watched;
+    info->witness_reason =
+        g_strdup(qatomic_read(&fs->verifier.witness_reason));
+    info->violations = fs->verifier.violations;
+    info->verify_ns = fs->verifier.ns;
     /* Whoever has seen a migration complete need not wait for its clean-up */
     info->state = fs->state == FPH_STATE_ACTIVE && !migration_is_running() ?
-                  FPH_STATE_ENDED : fs->state;
-    info->inactive_reason = g_strdup(fs->inactive_reason);
+                  FPH_STATE_ENDED : why ? FPH_STATE_INACTIVE : fs->state;
+    info->inactive_reason = g_strdup(why ?: fs->inactive_reason);
     info->page_size = qemu_target_page_size();
     info->epoch = fs->epoch;
     info->chunks = stat64_get(&fs->chunks);
     info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
     info->given_up = stat64_get(&fs->given_up);
     info->scan_ns = stat64_get(&fs->scan_ns);
+    info->unannounced = stat64_get(&fs->unannounced);
     info->postcopy_zero = stat64_get(&fs->postcopy_zero);
     if (fs->hints) {
         info->hints = fph_hints_query(fs->hints);
@@ -1152,45 +1330,19 @@ FphInfoList *qmp_query_fph(Error **errp)
     if (fs->prescan) {
         info->prescan = fph_prescan_query(fs->prescan);
     }
-
-    tail = &info->blocks;
     for (guint i = 0; i < fs->blocks->len; i++) {
         QAPI_LIST_APPEND(tail, fph_block_query(
                                    g_ptr_array_index(fs->blocks, i), info));
     }
-    QAPI_LIST_PREPEND(list, info);
-    return list;
+    info->left_out_bytes = info->dry_run ? 0 : info->skipped * info->page_size;
+    return info;
 }
 
-FphPageRangeList *qmp_x_query_fph_pages(Error **errp)
+static void fph_source_init(void)
 {
-    FphPageRangeList *list = NULL, **tail = &list;
-    FphSource *fs = fph_source;
-
-    for (guint i = 0; fs && i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
-        uint64_t npages = block->region.used / qemu_target_page_size();
-        FphPageRange *range = NULL;
-
-        for (uint64_t page = 0; block->skip && page < npages; page++) {
-            unsigned int why = fph_skip_test(block->skip, page);
-            bool guest = why & (1 << FPH_FREE);
-            bool host = why & ~(1 << FPH_FREE);
-
-            if (!why) {
-                range = NULL;
-                continue;
-            }
-            if (!range || range->guest != guest || range->host != host) {
-                range = g_new0(FphPageRange, 1);
-                range->block = g_strdup(block->name);
-                range->first = page;
-                range->guest = guest;
-                range->host = host;
-                QAPI_LIST_APPEND(tail, range);
-            }
-            range->count++;
-        }
-    }
-    return list;
+    qemu_mutex_init(&fph_lock);
+    qemu_mutex_init(&fph_bitmap_lock);
+    qemu_cond_init(&fph_cond);
 }
+
+type_init(fph_source_init);

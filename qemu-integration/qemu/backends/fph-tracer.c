@@ -17,9 +17,15 @@
 #include "exec/ramlist.h"
 #include "trace.h"
 
-#include "fph-source.h"
+#include "fph-tracer.h"
 
 #include <fph/tracer.h>
+
+/*
+ * Protects which memory is traced: threads look for what to scan while memory
+ * comes and goes.  The innermost lock.
+ */
+static QemuMutex fph_tracer_lock;
 
 /* A scan of smaller blocks, ROMs and video memory among them, takes no time */
 #define FPH_TRACER_MIN (32 * MiB)
@@ -29,7 +35,7 @@ struct FphTracer {
     char *path;
     char *why;                  /* written under the BQL, NULL if active */
 
-    /* Written under the BQL and fph_lock */
+    /* Written under the BQL and fph_tracer_lock */
     struct fph_tracer *tracer;  /* NULL: inactive */
     uint64_t memory;            /* bytes that are traced */
 };
@@ -43,7 +49,7 @@ fph_tracer_deactivate(FphTracer *ft, const char *fmt, ...)
     va_start(ap, fmt);
     ft->why = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+    WITH_QEMU_LOCK_GUARD(&fph_tracer_lock) {
         g_clear_pointer(&ft->tracer, fph_tracer_close);
         ft->memory = 0;
     }
@@ -79,7 +85,7 @@ static void fph_tracer_block_added(RAMBlockNotifier *n, void *host, size_t size,
             memory.offset = rb->fd_offset;
         }
     }
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+    WITH_QEMU_LOCK_GUARD(&fph_tracer_lock) {
         ret = fph_tracer_add(ft->tracer, &memory, &why);
         ft->memory += ret < 0 ? 0 : max_size;
     }
@@ -99,7 +105,7 @@ static void fph_tracer_block_removed(RAMBlockNotifier *n, void *host,
     if (!ft->tracer || max_size < FPH_TRACER_MIN) {
         return;
     }
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+    WITH_QEMU_LOCK_GUARD(&fph_tracer_lock) {
         fph_tracer_remove(ft->tracer, (uintptr_t)host);
         ft->memory -= max_size;
     }
@@ -121,18 +127,21 @@ FphTracer *fph_tracer_new(const char *path)
     return ft;
 }
 
-void fph_tracer_free(FphTracer *ft)
+void fph_tracer_retire(FphTracer *ft)
 {
-    if (!ft) {
-        return;
-    }
     ram_block_notifier_remove(&ft->notifier);
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
+    WITH_QEMU_LOCK_GUARD(&fph_tracer_lock) {
         g_clear_pointer(&ft->tracer, fph_tracer_close);
     }
-    g_free(ft->path);
-    g_free(ft->why);
-    g_free(ft);
+}
+
+void fph_tracer_free(FphTracer *ft)
+{
+    if (ft) {
+        g_free(ft->path);
+        g_free(ft->why);
+        g_free(ft);
+    }
 }
 
 void fph_tracer_reset(FphTracer *ft)
@@ -149,6 +158,7 @@ bool fph_tracer_find(FphTracer *ft, void *host, uint64_t len, uint64_t *start,
 {
     uint64_t first = (uintptr_t)host, from, to;
 
+    QEMU_LOCK_GUARD(&fph_tracer_lock);
     if (!ft || !ft->tracer) {
         *end = len;
         return *start < len;
@@ -172,3 +182,10 @@ FphTracerInfo *fph_tracer_query(FphTracer *ft)
     info->memory = ft->memory;
     return info;
 }
+
+static void fph_tracer_init(void)
+{
+    qemu_mutex_init(&fph_tracer_lock);
+}
+
+type_init(fph_tracer_init);

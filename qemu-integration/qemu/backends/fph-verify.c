@@ -27,12 +27,14 @@
 #include "migration/misc.h"
 #include "migration/ram-skip.h"
 #include "trace.h"
-#include "fph-source.h"
+
+#include "fph-verify.h"
 
 /* Bytes that are write-protected, or asked for, without letting go of locks */
 #define FPH_WATCH_STEP (64 * MiB)
 
 typedef struct FphCheck {
+    FphVerifier *v;
     FphBlock *block;
     RAMBlock *rb;
     unsigned long *suspects;    /* pages that nobody has vouched for yet */
@@ -55,18 +57,17 @@ static int fph_check_absent(void *opaque, uint64_t start, uint64_t len,
 }
 
 /* Where suspects are, and nowhere else */
-static void fph_check_scan(FphSource *fs, FphCheck *c, uint64_t npages)
+static void fph_check_scan(FphCheck *c, uint64_t npages)
 {
     FphBlock *block = c->block;
     uint64_t page = 0;
 
     while ((page = find_next_bit(c->suspects, npages, page)) < npages) {
         struct fph_scan_stats stats = { .sz = sizeof(stats) };
-        int ret = fph_scan_region(fs->scanner, &block->region,
+        int ret = fph_scan_region(c->v->scanner, &block->region,
                                   block->verdict.method, page * c->page_size,
                                   block->chunk, fph_check_absent, c, &stats);
 
-        /* Where holes are short a scan gives up; here it has to go on */
         if (ret < 0 || stats.scanned < c->page_size) {
             page += block->chunk / c->page_size;
         } else {
@@ -76,26 +77,24 @@ static void fph_check_scan(FphSource *fs, FphCheck *c, uint64_t npages)
 }
 
 /*
- * A scan that failed tells nothing, and to read a hole of shared memory would
- * fill it, or be a fault if the file has been cut.
+ * To read a hole of shared memory would fill it, or be a fault if the file has
+ * been cut; so what the scan above could not tell is asked for once more.
  */
-static bool fph_check_is_hole(FphCheck *c, uint64_t offset)
+static bool fph_check_is_absent(FphCheck *c, uint64_t page)
 {
-    const struct fph_region *region = &c->block->region;
-    off_t from = region->fd_offset + offset;
-    off_t data;
+    FphBlock *block = c->block;
 
-    if (c->block->verdict.method != FPH_METHOD_SEEK) {
-        return false;
-    }
-    data = lseek(region->fd, from, SEEK_DATA);
-    return data < 0 ? errno == ENXIO : data - from >= c->page_size;
+    fph_scan_region(c->v->scanner, &block->region, block->verdict.method,
+                    page * c->page_size, c->page_size, fph_check_absent, c,
+                    NULL);
+    return !test_bit(page, c->suspects);
 }
 
-static bool fph_check_is_zero(FphCheck *c, uint64_t offset)
+static bool fph_check_is_zero(FphCheck *c, uint64_t page)
 {
-    return fph_check_is_hole(c, offset) ||
-           buffer_is_zero(c->block->region.host + offset, c->page_size);
+    return fph_check_is_absent(c, page) ||
+           buffer_is_zero(c->block->region.host + page * c->page_size,
+                          c->page_size);
 }
 
 static void fph_check_found(FphCheck *c, uint64_t page)
@@ -104,17 +103,17 @@ static void fph_check_found(FphCheck *c, uint64_t page)
     c->violations += !test_and_set_bit(page, c->rb->bmap);
 }
 
-static void fph_check_host_zero(FphSource *fs, FphCheck *c, uint64_t npages)
+static void fph_check_host_zero(FphCheck *c, uint64_t npages)
 {
     if (c->block->verdict.method == FPH_METHOD_NONE) {
         return;
     }
-    fs->verified += fph_skip_get_host_zero(c->block->skip, c->suspects);
+    c->v->verified += fph_skip_get_host_zero(c->block->skip, c->suspects);
 
-    fph_check_scan(fs, c, npages);
+    fph_check_scan(c, npages);
     for (uint64_t page = find_first_bit(c->suspects, npages); page < npages;
          page = find_next_bit(c->suspects, npages, page + 1)) {
-        if (!fph_check_is_zero(c, page * c->page_size)) {
+        if (!fph_check_is_zero(c, page)) {
             fph_check_found(c, page);
         }
     }
@@ -141,14 +140,15 @@ static int fph_check_written(void *opaque, uint64_t start, uint64_t len,
     return 0;
 }
 
-static void fph_witness_is_absent(FphSource *fs, const char *why)
+static void fph_witness_is_absent(FphVerifier *v, const char *why)
 {
-    qatomic_set(&fs->witness_reason, why);
+    qatomic_set(&v->witness_reason, why);
     trace_fph_verify_no_witness(why);
 }
 
-static void fph_check_watched(FphSource *fs, FphCheck *c, uint64_t npages)
+static void fph_check_watched(FphCheck *c, uint64_t npages)
 {
+    FphVerifier *v = c->v;
     FphBlock *block = c->block;
     uint64_t step = FPH_WATCH_STEP / c->page_size;
     const char *why;
@@ -156,31 +156,32 @@ static void fph_check_watched(FphSource *fs, FphCheck *c, uint64_t npages)
     if (!block->watched) {
         return;
     }
-    if (fph_watch_is_exact(fs->watch, &why) < 0) {
-        fph_witness_is_absent(fs, why);
+    if (fph_watch_is_exact(v->watch, &why) < 0) {
+        fph_witness_is_absent(v, why);
         return;
     }
     fph_skip_get_guest_only(block->skip, c->suspects);
     bitmap_and(c->suspects, c->suspects, block->watched, npages);
-    fs->watched += bitmap_count_one(c->suspects, npages);
+    v->watched += bitmap_count_one(c->suspects, npages);
 
     for (uint64_t page = find_first_bit(c->suspects, npages); page < npages;
          page = find_next_bit(c->suspects, npages, page + step)) {
-        if (fph_watch_written(fs->watch, &block->region, page * c->page_size,
+        if (fph_watch_written(v->watch, &block->region, page * c->page_size,
                               FPH_WATCH_STEP, fph_check_written, c) < 0) {
-            fph_witness_is_absent(fs, "the watch of a part of memory was lost");
+            fph_witness_is_absent(v, "the watch of a part of memory was lost");
         }
     }
 }
 
 /* Returns how many pages are due again for what was found */
-static uint64_t fph_check_block(FphSource *fs, FphBlock *block, RAMBlock *rb)
+static uint64_t fph_check_block(FphVerifier *v, FphBlock *block, RAMBlock *rb)
 {
     struct fph_skip_sink sink = fph_block_sink(block, rb);
     uint64_t npages = sink.limit / sink.granule;
     g_autofree unsigned long *suspects =
         bitmap_new(block->region.max / sink.granule);
     FphCheck c = {
+        .v = v,
         .block = block,
         .rb = rb,
         .suspects = suspects,
@@ -189,8 +190,8 @@ static uint64_t fph_check_block(FphSource *fs, FphBlock *block, RAMBlock *rb)
     uint64_t violations;
 
     fph_skip_revoke(block->skip, rb->bmap, 0, npages);
-    fph_check_host_zero(fs, &c, npages);
-    fph_check_watched(fs, &c, npages);
+    fph_check_host_zero(&c, npages);
+    fph_check_watched(&c, npages);
     violations = c.violations;
     if (violations) {
         fph_skip_revoke(block->skip, rb->bmap, 0, npages);
@@ -202,38 +203,43 @@ static uint64_t fph_check_block(FphSource *fs, FphBlock *block, RAMBlock *rb)
     return violations;
 }
 
+typedef struct FphCheckAll {
+    FphVerifier *v;
+    GPtrArray *blocks;
+} FphCheckAll;
+
 static int64_t fph_check_all(void *opaque)
 {
-    FphSource *fs = opaque;
+    FphCheckAll *all = opaque;
     int64_t due = 0;
     RAMBlock *rb;
 
     RCU_READ_LOCK_GUARD();
-    QEMU_LOCK_GUARD(&fph_lock);
 
     RAMBLOCK_FOREACH(rb) {
-        FphBlock *block = fph_source_find_block(fs, rb);
+        FphBlock *block = fph_blocks_find(all->blocks, rb);
 
         if (block && block->skip && rb->bmap) {
-            due += fph_check_block(fs, block, rb);
+            due += fph_check_block(all->v, block, rb);
         }
     }
-    fs->violations += due;
+    all->v->violations += due;
     return -due;
 }
 
-void fph_source_verify(FphSource *fs)
+void fph_verifier_check(FphVerifier *v, GPtrArray *blocks)
 {
+    FphCheckAll all = { .v = v, .blocks = blocks };
     int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     Error *err = NULL;
 
-    ram_skip(fph_check_all, fs);
-    fs->verify_ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
-    trace_fph_verify(fs->verified, fs->watched, fs->violations, fs->verify_ns);
+    ram_skip(fph_check_all, &all);
+    v->ns += qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start;
+    trace_fph_verify(v->verified, v->watched, v->violations, v->ns);
 
-    if (fs->violations && fs->verify == FPH_VERIFY_ABORT) {
+    if (v->violations && v->abort) {
         error_setg(&err, "fph-source: %" PRIu64 " pages that were left out had "
-                   "been written unnoticed, and verify=abort", fs->violations);
+                   "been written unnoticed, and verify=abort", v->violations);
         migration_file_set_error(-EIO, err);
     }
 }
@@ -242,21 +248,18 @@ void fph_source_verify(FphSource *fs)
  * Watching
  */
 
-void fph_verify_begin(FphSource *fs)
+void fph_verifier_begin(FphVerifier *v, GPtrArray *blocks)
 {
     const char *why = "inconsistent RAM block";
 
-    if (fs->verify == FPH_VERIFY_OFF || !fs->watch) {
-        return;
-    }
-    for (guint i = 0; i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+    for (guint i = 0; v->watch && i < blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(blocks, i);
 
         if (!block->hints) {
             continue;
         }
-        if (fph_watch_add(fs->watch, &block->region, &why) < 0) {
-            fph_witness_is_absent(fs, why);
+        if (fph_watch_add(v->watch, &block->region, &why) < 0) {
+            fph_witness_is_absent(v, why);
             continue;
         }
         block->watched = bitmap_new(block->region.max /
@@ -264,16 +267,14 @@ void fph_verify_begin(FphSource *fs)
     }
 }
 
-void fph_verify_end(FphSource *fs)
+void fph_verifier_end(FphVerifier *v, GPtrArray *blocks)
 {
-    RCU_READ_LOCK_GUARD();
-    for (guint i = 0; i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
+    for (guint i = 0; i < blocks->len; i++) {
+        FphBlock *block = g_ptr_array_index(blocks, i);
 
-        if (block->watched && fph_rb_exists(block->rb)) {
-            fph_watch_remove(fs->watch, &block->region);
+        if (block->watched) {
+            fph_watch_remove(v->watch, &block->region);
         }
-        g_clear_pointer(&block->watched, g_free);
     }
 }
 
@@ -300,48 +301,50 @@ static uint64_t fph_range_end(const FphRamRange *r, const FphBlock *block)
     return r->start + MIN(r->len, used) < used ? r->start + r->len : used;
 }
 
-void fph_verify_mark(FphSource *fs, const FphRamRange *range, GArray *marked)
+void fph_verifier_mark(FphVerifier *v, GPtrArray *blocks,
+                       const FphRamRange *range, GArray *marked)
 {
     FphMark m = { .rb = range->rb, .marked = marked };
-    FphBlock *block;
+    FphBlock *block = v->watch ? fph_blocks_find(blocks, range->rb) : NULL;
     uint64_t at, end;
 
-    WITH_QEMU_LOCK_GUARD(&fph_lock) {
-        block = fph_source_find_block(fs, range->rb);
-    }
     if (!block || !block->watched) {
         return;
     }
     end = fph_range_end(range, block);
     for (at = range->start; at < end; at += FPH_WATCH_STEP) {
         RCU_READ_LOCK_GUARD();
-        if (!fph_rb_exists(block->rb)) {
+        if (!fph_rb_exists(range->rb)) {
             return;
         }
-        if (fph_watch_protect(fs->watch, &block->region, at,
+        if (fph_watch_protect(v->watch, &block->region, at,
                               MIN(FPH_WATCH_STEP, end - at),
                               fph_mark_add, &m) < 0) {
-            fph_witness_is_absent(fs, "not all pages could be watched");
+            fph_witness_is_absent(v, "not all pages could be watched");
         }
     }
 }
 
-void fph_verify_marked(FphSource *fs, const FphRamRange *ranges, guint n,
-                       GArray *marked)
+static FphBlock *fph_find_watched(GPtrArray *blocks, const FphRamRange *range)
+{
+    FphBlock *block = fph_blocks_find(blocks, range->rb);
+
+    return block && block->watched ? block : NULL;
+}
+
+void fph_verifier_marked(GPtrArray *blocks, const FphRamRange *ranges, guint n,
+                         GArray *marked)
 {
     uint64_t page_size = qemu_target_page_size();
     FphBlock *block;
 
-    if (fs->verify == FPH_VERIFY_OFF || !fs->watch) {
-        return;
-    }
     for (guint i = 0; i < n; i++) {
         const FphRamRange *r = &ranges[i];
         uint64_t first = r->start / page_size;
         uint64_t end;
 
-        block = fph_source_find_block(fs, r->rb);
-        if (block && block->watched) {
+        block = fph_find_watched(blocks, r);
+        if (block) {
             end = DIV_ROUND_UP(fph_range_end(r, block), page_size);
             if (first < end) {
                 bitmap_clear(block->watched, first, end - first);
@@ -353,9 +356,15 @@ void fph_verify_marked(FphSource *fs, const FphRamRange *ranges, guint n,
         uint64_t first = DIV_ROUND_UP(r->start, page_size);
         uint64_t end = (r->start + r->len) / page_size;
 
-        if (first < end) {
-            block = fph_source_find_block(fs, r->rb);
+        block = fph_find_watched(blocks, r);
+        if (block && first < end) {
             bitmap_set(block->watched, first, end - first);
         }
     }
+}
+
+void fph_verifier_reset(FphVerifier *v)
+{
+    v->verified = v->watched = v->violations = v->ns = 0;
+    qatomic_set(&v->witness_reason, NULL);
 }

@@ -26,10 +26,11 @@ typedef struct RAMSkipOps {
     bool (*defer_armed)(void);
 
     /*
-     * Pages are about to be sent.  Returns true, not before some time has
+     * Pages are about to be sent, or (@sync) a bitmap sync is about to begin,
+     * and maybe the end of precopy.  Returns true, not before some time has
      * passed, to be asked again before that.  Runs without locks.
      */
-    bool (*hold_back)(void);
+    bool (*hold_back)(bool sync);
 
     /* Returns true if it takes care of the hint.  Runs without locks. */
     bool (*free_page_hint)(void *addr, size_t len);
@@ -63,7 +64,16 @@ typedef struct RAMWatchOps {
      */
     void (*mapping_written)(RAMBlock *rb, uint64_t offset, uint64_t len);
 
-    /* Somebody else needs userfaultfd for guest memory.  Under the BQL */
+    /*
+     * Is @rb registered for write protection by us?  Then others could
+     * register it, too, once userfaultfd_wanted() has returned.  Under the BQL
+     */
+    bool (*userfaultfd_held)(RAMBlock *rb);
+
+    /*
+     * Somebody else needs userfaultfd for guest memory: waits until it is let
+     * go.  Runs without locks.
+     */
     void (*userfaultfd_wanted)(void);
 } RAMWatchOps;
 
@@ -80,6 +90,13 @@ static inline void ram_mapping_written(RAMBlock *rb, uint64_t offset,
     }
 }
 
+static inline bool ram_userfaultfd_held(RAMBlock *rb)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+
+    return ops && ops->userfaultfd_held(rb);
+}
+
 static inline void ram_userfaultfd_wanted(void)
 {
     const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
@@ -90,18 +107,27 @@ static inline void ram_userfaultfd_wanted(void)
 }
 
 /*
- * Both are for the time between the first bitmap sync of a migration and
- * PRECOPY_NOTIFY_CLEANUP, and take bitmap_mutex, which the sending of pages
- * can hold for 50 ms.
+ * These are for the time between the first bitmap sync of a migration and
+ * PRECOPY_NOTIFY_CLEANUP.
  */
-
-/* Clear the dirty log of the chunk around @offset, unless that was done */
-void ram_skip_arm(RAMBlock *rb, uint64_t offset);
 
 /*
  * Call @func, which clears dirty bits, or sets some, and returns how many more
- * it cleared than set
+ * it cleared than set.  Takes bitmap_mutex, which the sending of pages can hold
+ * for 50 ms, or as long as the destination does not read.
  */
 void ram_skip(int64_t (*func)(void *opaque), void *opaque);
+
+/*
+ * Clear the dirty log of the chunk around @offset, unless that was done.  To be
+ * called by such a @func.
+ */
+void ram_skip_arm(RAMBlock *rb, uint64_t offset);
+
+/*
+ * Bitmap syncs of this migration so far, whoever began them.  With bitmap_mutex
+ * it is known which of them have touched the bitmap.
+ */
+uint64_t ram_sync_count(void);
 
 #endif
