@@ -6,24 +6,10 @@
  *
  *	bench-hops [MEMORY_MIB [PAIRS]]
  */
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "vm.h"
+#include "bench.h"
 
 #define PAIRS_MAX	100
 #define WAIT_MS		600000
-
-#define ok(call) do {							\
-	GError *error_ = NULL;						\
-	if (!(call) || error_) {					\
-		fprintf(stderr, "%s\n", error_ ? error_->message : #call); \
-		exit(EXIT_FAILURE);					\
-	}								\
-} while (0)
-
-#define E (&error_)
 
 static const char *const device[] = { "-device", "virtio-fph-pci,id=pv0", NULL };
 
@@ -58,19 +44,6 @@ static struct vm *hop(struct vm *src, bool with, uint64_t *ms)
 	return dst;
 }
 
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-static double median(uint64_t *v, unsigned int n)
-{
-	qsort(v, n, sizeof(*v), compare);
-	return (v[(n - 1) / 2] + v[n / 2]) / 2.0;
-}
-
 int main(int argc, char **argv)
 {
 	uint64_t memory = (argc > 1 ? g_ascii_strtoull(argv[1], NULL, 10) : 8192) << 20;
@@ -100,8 +73,8 @@ int main(int argc, char **argv)
 		vm = hop(vm, !first, &results[!first][i]);
 	}
 	vm_free(vm);
-	none = median(results[0], pairs);
-	both = median(results[1], pairs);
+	none = bench_median(results[0], pairs);
+	both = bench_median(results[1], pairs);
 	printf("medians of %u pairs: none %.1f ms, both %.1f ms, %.2f%%\n", pairs, none, both,
 	       100 * both / none);
 	return EXIT_SUCCESS;
