@@ -182,7 +182,7 @@ static int emit_bitmap(const struct frame *f, struct emitter *e)
 
 static const char *check_stats(const struct frame *f)
 {
-	if (!(f->flags & VIRTIO_FPH_F_LAST))
+	if (!(f->flags & VIRTIO_FPH_REPORT_LAST))
 		return "figures before the end of the report";
 	if (f->count || f->base || f->payload_len != sizeof(struct virtio_fph_stats))
 		return "malformed figures";
@@ -195,7 +195,7 @@ static void read_stats(const struct frame *f, struct fph_hint_frame *ret)
 
 	memcpy(&stats, f->payload, sizeof(stats));
 	ret->last = true;
-	ret->aborted = f->flags & VIRTIO_FPH_F_ABORTED;
+	ret->aborted = f->flags & VIRTIO_FPH_REPORT_ABORTED;
 	ret->walk_ns = le64toh(stats.walk_ns);
 	ret->lock_ns = le64toh(stats.lock_ns);
 	ret->guest_pages = le64toh(stats.pages);
@@ -206,7 +206,7 @@ static void read_stats(const struct frame *f, struct fph_hint_frame *ret)
 static const char *check_frame(const struct frame *f, uint64_t *pages)
 {
 	*pages = 0;
-	if (f->flags & ~(VIRTIO_FPH_F_LAST | VIRTIO_FPH_F_ABORTED))
+	if (f->flags & ~(VIRTIO_FPH_REPORT_LAST | VIRTIO_FPH_REPORT_ABORTED))
 		return "unknown flag";
 	if (f->encoding != VIRTIO_FPH_ENC_STATS && f->flags)
 		return "flag on a frame without figures";

@@ -11,7 +11,6 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
-#include <linux/version.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
 
@@ -53,6 +52,13 @@ static const struct kernel_param_ops walk_param_ops = {
 module_param_cb(walk, &walk_param_ops, NULL, 0644);
 __MODULE_PARM_TYPE(walk, "charp");
 MODULE_PARM_DESC(walk, "how to find free pages: pfn (default; locks are held for a bounded time) or list (quick while memory is not fragmented)");
+
+/* What is not unbound has to say so, where the kernel knows a word for it. */
+#ifdef FPH_HAVE_WQ_PERCPU
+#define FPH_WQ_PERCPU	WQ_PERCPU
+#else
+#define FPH_WQ_PERCPU	0
+#endif
 
 static struct workqueue_struct *fph_wq;
 
@@ -126,12 +132,12 @@ static int send_stats(struct fph *fph, unsigned int flags)
 	};
 
 	memcpy(fph->encoder.payload, &stats, sizeof(stats));
-	return send(fph, VIRTIO_FPH_ENC_STATS, VIRTIO_FPH_F_LAST | flags, 0, 0, sizeof(stats));
+	return send(fph, VIRTIO_FPH_ENC_STATS, VIRTIO_FPH_REPORT_LAST | flags, 0, 0, sizeof(stats));
 }
 
 /*
  * Answers the last request. A report that is given up has no last frame: the
- * device asked for that, or is not there to read it.
+ * device asked for that, or is not there to read it. One that fails says so.
  */
 static void fph_report(struct work_struct *work)
 {
@@ -168,8 +174,9 @@ static void fph_report(struct work_struct *work)
 	}
 	if (!ret)
 		ret = send_stats(fph, 0);
-	else if (ret == -EOPNOTSUPP)
-		send_stats(fph, VIRTIO_FPH_F_ABORTED);
+	/* What failed before may be possible now, or the host will have to wait. */
+	if (ret && ret != -ECANCELED)
+		send_stats(fph, VIRTIO_FPH_REPORT_ABORTED);
 
 	spin_lock_irq(&fph->lock);
 	if (!ret) {
@@ -190,11 +197,11 @@ static void report_done(struct virtqueue *vq)
 
 /* Commands. */
 
-static void post_command(struct fph *fph, struct virtio_fph_command *command)
+static void post_command(struct fph *fph, struct fph_command *command)
 {
 	struct scatterlist sg;
 
-	sg_init_one(&sg, command, sizeof(*command));
+	sg_init_one(&sg, &command->c, sizeof(command->c));
 	/* One descriptor for each buffer that came back: this cannot fail. */
 	virtqueue_add_inbuf(fph->command_vq, &sg, 1, command, GFP_ATOMIC);
 }
@@ -225,15 +232,15 @@ static void take_command(struct fph *fph, const struct virtio_fph_command *comma
 static void command_done(struct virtqueue *vq)
 {
 	struct fph *fph = vq->vdev->priv;
-	struct virtio_fph_command *command;
+	struct fph_command *command;
 	unsigned long flags;
 	unsigned int len;
 
 	spin_lock_irqsave(&fph->lock, flags);
 	if (!fph->down) {
 		while ((command = virtqueue_get_buf(vq, &len))) {
-			if (len >= sizeof(*command))
-				take_command(fph, command);
+			if (len >= sizeof(command->c))
+				take_command(fph, &command->c);
 			post_command(fph, command);
 		}
 		virtqueue_kick(vq);
@@ -319,7 +326,7 @@ static const struct attribute_group *fph_groups[] = { &fph_group, &fph_balloon_g
 static int find_queues(struct fph *fph, struct virtqueue *vqs[])
 {
 	unsigned int n = fph->balloon ? VIRTIO_FPH_Q_MAX : VIRTIO_FPH_Q_BALLOON;
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+#ifndef FPH_HAVE_VIRTQUEUE_INFO
 	static const char * const names[] = { "command", "report", "balloon" };
 	vq_callback_t *callbacks[] = { command_done, report_done, fph_balloon_done };
 
@@ -402,16 +409,30 @@ static int go_up(struct fph *fph)
 	spin_lock_irq(&fph->lock);
 	virtqueue_kick(fph->command_vq);
 	spin_unlock_irq(&fph->lock);
-	fph_balloon_config_changed(fph);
+	fph_balloon_start(fph);
 	return 0;
+}
+
+/* The device is reset, and touches no memory of ours any more. */
+static void quiesce(struct fph *fph)
+{
+	fph_balloon_down(fph);
+	go_down(fph);
+	cancel_work_sync(&fph->work);
+	virtio_reset_device(fph->vdev);
 }
 
 static void take_down(struct fph *fph)
 {
-	fph_balloon_stop(fph);
-	go_down(fph);
-	cancel_work_sync(&fph->work);
-	virtio_reset_device(fph->vdev);
+	struct virtqueue *vq;
+
+	fph_balloon_halt(fph);
+	fph_balloon_empty(fph);
+	quiesce(fph);
+	/* Buffers are mapped for the device until they are taken out. */
+	virtio_device_for_each_vq(fph->vdev, vq)
+		while (virtqueue_detach_unused_buf(vq))
+			;
 	fph->vdev->config->del_vqs(fph->vdev);
 	fph_balloon_reset(fph);
 }
@@ -429,6 +450,12 @@ static int check_feature(struct virtio_device *vdev, unsigned int bit, bool acti
 	return -EINVAL;
 }
 
+/* Does this kernel trust free pages, or some of them, to be zero? */
+static bool trusts_zero(void)
+{
+	return want_init_on_free() || IS_ENABLED(FPH_HAVE_PG_ZEROED);
+}
+
 /* A host that does not know what free pages hold might lose it. */
 static int fph_validate(struct virtio_device *vdev)
 {
@@ -440,11 +467,12 @@ static int fph_validate(struct virtio_device *vdev)
 	}
 	if (!virtio_has_feature(vdev, VIRTIO_FPH_F_BALLOON))
 		__virtio_clear_bit(vdev, VIRTIO_FPH_F_BALLOON_OOM);
-	ret = check_feature(vdev, VIRTIO_FPH_F_INIT_ON_FREE, want_init_on_free(), "init_on_free");
+	ret = check_feature(vdev, VIRTIO_FPH_F_FREE_ZERO, trusts_zero(),
+			    "free pages that are trusted to be zero");
 	if (ret)
 		return ret;
-	return check_feature(vdev, VIRTIO_FPH_F_PAGE_POISON, page_poisoning_enabled_static(),
-			     "page_poison");
+	return check_feature(vdev, VIRTIO_FPH_F_FREE_PATTERN, page_poisoning_enabled_static(),
+			     "free pages that hold a pattern");
 }
 
 static int fph_probe(struct virtio_device *vdev)
@@ -492,6 +520,22 @@ static void fph_remove(struct virtio_device *vdev)
 	kfree(fph);
 }
 
+/* Another kernel may come next, by kexec: the device is not to write to it. */
+static void fph_shutdown(struct virtio_device *vdev)
+{
+	struct fph *fph = vdev->priv;
+
+	fph_balloon_halt(fph);
+	quiesce(fph);
+}
+
+#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
+static void fph_device_shutdown(struct device *dev)
+{
+	fph_shutdown(dev_to_virtio(dev));
+}
+#endif
+
 #ifdef CONFIG_PM_SLEEP
 static int fph_freeze(struct virtio_device *vdev)
 {
@@ -512,8 +556,8 @@ static const struct virtio_device_id fph_ids[] = {
 MODULE_DEVICE_TABLE(virtio, fph_ids);
 
 static const unsigned int fph_features[] = {
-	VIRTIO_FPH_F_INIT_ON_FREE,
-	VIRTIO_FPH_F_PAGE_POISON,
+	VIRTIO_FPH_F_FREE_ZERO,
+	VIRTIO_FPH_F_FREE_PATTERN,
 	VIRTIO_FPH_F_BALLOON,
 	VIRTIO_FPH_F_BALLOON_OOM,
 };
@@ -524,6 +568,11 @@ static struct virtio_driver fph_driver = {
 	.driver.name = KBUILD_MODNAME,
 	.driver.owner = THIS_MODULE,
 	.driver.dev_groups = fph_groups,
+#ifdef FPH_HAVE_VIRTIO_SHUTDOWN
+	.shutdown = fph_shutdown,
+#else
+	.driver.shutdown = fph_device_shutdown,
+#endif
 	.id_table = fph_ids,
 	.validate = fph_validate,
 	.probe = fph_probe,
@@ -543,7 +592,8 @@ static int __init fph_init(void)
 	 * The sooner it walks, the more the host can leave out: at once, and on
 	 * the CPU that took the interrupt, since another one may be asleep.
 	 */
-	fph_wq = alloc_workqueue(KBUILD_MODNAME, WQ_HIGHPRI | WQ_CPU_INTENSIVE | WQ_FREEZABLE, 0);
+	fph_wq = alloc_workqueue(KBUILD_MODNAME,
+				 WQ_HIGHPRI | WQ_CPU_INTENSIVE | WQ_FREEZABLE | FPH_WQ_PERCPU, 0);
 	if (!fph_wq)
 		return -ENOMEM;
 	ret = fph_walk_init();

@@ -2,11 +2,12 @@
 #ifndef FPH_H
 #define FPH_H
 
+#include <linux/cache.h>
+#include <linux/log2.h>
 #include <linux/mmzone.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
 #include <linux/sysfs.h>
-#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -19,16 +20,21 @@
 #define FPH_FRAMES	8		/* frames that can be on their way */
 #define FPH_VISITS	512		/* page structs looked at while zone->lock is held */
 
-/* MAX_ORDER was a count, then the largest order, then MAX_PAGE_ORDER. */
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 4, 0)
-#define FPH_MAX_ORDER	(MAX_ORDER - 1)
-#elif LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
-#define FPH_MAX_ORDER	MAX_ORDER
+/* Of MAX_ORDER, a count once, then the largest order, then renamed, this is made. */
+#define FPH_MAX_ORDER	const_ilog2(MAX_ORDER_NR_PAGES)
+
+#ifdef ARCH_DMA_MINALIGN
+#define FPH_DMA_ALIGN	(ARCH_DMA_MINALIGN > L1_CACHE_BYTES ? ARCH_DMA_MINALIGN : L1_CACHE_BYTES)
 #else
-#define FPH_MAX_ORDER	MAX_PAGE_ORDER
+#define FPH_DMA_ALIGN	L1_CACHE_BYTES
 #endif
 
 #define FPH_PFN_SHIFT	(PAGE_SHIFT - VIRTIO_FPH_PFN_SHIFT)
+
+/* The device writes to it: a cache line that has nothing else */
+struct fph_command {
+	struct virtio_fph_command c;
+} __aligned(FPH_DMA_ALIGN);
 
 /* A frame of a report, as the device reads it */
 struct fph_frame {
@@ -91,7 +97,7 @@ struct fph {
 
 	unsigned int nr_frames;
 	struct fph_frame *frames[FPH_FRAMES];
-	struct virtio_fph_command commands[FPH_COMMANDS] ____cacheline_aligned;
+	struct fph_command commands[FPH_COMMANDS];
 };
 
 /* Is the report under way still worth going on with? */
@@ -114,17 +120,21 @@ void fph_walk_exit(void);
 
 /*
  * The balloon; without the feature all this does nothing, but for _up(). The
- * caller sees to the order: new, up, stop, reset (both: or not up), free.
+ * caller sees to the order: new, up, start, halt, empty (or not), reset, free.
  */
 int fph_balloon_new(struct fph *fph);
 void fph_balloon_free(struct fph *fph);
 /* The device has this queue, and nothing in its balloon. */
 int fph_balloon_up(struct fph *fph, struct virtqueue *vq);
+/* The device is ready. */
+void fph_balloon_start(struct fph *fph);
 /* The device takes no frames any more. In any context */
 void fph_balloon_down(struct fph *fph);
+/* Nothing begins any more: nobody asks for memory, and the work is over. */
+void fph_balloon_halt(struct fph *fph);
 /* Takes all pages back, as the device is about to be reset. */
-void fph_balloon_stop(struct fph *fph);
-/* The device was reset, and its queues are gone: all pages are ours. */
+void fph_balloon_empty(struct fph *fph);
+/* It is down, was reset, and its queues are gone: all pages are ours. */
 void fph_balloon_reset(struct fph *fph);
 /* There may be a new target. In any context */
 void fph_balloon_config_changed(struct fph *fph);

@@ -232,6 +232,20 @@ static bool needs_reset(struct machines *x)
 	return vpci_status(&x->driver.dev) & VIRTIO_CONFIG_S_NEEDS_RESET;
 }
 
+/* Pages that the guest named, and that are no RAM */
+static uint64_t unknown_pages(struct vm *vm)
+{
+	JsonNode *node;
+	uint64_t pages;
+
+	ok((node = vm_command(vm, E, "qom-get",
+			      "{\"path\":\"/machine/peripheral/fph/virtio-backend\","
+			      "\"property\":\"unknown-pages\"}")));
+	pages = json_node_get_int(node);
+	json_node_unref(node);
+	return pages;
+}
+
 static void report(uint64_t pfn, uint64_t pages)
 {
 	memset(reported + page_number(pfn * PAGE), 1, pages);
@@ -289,10 +303,10 @@ static JsonNode *query_status(struct vm *vm)
 static void test_features(void **state)
 {
 	static const char *const without[] = {
-		"-device", "virtio-fph-pci,init-on-free=off,page-poison=off,ioeventfd=off,vectors=0",
+		"-device", "virtio-fph-pci,free-zero=off,free-pattern=off,ioeventfd=off,vectors=0",
 		NULL,
 	};
-	const uint64_t traits = 1 << VIRTIO_FPH_F_INIT_ON_FREE | 1 << VIRTIO_FPH_F_PAGE_POISON;
+	const uint64_t traits = 1 << VIRTIO_FPH_F_FREE_ZERO | 1 << VIRTIO_FPH_F_FREE_PATTERN;
 	struct setup s = { .fph = "pv" };
 	struct driver d;
 	struct qtest *q;
@@ -523,8 +537,6 @@ struct bad_row {
 	size_t cut;		/* bytes that are missing at the end */
 };
 
-#define NOT_RAM	"outside of the guest's RAM"
-
 static const struct bad_row bad_rows[] = {
 	{ "bad-short", "shorter than its header", .cut = 1 },
 	{ "bad-id-none", "id of no command", .id_delta = NO_ID, RUNS(1), .payload = { GOOD_RUN } },
@@ -532,7 +544,7 @@ static const struct bad_row bad_rows[] = {
 	{ "bad-sequence", "sequence number", .seq = 1, RUNS(1), .payload = { GOOD_RUN } },
 	{ "bad-encoding", "unknown encoding", .encoding = 3 },
 	{ "bad-flag", "unknown flag", .flags = 1 << 2, RUNS(1), .payload = { GOOD_RUN } },
-	{ "bad-last-runs", "without figures", .flags = VIRTIO_FPH_F_LAST, RUNS(1),
+	{ "bad-last-runs", "without figures", .flags = VIRTIO_FPH_REPORT_LAST, RUNS(1),
 	  .payload = { GOOD_RUN } },
 	{ "bad-no-runs", "number of runs", RUNS(0) },
 	{ "bad-too-many-runs", "number of runs", RUNS(VIRTIO_FPH_RUNS_MAX + 1), .cut = 8,
@@ -554,25 +566,7 @@ static const struct bad_row bad_rows[] = {
 	  .payload = { 1 } },
 	{ "bad-stats-early", "before the end", .encoding = VIRTIO_FPH_ENC_STATS, .len = 40 },
 	{ "bad-stats", "malformed figures", .encoding = VIRTIO_FPH_ENC_STATS,
-	  .flags = VIRTIO_FPH_F_LAST, .len = 32 },
-
-	{ "bad-pfn-hole", NOT_RAM, RUN_AT(LOW, 1) },
-	{ "bad-pfn-below-hole", NOT_RAM, RUN_AT(LOW - PAGE, 2) },
-	{ "bad-pfn-above-hole", NOT_RAM, RUN_AT(HIGH - PAGE, 2) },
-	{ "bad-pfn-across-hole", NOT_RAM, RUN_AT(LOW - PAGE, 10000) },
-	{ "bad-pfn-end", NOT_RAM, RUN_AT(HIGH + LOW, 1) },
-	{ "bad-pfn-across-end", NOT_RAM, RUN_AT(HIGH + LOW - PAGE, 2) },
-	{ "bad-pfn-far", NOT_RAM, RUN_AT(UINT64_C(1) << 46, 1) },
-	{ "bad-pfn-last", NOT_RAM, RUNS(1),
-	  .payload = { VIRTIO_FPH_RUN((UINT64_C(1) << 48) - 1, 16) } },
-	{ "bad-pfn-registers", NOT_RAM, RUN_AT(DRIVER_BAR, 1) },
-	{ "bad-pfn-apic", NOT_RAM, RUN_AT(0xfee00000, 1) },
-	{ "bad-pfn-rom", NOT_RAM, RUN_AT(0xf0000, 1) },
-	{ "bad-pfn-firmware", NOT_RAM, RUN_AT(0xffff0000, 1) },
-	{ "bad-pfn-across-rom", NOT_RAM, RUN_AT(0x90000, 256) },
-	{ "bad-pfn-second-run", NOT_RAM, RUNS(2),
-	  .payload = { GOOD_RUN, VIRTIO_FPH_RUN(PFN(LOW), 1) } },
-	{ "bad-pfn-bit", NOT_RAM, BITS(128), .base = PFN(LOW) - 64, .payload = { ~0, 1 } },
+	  .flags = VIRTIO_FPH_REPORT_LAST, .len = 32 },
 };
 
 static void migrate_broken(struct machines *x, const char *why)
@@ -607,6 +601,71 @@ static void test_bad(void **state)
 	f.len = row->len - row->cut;
 	driver_send(&x.driver, &f);
 	migrate_broken(&x, row->why);
+	end(&x);
+}
+
+/*
+ * What is RAM to the guest may not be to QEMU: memory of a device, or a DIMM that
+ * is about to go. Such pages are dropped and counted, and nothing else is.
+ */
+struct unknown_row {
+	const char *name;
+	uint64_t known, unknown;	/* pages */
+	uint16_t encoding;
+	uint32_t count;
+	uint64_t base;
+	uint64_t payload[2];
+	size_t len;
+};
+
+static const struct unknown_row unknown_rows[] = {
+	{ "unknown-hole", 0, 1, RUN_AT(LOW, 1) },
+	{ "unknown-above-ram", 1, 1, RUN_AT(LOW - PAGE, 2) },
+	{ "unknown-below-ram", 1, 1, RUN_AT(HIGH - PAGE, 2) },
+	{ "unknown-into-hole", 1, 9999, RUN_AT(LOW - PAGE, 10000) },
+	{ "unknown-end", 0, 1, RUN_AT(HIGH + LOW, 1) },
+	{ "unknown-across-end", 1, 1, RUN_AT(HIGH + LOW - PAGE, 2) },
+	{ "unknown-far", 0, 1, RUN_AT(UINT64_C(1) << 46, 1) },
+	{ "unknown-last", 0, 16, RUNS(1),
+	  .payload = { VIRTIO_FPH_RUN((UINT64_C(1) << 48) - 1, 16) } },
+	{ "unknown-registers", 0, 1, RUN_AT(DRIVER_BAR, 1) },
+	{ "unknown-apic", 0, 1, RUN_AT(0xfee00000, 1) },
+	{ "unknown-rom", 0, 1, RUN_AT(0xf0000, 1) },
+	{ "unknown-firmware", 0, 1, RUN_AT(0xffff0000, 1) },
+	/* Room for 128 KiB of option ROM and 64 KiB of firmware; the rest is RAM */
+	{ "unknown-across-rom", 256 - 48, 48, RUN_AT(0x90000, 256) },
+	{ "unknown-second-run", 1, 1, RUNS(2),
+	  .payload = { GOOD_RUN, VIRTIO_FPH_RUN(PFN(LOW), 1) } },
+	{ "unknown-bit", 64, 1, BITS(128), .base = PFN(LOW) - 64, .payload = { ~0, 1 } },
+};
+
+static void test_unknown(void **state)
+{
+	const struct unknown_row *row = *state;
+	struct setup s = { .fph = "pv" PATIENT };
+	struct frame f = { 0 };
+	struct machines x;
+	uint32_t id;
+
+	begin(&x, &s);
+	driver_init(&x.driver, 0, 4);
+	migrate_start(&x, NULL);
+	id = wait_request(&x);
+	f.header.id = htole32(id);
+	f.header.encoding = htole16(row->encoding);
+	f.header.count = htole32(row->count);
+	f.header.base = htole64(row->base);
+	for (size_t i = 0; i < G_N_ELEMENTS(row->payload); i++)
+		f.payload[i] = htole64(row->payload[i]);
+	f.len = row->len;
+	driver_deliver(&x.driver, &f);
+	frame_last(&f, id, 1, 0);
+	driver_deliver(&x.driver, &f);
+	check(!needs_reset(&x));
+	migrate_wait(&x);
+	check_hints(&x, "answered", NULL);
+	check_int(x.m.fph.hints.free, row->known);
+	check_int(unknown_pages(x.src), row->unknown);
 	end(&x);
 }
 
@@ -855,12 +914,12 @@ static void paused(struct machines *x)
 
 static void poisons(struct machines *x)
 {
-	driver_init(&x->driver, 1 << VIRTIO_FPH_F_PAGE_POISON, 4);
+	driver_init(&x->driver, 1 << VIRTIO_FPH_F_FREE_PATTERN, 4);
 }
 
 static void poisons_and_zeroes(struct machines *x)
 {
-	driver_init(&x->driver, 1 << VIRTIO_FPH_F_PAGE_POISON | 1 << VIRTIO_FPH_F_INIT_ON_FREE, 4);
+	driver_init(&x->driver, 1 << VIRTIO_FPH_F_FREE_PATTERN | 1 << VIRTIO_FPH_F_FREE_ZERO, 4);
 }
 
 static const struct mute_row mute_rows[] = {
@@ -1114,7 +1173,7 @@ static void test_aborted(void **state)
 	begin(&x, &s);
 	driver_init(&x.driver, 0, 4);
 	migrate_start(&x, NULL);
-	frame_last(&f, wait_request(&x), 0, VIRTIO_FPH_F_ABORTED);
+	frame_last(&f, wait_request(&x), 0, VIRTIO_FPH_REPORT_ABORTED);
 	driver_deliver(&x.driver, &f);
 	migrate_wait(&x);
 	check_hints(&x, "partial", NULL);
@@ -1319,19 +1378,15 @@ static void test_map(void **state)
 	id = wait_request(&x);
 	frame_runs(&f, id, 0);
 	frame_add_run(&f, PFN(row->addr), 2);
-	driver_send(&x.driver, &f);
-	if (!row->ram) {
-		migrate_broken(&x, NOT_RAM);
-		end(&x);
-		return;
-	}
-	if (!row->kept)
+	driver_deliver(&x.driver, &f);
+	if (row->ram && !row->kept)
 		report(PFN(row->addr), 2);
 	frame_last(&f, id, 1, 0);
 	driver_deliver(&x.driver, &f);
 	migrate_wait(&x);
 	check_hints(&x, "answered", NULL);
-	check_int(x.m.fph.skipped, row->kept ? 0 : 2);
+	check_int(x.m.fph.skipped, row->kept || !row->ram ? 0 : 2);
+	check_int(unknown_pages(x.src), row->ram ? 0 : 2);
 	check_missing(&x);
 	end(&x);
 }
@@ -1407,7 +1462,7 @@ static void test_init_on_free(void **state)
 	struct machines x;
 
 	begin(&x, &s);
-	driver_init(&x.driver, 1 << VIRTIO_FPH_F_INIT_ON_FREE, 4);
+	driver_init(&x.driver, 1 << VIRTIO_FPH_F_FREE_ZERO, 4);
 	migrate_start(&x, &slow);
 	first_epoch(&x);
 	migrate_wait(&x);
@@ -1802,6 +1857,7 @@ int main(int argc, char **argv)
 
 	fph_test_add_rows(&t, good_rows, test_good);
 	fph_test_add_rows(&t, bad_rows, test_bad);
+	fph_test_add_rows(&t, unknown_rows, test_unknown);
 	fph_test_add_rows(&t, bad_chain_rows, test_bad_chain);
 	fph_test_add_rows(&t, mute_rows, test_mute);
 	fph_test_add_rows(&t, map_rows, test_map);

@@ -138,7 +138,7 @@ void frame_last(struct frame *f, uint32_t id, uint32_t seq, uint16_t flags)
 	};
 
 	begin(f, id, seq, VIRTIO_FPH_ENC_STATS);
-	f->header.flags = htole16(VIRTIO_FPH_F_LAST | flags);
+	f->header.flags = htole16(VIRTIO_FPH_REPORT_LAST | flags);
 	memcpy(f->payload, &stats, sizeof(stats));
 	f->len = sizeof(stats);
 }

@@ -200,6 +200,25 @@ static void example_of_the_specification(void **state)
 	}
 }
 
+/* Of what the stock balloon agreed on, all has to be known */
+static void stock_features(void **state)
+{
+	static const struct { uint64_t features, unknown; } all[] = {
+		{ 0, 0 },
+		/* All that QEMU 10 and Linux 6.12 know */
+		{ UINT64_C(0x1fc0300003f), 0 },
+		{ UINT64_C(0x3ffff000000), 0 },
+		/* One that was posted, for pages that the host made zero */
+		{ UINT64_C(1) << 32 | 1 << 3 | 1 << 6, 1 << 6 },
+		{ 1 << 23, 1 << 23 },
+		{ UINT64_C(1) << 42, UINT64_C(1) << 42 },
+		{ UINT64_C(1) << 63 | 1, UINT64_C(1) << 63 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		check_int(fph_virtio_balloon_unknown(all[i].features), all[i].unknown);
+}
+
 int main(void)
 {
 	struct fph_tests t = { 0 };
@@ -208,5 +227,6 @@ int main(void)
 	fph_test_add(&t, "largest frame", largest_frame, NULL);
 	fph_test_add(&t, "sink that fails", sink_that_fails, NULL);
 	fph_test_add(&t, "example of the specification", example_of_the_specification, NULL);
+	fph_test_add(&t, "features of the stock balloon", stock_features, NULL);
 	return fph_test_run(&t, "balloon");
 }

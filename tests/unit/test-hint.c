@@ -13,8 +13,8 @@
 #define RUNS		VIRTIO_FPH_ENC_RUNS
 #define BITMAP		VIRTIO_FPH_ENC_BITMAP
 #define STATS		VIRTIO_FPH_ENC_STATS
-#define LAST		VIRTIO_FPH_F_LAST
-#define ABORTED		VIRTIO_FPH_F_ABORTED
+#define LAST		VIRTIO_FPH_REPORT_LAST
+#define ABORTED		VIRTIO_FPH_REPORT_ABORTED
 #define NO_BYTES	INT64_MIN	/* frame.extra: the frame is empty */
 
 struct range {

@@ -143,6 +143,26 @@ FPH_API int fph_hint_feed(struct fph_hint *h, const void *frame, size_t len,
 FPH_API int fph_balloon_decode(const void *frame, size_t len, fph_sink_fn sink, void *opaque,
 			       unsigned int *op, uint64_t *pages, const char **why);
 
+/**
+ * fph_virtio_balloon_unknown() - features of virtio-balloon that we do not know
+ * @features: what device and driver agreed on, a bit each
+ *
+ * The stock balloon's free page hints mean what we think as long as we know all
+ * that was agreed on: a feature that was made later may change what free pages
+ * are trusted to hold. Known are MUST_TELL_HOST, STATS_VQ, DEFLATE_ON_OOM,
+ * FREE_PAGE_HINT, PAGE_POISON and REPORTING (bits 0 to 5), and bits 24 to 41,
+ * which are about rings and transports.
+ *
+ * Return: those of @features that are not known; 0 is well. Since 0.1.
+ */
+static inline uint64_t fph_virtio_balloon_unknown(uint64_t features)
+{
+	const uint64_t balloon = (UINT64_C(1) << 6) - 1;
+	const uint64_t transport = (UINT64_C(1) << 42) - (UINT64_C(1) << 24);
+
+	return features & ~(balloon | transport);
+}
+
 #ifdef __cplusplus
 }
 #endif

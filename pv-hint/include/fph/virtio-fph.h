@@ -21,8 +21,8 @@
  * Feature bits, offered by the device. The driver accepts a bit if it is true
  * of its kernel, and must not drive a device that does not offer a bit that is.
  */
-#define VIRTIO_FPH_F_INIT_ON_FREE	0	/* free pages are zero, and trusted to be */
-#define VIRTIO_FPH_F_PAGE_POISON	1	/* free pages hold a pattern that is checked */
+#define VIRTIO_FPH_F_FREE_ZERO		0	/* free pages, or some, are trusted to be zero */
+#define VIRTIO_FPH_F_FREE_PATTERN	1	/* free pages hold a pattern that is checked */
 
 /* Feature bits that both sides must want */
 #define VIRTIO_FPH_F_BALLOON		2	/* there is a balloon: queue 2, and a configuration */
@@ -46,8 +46,8 @@
 #define VIRTIO_FPH_ENC_STATS		2	/* payload: struct virtio_fph_stats */
 
 /* virtio_fph_report.flags */
-#define VIRTIO_FPH_F_LAST		(1 << 0)	/* ends the report; encoding is STATS */
-#define VIRTIO_FPH_F_ABORTED		(1 << 1)	/* with LAST: the walk did not see all */
+#define VIRTIO_FPH_REPORT_LAST		(1 << 0)	/* ends the report; encoding is STATS */
+#define VIRTIO_FPH_REPORT_ABORTED		(1 << 1)	/* with LAST: the walk did not see all */
 
 /* struct virtio_fph_command - written by the device */
 struct virtio_fph_command {

@@ -34,6 +34,18 @@ struct FphBalloon {
     int64_t asked_at;           /* ms */
 };
 
+static uint64_t fph_balloon_unknown_features(VirtIODevice *vdev)
+{
+    uint64_t features = 0;
+
+    for (unsigned int bit = 0; bit < 64; bit++) {
+        if (virtio_vdev_has_feature(vdev, bit)) {
+            features |= UINT64_C(1) << bit;
+        }
+    }
+    return fph_virtio_balloon_unknown(features);
+}
+
 static bool fph_balloon_ready(FphHinter *h, uint32_t *traits, const char **why)
 {
     VirtIOBalloon *balloon = FPH_BALLOON(h)->balloon;
@@ -49,6 +61,11 @@ static bool fph_balloon_ready(FphHinter *h, uint32_t *traits, const char **why)
     }
     if (!virtio_vdev_has_feature(vdev, VIRTIO_BALLOON_F_FREE_PAGE_HINT)) {
         *why = "the guest's balloon driver knows no free page hints";
+        return false;
+    }
+    if (fph_balloon_unknown_features(vdev)) {
+        *why = "the guest's balloon driver uses a feature that fph-source does "
+               "not know, so its free pages may hold what is needed";
         return false;
     }
     if (migrate_postcopy_ram()) {

@@ -246,12 +246,13 @@ bool fph_source_hints_full(void)
     return true;
 }
 
-/* Adds the parts of guest-physical @range; false if any of it is not RAM */
-static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
-                                MemoryRegionSection *mrs)
+/* Adds the parts of guest-physical @range; returns how much of it is not RAM */
+static uint64_t fph_hints_translate(GArray *ranges, const FphHintRange *range,
+                                    MemoryRegionSection *mrs)
 {
     hwaddr addr = range->start;
     uint64_t left = range->len;
+    uint64_t unknown = 0;
 
     while (left) {
         hwaddr offset = addr - mrs->offset_within_address_space;
@@ -265,25 +266,34 @@ static bool fph_hints_translate(GArray *ranges, const FphHintRange *range,
             /* To its end, since the next range is likely to be in it as well */
             *mrs = memory_region_find(get_system_memory(), addr,
                                       UINT64_MAX - addr);
-            if (!mrs->mr || mrs->offset_within_address_space != addr) {
-                return false;
+            if (!mrs->mr) {
+                return unknown + left;
             }
             offset = 0;
-        }
-        if (!memory_region_is_ram(mrs->mr) || mrs->readonly ||
-            !mrs->mr->ram_block) {
-            return false;
+            if (mrs->offset_within_address_space != addr) {
+                uint64_t gap = MIN(left,
+                                   mrs->offset_within_address_space - addr);
+
+                addr += gap;
+                left -= gap;
+                unknown += gap;
+                continue;
+            }
         }
         r = (FphRamRange) {
             .rb = mrs->mr->ram_block,
             .start = mrs->offset_within_region + offset,
             .len = MIN(left, int128_get64(mrs->size) - offset),
         };
-        g_array_append_val(ranges, r);
+        if (memory_region_is_ram(mrs->mr) && !mrs->readonly && r.rb) {
+            g_array_append_val(ranges, r);
+        } else {
+            unknown += r.len;
+        }
         addr += r.len;
         left -= r.len;
     }
-    return true;
+    return unknown;
 }
 
 /*
@@ -328,34 +338,36 @@ static FphHints *fph_hints_of(FphHinter *hinter)
     return fph_hints && fph_hints->hinter == hinter ? fph_hints : NULL;
 }
 
-GArray *fph_ram_translate(const FphHintRange *ranges, size_t n)
+GArray *fph_ram_translate(const FphHintRange *ranges, size_t n,
+                          uint64_t *unknown)
 {
     MemoryRegionSection mrs = { .mr = NULL };
-    g_autoptr(GArray) parts = NULL;
-    bool ok = true;
+    GArray *parts = g_array_sized_new(false, false, sizeof(FphRamRange), n);
 
-    parts = g_array_sized_new(false, false, sizeof(FphRamRange), n);
-    for (size_t i = 0; ok && i < n; i++) {
-        ok = fph_hints_translate(parts, &ranges[i], &mrs);
+    for (size_t i = 0; i < n; i++) {
+        *unknown += fph_hints_translate(parts, &ranges[i], &mrs) >>
+                    VIRTIO_FPH_PFN_SHIFT;
     }
     if (mrs.mr) {
         memory_region_unref(mrs.mr);
     }
-    return ok ? g_steal_pointer(&parts) : NULL;
+    return parts;
 }
 
-bool fph_source_hint(FphHinter *hinter, const FphHintRange *ranges, size_t n)
+uint64_t fph_source_hint(FphHinter *hinter, const FphHintRange *ranges,
+                         size_t n)
 {
-    g_autoptr(GArray) parts = fph_ram_translate(ranges, n);
+    uint64_t unknown = 0;
+    g_autoptr(GArray) parts = fph_ram_translate(ranges, n, &unknown);
     FphHints *h = fph_hints_of(hinter);
 
-    if (parts && h) {
+    if (h) {
         WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
             fph_hints_push(h, (FphRamRange *)parts->data, parts->len, NULL);
         }
         h->wake();
     }
-    return parts;
+    return unknown;
 }
 
 void fph_source_hint_end(FphHinter *hinter, const struct fph_hint_frame *frame)

@@ -208,6 +208,7 @@ static const char *virtio_fph_balloon_frame(VirtIOFph *fph,
     g_autoptr(GArray) parts = NULL;
     g_autofree void *frame = NULL;
     const char *why;
+    uint64_t unknown = 0;
     uint64_t n;
     unsigned int op;
     bool inflate;
@@ -225,17 +226,16 @@ static const char *virtio_fph_balloon_frame(VirtIOFph *fph,
         return why;
     }
     inflate = op == VIRTIO_FPH_BALLOON_INFLATE;
+    parts = fph_ram_translate((FphHintRange *)ranges->data, ranges->len,
+                              &unknown);
+    n -= unknown;
     if (inflate && n + fph->balloon_actual > fph_ram_pages()) {
         return "more pages in the balloon than the guest has";
     }
     if (!inflate && n > fph->balloon_actual) {
         return "more pages taken back than are in the balloon";
     }
-    parts = fph_ram_translate((FphHintRange *)ranges->data, ranges->len);
-    if (!parts) {
-        return "pages outside of the guest's RAM for the balloon";
-    }
-
+    fph->unknown_pages += unknown;
     for (guint i = 0; i < parts->len; i++) {
         FphRamRange *r = &g_array_index(parts, FphRamRange, i);
 

@@ -172,10 +172,10 @@ static const char *virtio_fph_frame(VirtIOFph *fph, VirtQueueElement *elem,
     }
     trace_virtio_fph_frame(info.id, info.pages, info.ranges, info.last);
     *n_ranges = ranges->len;
-    if (ranges->len &&
-        !fph_source_hint(FPH_HINTER(fph), (FphHintRange *)ranges->data,
-                         ranges->len)) {
-        return "report of pages outside of the guest's RAM";
+    if (ranges->len) {
+        fph->unknown_pages += fph_source_hint(FPH_HINTER(fph),
+                                              (FphHintRange *)ranges->data,
+                                              ranges->len);
     }
     if (info.last) {
         fph->wanted = false;
@@ -250,10 +250,10 @@ static bool virtio_fph_ready(FphHinter *h, uint32_t *traits, const char **why)
         return false;
     }
     *traits = 0;
-    if (virtio_vdev_has_feature(vdev, VIRTIO_FPH_F_INIT_ON_FREE)) {
+    if (virtio_vdev_has_feature(vdev, VIRTIO_FPH_F_FREE_ZERO)) {
         *traits |= FPH_GUEST_INIT_ON_FREE;
     }
-    if (virtio_vdev_has_feature(vdev, VIRTIO_FPH_F_PAGE_POISON)) {
+    if (virtio_vdev_has_feature(vdev, VIRTIO_FPH_F_FREE_PATTERN)) {
         *traits |= FPH_GUEST_PAGE_POISON;
     }
     return true;
@@ -469,16 +469,23 @@ static const VMStateDescription vmstate_virtio_fph = {
 static const Property virtio_fph_properties[] = {
     DEFINE_PROP_STRING("encoding", VirtIOFph, encoding),
     /* Off: how a driver behaves at a device that does not know the trait */
-    DEFINE_PROP_BIT64("init-on-free", VirtIOFph, host_features,
-                      VIRTIO_FPH_F_INIT_ON_FREE, true),
-    DEFINE_PROP_BIT64("page-poison", VirtIOFph, host_features,
-                      VIRTIO_FPH_F_PAGE_POISON, true),
+    DEFINE_PROP_BIT64("free-zero", VirtIOFph, host_features,
+                      VIRTIO_FPH_F_FREE_ZERO, true),
+    DEFINE_PROP_BIT64("free-pattern", VirtIOFph, host_features,
+                      VIRTIO_FPH_F_FREE_PATTERN, true),
     DEFINE_PROP_BIT64("balloon", VirtIOFph, host_features,
                       VIRTIO_FPH_F_BALLOON, false),
     /* As the balloon's property is called; it means nothing without one */
     DEFINE_PROP_BIT64("deflate-on-oom", VirtIOFph, host_features,
                       VIRTIO_FPH_F_BALLOON_OOM, true),
 };
+
+static void virtio_fph_instance_init(Object *obj)
+{
+    object_property_add_uint64_ptr(obj, "unknown-pages",
+                                   &VIRTIO_FPH(obj)->unknown_pages,
+                                   OBJ_PROP_FLAG_READ);
+}
 
 static void virtio_fph_class_init(ObjectClass *klass, void *data)
 {
@@ -510,6 +517,7 @@ static const TypeInfo virtio_fph_info = {
     .name = TYPE_VIRTIO_FPH,
     .parent = TYPE_VIRTIO_DEVICE,
     .instance_size = sizeof(VirtIOFph),
+    .instance_init = virtio_fph_instance_init,
     .class_init = virtio_fph_class_init,
     .interfaces = (InterfaceInfo[]) {
         { TYPE_FPH_HINTER },

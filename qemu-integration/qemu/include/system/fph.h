@@ -13,7 +13,7 @@
 #include <fph/hint.h>
 
 /* What free pages mean in this guest */
-#define FPH_GUEST_INIT_ON_FREE  (1 << 0)    /* zero, and trusted to be zero */
+#define FPH_GUEST_INIT_ON_FREE  (1 << 0)    /* zero, or some are, and trusted to be */
 #define FPH_GUEST_PAGE_POISON   (1 << 1)    /* a pattern that will be checked */
 
 #define TYPE_FPH_HINTER "fph-hinter"
@@ -64,10 +64,13 @@ typedef struct FphRamRange {
 } FphRamRange;
 
 /*
- * Where these ranges are: an array of FphRamRange in their order, or NULL if
- * any of them is not, or not wholly, writable RAM.  The BQL keeps them true.
+ * Where these ranges are: an array of FphRamRange in their order.  What is not
+ * writable RAM is left out: memory may be RAM to the guest and not to QEMU, or
+ * not any more.  @unknown grows by how many pages of 4 KiB that are.  The BQL
+ * keeps it all true.
  */
-GArray *fph_ram_translate(const FphHintRange *ranges, size_t n);
+GArray *fph_ram_translate(const FphHintRange *ranges, size_t n,
+                          uint64_t *unknown);
 
 /* Pages of 4 KiB in all RAM blocks: no guest has more */
 uint64_t fph_ram_pages(void);
@@ -81,10 +84,10 @@ uint64_t fph_ram_pages(void);
 bool fph_source_hints_full(void);
 
 /*
- * These pages were free at some time since the request.  Returns false, and
- * takes none of them, if one is outside of the guest's RAM.
+ * These pages were free at some time since the request.  Returns how many of
+ * them, in pages of 4 KiB, were dropped because they are no RAM.
  */
-bool fph_source_hint(FphHinter *h, const FphHintRange *ranges, size_t n);
+uint64_t fph_source_hint(FphHinter *h, const FphHintRange *ranges, size_t n);
 
 /* The report is complete, or as complete as it gets (@frame->aborted) */
 void fph_source_hint_end(FphHinter *h, const struct fph_hint_frame *frame);

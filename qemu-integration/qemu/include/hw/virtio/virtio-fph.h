@@ -30,6 +30,7 @@ struct VirtIOFph {
     bool wanted;                /* fph-source waits for a report */
     uint16_t pending_op;        /* the driver was not told yet; 0: nothing */
     uint16_t encodings;
+    uint64_t unknown_pages;     /* that the guest named, and are no RAM to us */
 
     /* The balloon, if host_features has one; in pages of 4 KiB */
     VirtQueue *balloon_vq;
