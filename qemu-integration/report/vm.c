@@ -370,6 +370,8 @@ static void remove_dir(const char *dir)
 	g_rmdir(dir);
 }
 
+void (*vm_at_end)(struct vm *vm, const char *console);
+
 void vm_free(struct vm *vm)
 {
 	if (!vm)
@@ -381,6 +383,11 @@ void vm_free(struct vm *vm)
 			kill(vm->pid, SIGKILL);
 			reap(vm, TERM_MS);
 		}
+	}
+	if (vm_at_end && vm->serial_log) {
+		g_autofree char *console = vm_console(vm);
+
+		vm_at_end(vm, console);
 	}
 	if (vm->pidfd >= 0)
 		close(vm->pidfd);

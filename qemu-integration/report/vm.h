@@ -90,6 +90,9 @@ struct vm *vm_start(const struct vm_config *cfg, GError **error);
 /** vm_free() - end QEMU, remove its directory; NULL is fine. */
 void vm_free(struct vm *vm);
 
+/* Called by vm_free() when QEMU has ended, with all that was on the console, or NULL */
+extern void (*vm_at_end)(struct vm *vm, const char *console);
+
 /**
  * vm_free_all() - what vm_free() does, for each VM there is
  * Registered with atexit(), so that exit() from anywhere leaves nothing.

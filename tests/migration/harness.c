@@ -80,6 +80,29 @@ void until_pause(gint64 deadline, const char *condition, const char *file, int l
 	g_usleep(5000);
 }
 
+const char *const kernel_complaints[] = {
+	"WARNING:", "BUG:", "Oops", "general protection fault", "KASAN:", "DMA-API:",
+	"possible circular locking", "possible recursive locking", "inconsistent lock state",
+	"suspicious RCU usage", "corruption", "refcount_t:", "workqueue: ", "Bad page state",
+	"blocked for more than", "unreferenced object", "page allocation failure", NULL,
+};
+
+static bool complained;
+
+static void read_console(struct vm *vm, const char *console)
+{
+	g_auto(GStrv) lines = g_strsplit_set(console, "\r\n", -1);
+
+	for (char **l = lines; *l; l++) {
+		for (const char *const *word = kernel_complaints; *word; word++) {
+			if (!strstr(*l, *word))
+				continue;
+			fprintf(stderr, "%s: the guest's kernel says: %s\n", vm_name(vm), *l);
+			complained = true;
+		}
+	}
+}
+
 struct vm *start(struct vm_config cfg)
 {
 	GError *error = NULL;
@@ -87,6 +110,13 @@ struct vm *start(struct vm_config cfg)
 
 	if (!cfg.qemu)
 		cfg.qemu = qemu;
+	vm_at_end = read_console;
+	/* Its warnings are on the console, too */
+	if (cfg.append) {
+		g_autofree char *louder = g_strconcat(cfg.append, " loglevel=5", NULL);
+
+		cfg.append = g_intern_string(louder);
+	}
 	if (cfg.append && !cfg.kernel) {
 		cfg.kernel = kernel;
 		cfg.initrd = initrd;
@@ -691,6 +721,7 @@ static int check_names(const struct fph_tests *t, char **names, size_t n)
 int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const char *name))
 {
 	const char *built = g_getenv("FPH_TEST_QEMU");
+	int status;
 
 	if (argc < 2) {
 		fprintf(stderr, "usage: %s NAME | --names NAME...\n", g_get_prgname());
@@ -723,5 +754,7 @@ int harness_main(int argc, char **argv, struct fph_tests *t, bool (*host)(const 
 	io_catch_signals();
 
 	cmocka_set_test_filter(argv[1]);
-	return fph_test_run(t, "migration");
+	status = fph_test_run(t, "migration");
+	vm_free_all();
+	return status == EXIT_SUCCESS && complained ? EXIT_FAILURE : status;
 }

@@ -63,6 +63,12 @@ struct vm *start(struct vm_config cfg);
 /* The other side: the same machine, without fph, and it does not run yet */
 struct vm *start_destination(struct vm_config cfg);
 
+/*
+ * What a kernel says of its own mistakes fails the test, in whatever guest and
+ * whenever it was said; this names the words.
+ */
+extern const char *const kernel_complaints[];
+
 void boot(struct vm *vm);
 /* A command to the guest's agent; its answer must begin as expected */
 void guest(struct vm *vm, const char *command, const char *expect);
