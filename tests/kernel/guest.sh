@@ -46,7 +46,8 @@ guest_add() {
 }
 
 # guest_run SECONDS OPTION...: starts it, with more options for QEMU; standard
-# input is a script for the guest, output goes to $tmp/out as well
+# input is a script for the guest, output goes to $tmp/out as well. $guest_append is
+# for its kernel.
 guest_run() {
 	local seconds=$1
 	shift
@@ -71,7 +72,7 @@ guest_run() {
 		-L /usr/share/seabios -L /usr/share/qemu \
 		-nodefaults -display none -no-reboot -serial stdio \
 		-kernel "$guest/vmlinuz" -initrd "$tmp/initramfs.img" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests tsc=reliable init_on_alloc=0 rdinit=/test/init" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests tsc=reliable init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
 		</dev/null >"$tmp/console" 2>&1 || echo "QEMU ended with $?"
 	tr -d '\r' <"$tmp/console" | tee "$tmp/out"
 	# What the kernel says of its own mistakes
