@@ -11,6 +11,7 @@
 enum { X_DONE, X_FAIL, X_USAGE };	/* exit statuses */
 
 #define ERASE	"\r\033[K"
+#define NO_PID	G_MININT
 
 static struct {
 	gint pid;
@@ -24,11 +25,11 @@ static struct {
 	char *sysroot;
 	char *record;
 	gboolean version;
-} opt = { .watch = -1 };
+} opt = { .watch = -1, .pid = NO_PID };
 
 static const GOptionEntry entries[] = {
-	{ "pid", 'p', 0, G_OPTION_ARG_INT, &opt.pid, "the process", "PID" },
-	{ "region", 'r', 0, G_OPTION_ARG_STRING_ARRAY, &opt.regions,
+	{ "pid", 'p', 0, G_OPTION_ARG_INT, &opt.pid, "the process; default: the virtual machine that runs", "PID" },
+	{ "region", 'r', 0, G_OPTION_ARG_FILENAME_ARRAY, &opt.regions,
 	  "all, NAME, 0xADDRESS or 0xSTART-0xEND; may be repeated", "SELECT" },
 	{ "content", 'c', 0, G_OPTION_ARG_NONE, &opt.content, "read pages in use: do they hold zeroes?", NULL },
 	{ "scanner", 0, 0, G_OPTION_ARG_STRING, &opt.scanner, "auto, pagemap-scan, pagemap or off", "HOW" },
@@ -162,10 +163,30 @@ static int scan(const struct census_opts *opts, double bandwidth)
 	}
 }
 
+/* Without --pid: the only one there is, or a table of them. False: @status is it */
+static bool choose(int *status)
+{
+	g_autoptr(GPtrArray) machines = machines_find(opt.sysroot);
+	g_autofree char *text = NULL;
+
+	if (machines->len == 1) {
+		opt.pid = ((struct machine *)machines->pdata[0])->pid;
+		return true;
+	}
+	if (machines->len) {
+		text = view_machines(machines, opt.json);
+		*status = print(text);
+	} else {
+		*status = fail(opt.sysroot ? "there is no process in that record" :
+			       "no virtual machine runs here that this user can see; --pid PID names a process");
+	}
+	return false;
+}
+
 static int check_options(struct census_opts *opts, double *bandwidth, GError **error)
 {
-	if (opt.pid <= 0)
-		return usage_error("which process? --pid PID");
+	if (opt.pid <= 0 && opt.pid != NO_PID)
+		return usage_error("--pid is the number of a process");
 	for (char **r = opt.regions; r && *r; r++)
 		if (!ram_check(*r, error))
 			return usage_error((*error)->message);
@@ -229,5 +250,7 @@ int main(int argc, char **argv)
 		return status;
 	if (isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0)
 		opts.progress = show_progress;
+	if (opt.pid == NO_PID && !choose(&status))
+		return status;
 	return scan(&opts, bandwidth);
 }

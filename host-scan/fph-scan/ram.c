@@ -2,6 +2,7 @@
 #include "ram.h"
 
 #include <errno.h>
+#include <json-glib/json-glib.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -88,20 +89,44 @@ static guint64 parse_size(const char *text, guint64 unit)
 	return n < 1e19 ? n : 0;
 }
 
-/* What QEMU's command line says of sizes: -m 8G, -m size=8G,..., and size= of backends */
+/* Member size of {"qom-type": "memory-backend-memfd", "size": 8589934592}, or 0 */
+static guint64 size_of_json(const char *text)
+{
+	g_autoptr(JsonParser) parser = json_parser_new();
+	JsonNode *root, *size;
+
+	if (!json_parser_load_from_data(parser, text, -1, NULL))
+		return 0;
+	root = json_parser_get_root(parser);
+	if (!root || !JSON_NODE_HOLDS_OBJECT(root))
+		return 0;
+	size = json_object_get_member(json_node_get_object(root), "size");
+	if (!size || !JSON_NODE_HOLDS_VALUE(size))
+		return 0;
+	return json_node_get_value_type(size) == G_TYPE_STRING ?
+	       parse_size(json_node_get_string(size), 1) : (guint64)json_node_get_int(size);
+}
+
+/* That of "8G", "slots=2,size=8G", or "memory-backend-ram,id=a,size=8G", or 0 */
+static guint64 size_of_options(const char *text, guint64 unit)
+{
+	g_auto(GStrv) options = g_strsplit(text, ",", -1);
+
+	for (char **o = options; *o; o++)
+		if (g_str_has_prefix(*o, "size="))
+			return parse_size(*o + strlen("size="), unit);
+	return *options ? parse_size(*options, unit) : 0;
+}
+
+/* What QEMU's command line says of sizes: -m, and size of memory backends */
 static void sizes_of_word(GHashTable *sizes, const char *word, bool after_m)
 {
-	const char *at = strstr(word, "memory-backend-") ? strstr(word, "size") : NULL;
-	guint64 size;
+	guint64 size = 0;
 
 	if (after_m)
-		at = strstr(word, "size=") ? strstr(word, "size=") : word;
-	if (!at)
-		return;
-	/* size=8G, and "size": 8589934592 of the JSON form */
-	if (g_str_has_prefix(at, "size"))
-		at += strcspn(at, "0123456789");
-	size = parse_size(at, after_m ? 1 << 20 : 1);
+		size = size_of_options(word, 1 << 20);
+	else if (strstr(word, "memory-backend-"))
+		size = *word == '{' ? size_of_json(word) : size_of_options(word, 1);
 	if (size)
 		g_hash_table_add(sizes, g_memdup2(&size, sizeof(size)));
 }

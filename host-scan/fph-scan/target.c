@@ -181,7 +181,7 @@ bool target_refresh(struct target *t, GError **error)
 	return read_mappings(t, "maps", error);
 }
 
-static GStrv split_cmdline(const char *text, gsize len)
+GStrv target_split_cmdline(const char *text, gsize len)
 {
 	GPtrArray *words = g_ptr_array_new();
 
@@ -257,7 +257,7 @@ static bool read_all(struct target *t, bool sizes, GError **error)
 	cmdline = target_read(t, "cmdline", &len, error);
 	if (!cmdline)
 		return false;
-	t->cmdline = split_cmdline(cmdline, len);
+	t->cmdline = target_split_cmdline(cmdline, len);
 	if (t->recorded)
 		sizes = faccessat(t->dir, "smaps", R_OK, 0) == 0 ||
 			faccessat(t->dir, "maps", R_OK, 0) < 0;

@@ -67,6 +67,9 @@ bool target_has(const struct target *t, guint64 start, guint64 end);
  */
 int target_open_file(const struct target *t, const struct mapping *m, GError **error);
 
+/** target_split_cmdline() - the words of /proc/PID/cmdline */
+GStrv target_split_cmdline(const char *text, gsize len);
+
 /** target_read() - all of a file in the folder of the process */
 char *target_read(const struct target *t, const char *name, gsize *len, GError **error);
 

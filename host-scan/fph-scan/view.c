@@ -433,6 +433,80 @@ char *view_json(const struct census *c, double bandwidth, bool pretty)
 	return g_strconcat(text, "\n", NULL);
 }
 
+/* Virtual machines to choose from */
+static const struct column choice[] = {
+	{ "pid", "    pid", 7, K_NUMBER, 0, "of the process" },
+	{ "rss", "MiB", 12, K_BYTES, 0, "memory it has" },
+	{ "name", "  name", -24, K_NAME, 0, "of the guest" },
+	{ "program", "program", 0, K_METHOD, 0, "that it runs in" },
+	{ NULL },
+};
+
+static char *machine_cell(const struct column *col, const struct machine *m)
+{
+	g_autofree char *name = NULL;
+
+	switch (col->kind) {
+	case K_NUMBER:
+		return number(m->pid);
+	case K_BYTES:
+		return mib(m->rss);
+	case K_NAME:
+		name = view_printable(m->name);
+		return g_strdup_printf("  %s ", *name ? name : "-");
+	default:
+		return view_printable(m->program);
+	}
+}
+
+static char *machines_json(const GPtrArray *machines)
+{
+	g_autoptr(JsonBuilder) b = json_builder_new();
+	g_autoptr(JsonNode) root = NULL;
+	g_autofree char *text = NULL;
+
+	json_builder_begin_object(b);
+	add_member(b, "schema", 1);
+	add_text(b, "tool", "fph-scan");
+	add_text(b, "version", fph_version());
+	json_builder_set_member_name(b, "machines");
+	json_builder_begin_array(b);
+	for (guint i = 0; i < machines->len; i++) {
+		const struct machine *m = machines->pdata[i];
+
+		json_builder_begin_object(b);
+		add_member(b, "pid", m->pid);
+		add_member(b, "rss", m->rss);
+		add_text(b, "name", m->name);
+		add_text(b, "program", m->program);
+		json_builder_end_object(b);
+	}
+	json_builder_end_array(b);
+	json_builder_end_object(b);
+	root = json_builder_get_root(b);
+	text = json_to_string(root, true);
+	return g_strconcat(text, "\n", NULL);
+}
+
+char *view_machines(const GPtrArray *machines, bool json)
+{
+	GString *out;
+
+	if (json)
+		return machines_json(machines);
+	out = g_string_new("Several virtual machines; --pid PID shows one:\n");
+	add_heads(out, choice);
+	for (guint i = 0; i < machines->len; i++) {
+		for (const struct column *col = choice; col->key; col++) {
+			g_autofree char *text = machine_cell(col, machines->pdata[i]);
+
+			add_cell(out, col, text);
+		}
+		end_line(out);
+	}
+	return g_string_free(out, FALSE);
+}
+
 static void add_help(GString *out, const struct column *cols)
 {
 	for (; cols->key; cols++)
@@ -446,6 +520,8 @@ char *view_help(void)
 
 	add_help(out, where);
 	add_help(out, what);
+	g_string_append(out, "\nOf virtual machines, if there are several and no --pid:\n");
+	add_help(out, choice);
 	g_string_append(out, "\nOf the estimates:\n");
 	add_help(out, sends);
 	return g_string_free(out, FALSE);

@@ -4,12 +4,16 @@
 #define FPH_SCAN_VIEW_H
 
 #include "estimate.h"
+#include "machines.h"
 
 /** view_text() - @bandwidth in bits per second */
 char *view_text(const struct census *c, double bandwidth);
 
 /** view_json() - one object; on one line, or on many */
 char *view_json(const struct census *c, double bandwidth, bool pretty);
+
+/** view_machines() - a table of struct machine, or one JSON object */
+char *view_machines(const GPtrArray *machines, bool json);
 
 /**
  * view_printable() - @text as one line that may go to a terminal

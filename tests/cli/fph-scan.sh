@@ -89,8 +89,6 @@ says out 'fph-scan '
 try 0 --help
 says out 'Usage:' 'Exit status' --pid --content
 [ ! -s "$tmp/err" ] || problem 'something on stderr'
-try 2
-says err 'which process?' "Try 'fph-scan --help'."
 try 2 --no-such-option
 says err no-such-option "Try 'fph-scan --help'."
 try 2 stray
@@ -165,6 +163,21 @@ for memory in 16 16M size=16M,slots=2 0.015625g; do
 	[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'another region was chosen as well'
 done
 
+# size is one of many members and options, and others have it in their names
+size_of_backend() {
+	printf 'qemu\0-object\0%s\0' "$1" >"$tmp/tree/proc/4711/cmdline"
+	try 0 --sysroot "$tmp/tree" --pid 4711 --json
+	is 16 present null
+	[ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'another region was chosen as well'
+}
+size_of_backend '{"qom-type":"memory-backend-memfd","id":"ram","hugetlbsize":2097152,"size":16777216}'
+size_of_backend '{"qom-type":"memory-backend-memfd","size":"16M","id":"resize"}'
+size_of_backend 'memory-backend-memfd,hugetlbsize=2M,id=size,size=16M'
+# What is no JSON has none, and then what is large is RAM
+printf 'qemu\0-object\0%s\0' '{"qom-type":"memory-backend-ram","size":16777216' >"$tmp/tree/proc/4711/cmdline"
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+is 256 present null
+
 # Beside guest RAM may be something that looks like a part of it: a thread's stack.
 sed 's/^\(7fc9bbe00000\)-7fc9cbe00000 \(.*\)/7fc9bba00000-7fc9bbe00000 \2\n\1-7fc9cbe00000 \2\n7fc9cbe00000-7fc9cbf00000 \2/' \
 	"$data/qemu-7.2/proc/4711/maps" >"$tmp/tree/proc/4711/smaps"
@@ -173,6 +186,26 @@ cp "$data/qemu-7.2/proc/4711/cmdline" "$tmp/tree/proc/4711/cmdline"
 try 0 --sysroot "$tmp/tree" --pid 4711 --json
 is 256 backing '"anon"'
 [ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'something else was chosen as well'
+
+# Without a number it is the only one, or one of a table
+for vm in '/usr/bin/kvm|-id|1|-name|vm1,process=web01|-m|16' \
+	'/nix/store/qemu-kvm|-name|guest=vm2,debug-threads=on' '/usr/bin/vmm|--id|x'; do
+	what="fph-scan --sysroot with $vm"
+	mkdir -p "$tmp/vms/proc/${#vm}"
+	cp "$data/qemu-7.2/proc/4711/comm" "$data/qemu-7.2/proc/4711/maps" "$tmp/vms/proc/${#vm}"
+	printf %s "$vm|" | tr '|' '\0' >"$tmp/vms/proc/${#vm}/cmdline"
+	try 0 --sysroot "$tmp/vms"
+	narrow
+	try 0 --sysroot "$tmp/vms" --json
+	# The first is alone
+	[ ${#vm} != 48 ] || says out '"pid" : 48,' '"regions"'
+done
+says out '"name" : "vm1"' '"name" : "vm2"' '"name" : ""' '"program" : "/usr/bin/vmm"' '"rss" : null'
+try 0 --sysroot "$tmp/vms"
+says out 'vm1' 'vm2' '/usr/bin/kvm' '--pid PID'
+[ "$(grep -c '/usr/bin/vmm' "$tmp/out")" = 1 ] || problem 'not once'
+mkdir -p "$tmp/none/proc"
+try 1 --sysroot "$tmp/none"
 
 # What others recorded must not write to the terminal but text.
 printf 'a\033[31m\200\233b\nc\037\n' >"$tmp/tree/proc/4711/comm"
@@ -299,6 +332,44 @@ if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	wait $bare
 fi
 
+# Without a number it finds the one that runs, whatever it is called; what only
+# starts others is none. Where nothing else runs, that can be tested.
+if [ "$(id -u)" = 0 ] && unshare --pid --fork --mount-proc true 2>/dev/null; then
+	cp "$target" "$tmp/guest"
+	cp "$target" "$tmp/qemu-kvm"
+	for vm in "$tmp/guest -machine pc -accel tcg" "$tmp/qemu-kvm" "$tmp/guest -x"; do
+		what="fph-scan beside $vm"
+		mkfifo "$tmp/in.vm"
+		: >"$tmp/vm"
+		: >"$tmp/other"
+		# shellcheck disable=SC2016 # not of this shell
+		vm=$vm starter=$target tmp=$tmp scan=$scan unshare --pid --fork --mount-proc sh -c '
+			$vm shapes <"$tmp/in.vm" >"$tmp/vm" &
+			"$starter" a -machine pc -accel tcg large <"$tmp/in.vm" >"$tmp/other" &
+			exec 7>"$tmp/in.vm"
+			tries=0
+			while ! { grep -q ready "$tmp/vm" && grep -q ready "$tmp/other"; } &&
+				[ $tries -lt 100 ]; do
+				tries=$((tries + 1))
+				sleep 0.1
+			done
+			"$scan" --json
+			status=$?
+			exec 7>&-
+			exit $status' >"$tmp/out" 2>"$tmp/err" 8>&-
+		got=$?
+		rm "$tmp/in.vm"
+		case $vm in
+		*-x)
+			[ $got -eq 1 ] || problem "exit status $got, not 1"
+			says err 'no virtual machine runs here' ;;
+		*)
+			[ $got -eq 0 ] || problem "exit status $got, not 0"
+			is 64 unmapped $((52 * mib - 2 * mib)) ;;
+		esac
+	done
+fi
+
 # Looking at it changes nothing, even if it is read.
 before=$(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$shapes/status")
 try 0 --pid "$shapes" --content
@@ -319,6 +390,11 @@ try 0 --pid "$shapes" --region 0x0-0xfffffffffffff000 --json
 is 64 unmapped $((50 * mib))
 try 0 --pid "$shapes" --region memfd: --json --bandwidth 1m
 says out '"bandwidth" : 1000000,'
+# A name is bytes, whatever the locale takes them for
+what='fph-scan --region größe'
+LC_ALL=C "$scan" --pid "$shapes" --region 'größe' >"$tmp/out" 2>"$tmp/err" &&
+	problem 'there is such a region'
+says err "no memory 'größe'"
 try 0 --pid "$shapes" --region all --region all --json
 [ "$(grep -c "\"size\" : $((64 * mib))," "$tmp/out")" = 1 ] || problem 'a region twice'
 
@@ -360,7 +436,13 @@ late() {
 	"$scan" --pid "$pid" --scanner "$2" --cpu 1 --json >"$tmp/out" 2>"$tmp/err" 9>&- &
 	slow=$!
 	targets="$targets $slow"
-	sleep 0.5
+	# It has the page tables open when it has found what to look at
+	tries=0
+	while ! readlink "/proc/$slow/fd/"* 2>/dev/null | grep -q "^/proc/$pid/pagemap$" &&
+		[ $tries -lt 100 ]; do
+		tries=$((tries + 1))
+		sleep 0.1
+	done
 	kill -0 $slow 2>/dev/null || problem 'it was over too soon'
 	kill "-$1" "$pid"
 	wait $slow

@@ -3,7 +3,7 @@
  * A process whose memory is known, for fph-scan to look at. It says "ready" and
  * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
  *
- * usage: scan-target shapes|paged|large|vast
+ * usage: scan-target [WORD...] shapes|paged|large|vast
  */
 
 #include <fcntl.h>
@@ -152,7 +152,7 @@ static void unmap(int sig)
 
 int main(int argc, char **argv)
 {
-	const char *what = argc > 1 ? argv[1] : "";
+	const char *what = argc > 1 ? argv[argc - 1] : "";
 	char c;
 
 	signal(SIGUSR1, unmap);
