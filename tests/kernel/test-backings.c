@@ -2,13 +2,17 @@
 /* Real mappings of each kind, and what is decided for them */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/magic.h>
 
 #include "ktest.h"
+#include "sys.h"
 
 #ifndef MFD_HUGETLB
 #define MFD_HUGETLB 4u
@@ -122,11 +126,65 @@ static void check_backing(void **state)
 		close(r.fd);
 }
 
+enum { SCANNED, REFUSED, OTHER };
+
+/* As a user who may only read the file, and has opened it so */
+static int look_as_reader(int fd)
+{
+	struct fph_region r = {
+		.sz = sizeof(r), .host = (void *)(uintptr_t)(64 * page), .used = HUGE,
+		.max = HUGE, .page_size = page, .flags = FPH_REGION_SHARED,
+	};
+	struct fph_scanner *s;
+	struct fph_verdict v;
+	char path[64];
+
+	if (fph_scanner_open(&s) < 0 || setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 ||
+	    setresuid(65534, 65534, 65534) < 0)
+		return OTHER;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	r.fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (r.fd < 0 || fph_region_classify(s, &r, &v) < 0)
+		return OTHER;
+	if (v.method == FPH_METHOD_SEEK)
+		return fph_sys_linux.file_pages(r.fd, 0, page) == 0 ? SCANNED : OTHER;
+	if (v.method == FPH_METHOD_NONE && strstr(v.why, "(EPERM)") &&
+	    fph_sys_linux.file_pages(r.fd, 0, page) == -EPERM)
+		return REFUSED;
+	return OTHER;
+}
+
+/*
+ * Newer kernels tell what is in the page cache of a file only to those who could
+ * write to it. Without that there is no second witness, and it is said so.
+ */
+static void not_for_readers(void **state)
+{
+	int status, fd = memfd();
+	pid_t pid;
+
+	if (geteuid() != 0)
+		fph_test_skip("root alone can become another user");
+	check(fd >= 0);
+	check_int(ftruncate(fd, HUGE), 0);
+	check_int(fchmod(fd, 0444), 0);
+	pid = fork();
+	check(pid >= 0);
+	if (!pid)
+		_exit(look_as_reader(fd));
+	check_int(waitpid(pid, &status, 0), pid);
+	check(WIFEXITED(status));
+	check(WEXITSTATUS(status) == SCANNED || WEXITSTATUS(status) == REFUSED);
+	print_message("this kernel %s them\n", WEXITSTATUS(status) == REFUSED ? "refuses" : "answers");
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
 	ktest_init(argc, argv);
 	fph_test_add_rows(&t, rows, check_backing);
+	fph_test_add(&t, "file that one may only read", not_for_readers, NULL);
 	return fph_test_run(&t, "backings");
 }
