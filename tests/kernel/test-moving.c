@@ -14,10 +14,13 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,6 +35,7 @@
 #define MADV_SOFT_OFFLINE 101
 #endif
 #define MOVE_PAGES_MOVE	2	/* MPOL_MF_MOVE */
+#define BALANCED	(2 | 1 << 13)	/* MPOL_BIND | MPOL_F_NUMA_BALANCING, Linux 5.12 */
 
 #define PER_BLOCK	512u
 #define BLOCKS		32u
@@ -71,8 +75,7 @@ enum {
 	NUMA = 1 << 4,
 	ANON = 1 << 5,		/* only private copies of pages can be moved so */
 	FOLIOS = 1 << 6,	/* of a kind that private memfds are not made of */
-	RARE = 1 << 7,		/* what it may do wrong is seen seldom: runs for longer */
-	SMALL = 1 << 8,		/* leaves huge pages where they are */
+	SMALL = 1 << 7,		/* leaves huge pages where they are */
 };
 
 struct mover {
@@ -330,8 +333,12 @@ static const char *balance_setup(void)
 		{ "scan_delay_ms", "0" }, { "scan_period_min_ms", "10" },
 		{ "scan_period_max_ms", "20" }, { "scan_size_mb", "256" },
 	};
+	unsigned long nodes = 3;
 	char path[128];
 
+	/* Older kernels balance shared memory only where it has a policy */
+	if (syscall(SYS_mbind, m.p, NPAGES * page, BALANCED, &nodes, 8 * sizeof(nodes), 0) < 0)
+		return "mbind() refuses MPOL_F_NUMA_BALANCING";
 	if (!put("/proc/sys/kernel/numa_balancing", "1"))
 		return "this kernel balances no memory between nodes";
 	for (size_t i = 0; i < ARRAY_SIZE(knobs); i++) {
@@ -354,11 +361,11 @@ static void run_on_node(unsigned int node)
 	check_int(sched_setaffinity(0, sizeof(set), &set), 0);
 }
 
+/* A page moves when it was used from the other node twice */
 static bool balance_step(unsigned int thread)
 {
-	run_on_node(steps / 64 % 2);
+	run_on_node(now_ms() / 500 % 2);
 	touch_data();
-	usleep(1000);
 	return true;
 }
 
@@ -529,16 +536,11 @@ static bool free_step(unsigned int thread)
 	return madvise(block, HUGE, MADV_FREE) == 0 && madvise(block, HUGE, MADV_PAGEOUT) == 0;
 }
 
-/* Mostly the zero page: to clear a huge page takes much longer than to map one */
 static bool dontneed_step(unsigned int thread)
 {
-	static unsigned int turn[2];
 	char *block = own_block(thread);
 
-	if (turn[thread]++ % 16 == 0)
-		*block = 1;
-	else
-		sink = *block;
+	*block = 1;
 	discard((block - m.p) / page, PER_BLOCK);
 	return true;
 }
@@ -603,7 +605,7 @@ static const struct mover movers[] = {
 	{ "MADV_FREE beside", ANON | FOLIOS | DISCARDS, 1, NULL, free_step, NULL,
 	  { "pglazyfree", "pglazyfreed" } },
 	{ "KSM", ANON | ALONE, 1, ksm_setup, ksm_step, ksm_end, { "cow_ksm" } },
-	{ "MADV_DONTNEED beside", DISCARDS | RARE, 2, NULL, dontneed_step, NULL, { "pgfault" } },
+	{ "MADV_DONTNEED beside", DISCARDS, 2, NULL, dontneed_step, NULL, { "pgfault" } },
 };
 
 /*
@@ -793,7 +795,7 @@ static uint64_t run_ms(void)
 	const char *s = getenv("FPH_MOVING_SECONDS");
 	double seconds = s ? atof(s) : 0;
 
-	return (seconds > 0 ? seconds : 0.7) * 1000 * (now->mover->flags & RARE ? 4 : 1);
+	return (seconds > 0 ? seconds : 0.7) * 1000;
 }
 
 /* With the mover at rest each hole is found, or its edges were never looked at */
@@ -903,6 +905,84 @@ static void moving(void **state)
 	empty();
 }
 
+/*
+ * What a process discards that does not look itself, nobody has to tell the CPU of
+ * who looks: it goes much faster, and what is wrong with it is seen more often. The
+ * zero page, as to clear huge pages takes long. Linux 6.4 and older left entries out.
+ */
+#define FAR_BLOCKS	6u	/* data and discarded in turn, and the last one a hole */
+#define FAR_TIMES	6
+
+static void discard_forever(char *p, atomic_ulong *discards)
+{
+	for (size_t i = 0; i < FAR_BLOCKS * PER_BLOCK; i++)
+		if (i / PER_BLOCK % 2 == 0)
+			p[i * page] = DATA;
+	for (unsigned int i = 0;; i++) {
+		char *block = p + (i % 2 * 2 + 1) * HUGE;
+
+		sink = *block;
+		madvise(block, HUGE, MADV_DONTNEED);
+		(*discards)++;
+	}
+}
+
+static int far_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
+{
+	struct look *l = opaque;
+
+	for (size_t i = start / page; i < (start + len) / page; i++) {
+		if (i / PER_BLOCK % 2 == 0)
+			lose(l, i);
+		l->right += i / PER_BLOCK == FAR_BLOCKS - 1;
+	}
+	return 0;
+}
+
+static void other_discards(void **state)
+{
+	const enum fph_scanner_kind *kind = *state;
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = *kind };
+	struct look l = { 0 };
+	struct fph_scanner *s;
+	enum fph_method method;
+	atomic_ulong *discards;
+	uint64_t end, first;
+	const char *why;
+
+	discards = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(discards != MAP_FAILED);
+	mem_open(&m, K_ANON, FAR_BLOCKS * PER_BLOCK);
+	check_int(madvise(m.p, FAR_BLOCKS * HUGE, MADV_HUGEPAGE), 0);
+	fflush(stdout);
+	opts.pid = fork();
+	check(opts.pid >= 0);
+	if (!opts.pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		discard_forever(m.p, discards);
+	}
+	check_int(fph_scanner_open_with(&s, &opts), 0);
+	if (fph_scanner_error(s, &why) < 0) {
+		kill(opts.pid, SIGKILL);
+		fph_test_skip("%s", why);
+	}
+	check(method_of(s, &method, &why));
+	while (!*discards)
+		usleep(1000);
+	first = *discards;
+	for (end = now_ms() + FAR_TIMES * run_ms(); now_ms() < end || *discards == first; l.rounds++)
+		check_int(fph_scan_region(s, &m.r, method, 0, m.r.used, far_sink, &l, NULL), 0);
+	print_message("%" PRIu64 " scans beside %lu discards, %" PRIu64 " PAGES LOST\n", l.rounds,
+		      *discards, l.lost);
+	kill(opts.pid, SIGKILL);
+	waitpid(opts.pid, NULL, 0);
+	fph_scanner_close(s);
+	munmap(discards, page);
+	mem_close(&m);
+	check_int(l.lost, 0);
+	check(l.right > 0);
+}
+
 static bool makes_sense(const struct mover *mover, const struct backing *backing)
 {
 	if ((mover->flags & SMALL) && backing->huge)
@@ -962,6 +1042,14 @@ int main(int argc, char **argv)
 				fph_test_add(&t, names[n], moving, &cases[n]);
 			n++;
 		}
+	}
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		static char other[ARRAY_SIZE(kinds)][64];
+
+		snprintf(other[k], sizeof(other[k]), "another process discards: %s",
+			 fph_scanner_kind_name(kinds[k]));
+		if (wanted(argc, argv, other[k]))
+			fph_test_add(&t, other[k], other_discards, &kinds[k]);
 	}
 	return fph_test_run(&t, "moving");
 }
