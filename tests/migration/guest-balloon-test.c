@@ -483,7 +483,10 @@ static void test_during(void **state)
 		resize(src, 450 * MIB);
 	}
 	/* Content that is sent first, and given up then */
+	guest(src, "stop", "ok stop");
 	guest(src, "pressure 160M", "ok pressure");
+	guest(src, "rewrite 2000", "ok rewrite");
+	guest(src, "churn 48M", "ok churn");
 	ok(vm_migrate_poll(src, &m, E));
 	sync_count = m.sync_count;
 	until (m.sync_count >= sync_count + 2)

@@ -13,8 +13,8 @@
 #include "io.h"
 #include "qmp.h"
 
-#define BOOT_MS		90000
-#define GUEST_MS	60000
+#define BOOT_MS		180000
+#define GUEST_MS	120000
 
 const char *qemu;
 static char *kernel;
