@@ -228,7 +228,7 @@ static void test_live(void **state)
 
 	if (!l->interrupted)	/* which loses pages that were sent */
 		check_int(sent_as_zero(&m.fph), m.fph.skipped);
-	check_int(m.fph.skipped > 1000, !l->odd);
+	check(m.fph.skipped > 1000);
 	if (l->when != ANSWER_WAITS)
 		check(m.fph.resent > 0);	/* or nothing was put to the test */
 	if (l->hints)

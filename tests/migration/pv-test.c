@@ -514,7 +514,8 @@ static void test_quit_stuck(void **state)
 	GError *error = NULL;
 	struct vm *src;
 
-	cfg.fph_mode = "pv,pv-wait=0,x-pv-delay=300";
+	/* Pages are sent before the answer is used */
+	cfg.fph_mode = "pv,pv-wait=2000,x-pv-delay=3000";
 	cfg.extra = fph_device;
 	cfg.append = FPH_APPEND;
 	src = start(cfg);
@@ -523,7 +524,7 @@ static void test_quit_stuck(void **state)
 	until (f.hints.free > 0)
 		ok(vm_query_fph(src, &f, E));
 	/* The time for which the thread holds the answer back, and more */
-	g_usleep(2 * G_USEC_PER_SEC);
+	g_usleep(4 * G_USEC_PER_SEC);
 	ok(vm_query_fph(src, &f, E));
 	check_int(f.epoch, 1);
 	check_str(f.hints.state, "requested");
