@@ -211,7 +211,7 @@ int fph_region_check(const struct fph_scanner *s, const struct fph_region *r)
 {
 	uintptr_t host = (uintptr_t)r->host;
 
-	if (r->sz < sizeof(*r))
+	if (r->sz < FPH_REGION_LEAST)
 		return -EINVAL;
 	if (!r->page_size || !aligned(r->page_size, r->page_size) ||
 	    r->page_size < s->page_size)

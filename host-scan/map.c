@@ -248,7 +248,7 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	uint64_t t0, first;
 	int err;
 
-	if ((stats && stats->sz < sizeof(*stats)) || (flags & ~FPH_MAP_CONTENT))
+	if ((stats && stats->sz < FPH_SCAN_STATS_LEAST) || (flags & ~FPH_MAP_CONTENT))
 		return -EINVAL;
 	err = fph_region_classify(s, r, &v);
 	if (err < 0)

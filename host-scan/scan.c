@@ -340,7 +340,7 @@ int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 	uint64_t t0;
 	int err;
 
-	if (stats && stats->sz < sizeof(*stats))
+	if (stats && stats->sz < FPH_SCAN_STATS_LEAST)
 		return -EINVAL;
 	err = fph_region_check(s, r);
 	if (err < 0)

@@ -128,7 +128,7 @@ static bool known_opts(const struct fph_scanner_opts *opts)
 {
 	const unsigned char *p = (const unsigned char *)opts;
 
-	if (opts->sz < sizeof(*opts) || (unsigned int)opts->kind >= FPH_SCANNER_MAX ||
+	if (opts->sz < FPH_SCANNER_OPTS_LEAST || (unsigned int)opts->kind >= FPH_SCANNER_MAX ||
 	    opts->pid < 0 || opts->cpu_percent > 100)
 		return false;
 	for (size_t i = sizeof(*opts); i < opts->sz; i++)

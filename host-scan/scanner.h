@@ -65,6 +65,16 @@ struct fph_scanner {
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
 };
 
+/*
+ * Structs of callers grow at their end, and callers are older than the library:
+ * what the first version had is there, and of what came later only what @sz
+ * covers. So never compare with sizeof.
+ */
+#define FPH_SIZE_TO(type, field)	(offsetof(type, field) + sizeof(((type *)0)->field))
+#define FPH_REGION_LEAST		FPH_SIZE_TO(struct fph_region, flags)
+#define FPH_SCANNER_OPTS_LEAST		FPH_SIZE_TO(struct fph_scanner_opts, cpu_percent)
+#define FPH_SCAN_STATS_LEAST		FPH_SIZE_TO(struct fph_scan_stats, given_up)
+
 /* What an errno means, for people; the last row of a table has errno 0 */
 struct fph_why {
 	int err;

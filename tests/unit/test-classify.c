@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <errno.h>
 #include <linux/magic.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "mock-sys.h"
 
@@ -208,7 +210,7 @@ struct bad_row {
 #endif
 static const struct bad_row bad[] = {
 	{ "struct of no size", { GOOD, .sz = 0 } },
-	{ "struct too small", { GOOD, .sz = sizeof(struct fph_region) - 1 } },
+	{ "struct too small", { GOOD, .sz = FPH_REGION_LEAST - 1 } },
 	{ "no page size", { GOOD, .page_size = 0 } },
 	{ "page size no power of two", { GOOD, .page_size = 12288 } },
 	{ "page size below the host's", { GOOD, .page_size = 2048 } },
@@ -235,6 +237,53 @@ static void check_bad(void **state)
 				  catch_sink, &c, NULL), -EINVAL);
 	check_int(c.n, 0);
 	fph_scanner_close(s);
+	mock_free();
+}
+
+/* As long as @least, and nothing behind its last word can be touched */
+static void *oldest(const void *s, size_t least)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	char *p = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *old;
+
+	check(p != MAP_FAILED);
+	check_int(mprotect(p + page, page, PROT_NONE), 0);
+	old = p + page - (least + -least % sizeof(uint64_t));	/* aligned */
+	memcpy(old, s, least);
+	memcpy(old, &least, sizeof(least));	/* all of them begin with their size */
+	return old;
+}
+
+/* A program that was built when the structs were as short as they ever were */
+static void oldest_program(void **state)
+{
+	const struct fph_scanner_opts opts = { .kind = FPH_SCANNER_PAGEMAP, .cpu_percent = 50 };
+	const struct fph_region region = { GOOD };
+	const struct fph_scan_stats none = { 0 };
+	struct fph_scan_stats *stats = oldest(&none, FPH_SCAN_STATS_LEAST);
+	struct fph_region *r = oldest(&region, FPH_REGION_LEAST);
+	struct fph_verdict v;
+	struct fph_scanner *s;
+	struct fph_watch *w;
+	struct catch c = { 0 };
+	const char *why;
+
+	mock_reset();
+	mock_memory("od", SZ / PAGE);
+	check_int(fph_scanner_open_sys(&s, oldest(&opts, FPH_SCANNER_OPTS_LEAST), &mock_sys), 0);
+	check_int(fph_scanner_get_kind(s), FPH_SCANNER_PAGEMAP);
+	check_int(fph_region_classify(s, r, &v), 0);
+	check_int(v.method, FPH_METHOD_PAGEMAP);
+	check_int(fph_scan_region(s, r, v.method, 0, 4 * PAGE, catch_sink, &c, stats), 0);
+	check_int(c.bytes, 2 * PAGE);
+	check_int(stats->ranges, 2);
+	check_int(stats->sz, FPH_SCAN_STATS_LEAST);
+	fph_scanner_close(s);
+	mock.probed = false;
+	check_int(fph_watch_open_sys(&w, &mock_sys), 0);
+	check_int(fph_watch_add(w, r, &why), 0);
+	fph_watch_close(w);
 	mock_free();
 }
 
@@ -305,7 +354,7 @@ static const struct opts_row opts_rows[] = {
 	{ "an error is off", { OPTS, .kind = FPH_SCANNER_PAGEMAP_SCAN }, 0, FPH_SCANNER_OFF, -ENOTTY, "6.7" },
 	{ "another process", { OPTS, .pid = 4711 }, 0, FPH_SCANNER_PAGEMAP_SCAN },
 	{ "this process, by its number", { OPTS, .pid = 42 }, 0, FPH_SCANNER_PAGEMAP_SCAN },
-	{ "struct too small", { .sz = sizeof(struct fph_scanner_opts) - 1 }, -EINVAL },
+	{ "struct too small", { .sz = FPH_SCANNER_OPTS_LEAST - 1 }, -EINVAL },
 	{ "no such kind", { OPTS, .kind = FPH_SCANNER_MAX }, -EINVAL },
 	{ "negative kind", { OPTS, .kind = -1 }, -EINVAL },
 	{ "negative PID", { OPTS, .pid = -1 }, -EINVAL },
@@ -387,6 +436,7 @@ int main(void)
 
 	fph_test_add_rows(&t, verdicts, check_verdict);
 	fph_test_add_rows(&t, bad, check_bad);
+	fph_test_add(&t, "program of an older header", oldest_program, NULL);
 	fph_test_add(&t, "region of a newer header", newer_region, NULL);
 	fph_test_add_rows(&t, opts_rows, check_opts);
 	fph_test_add(&t, "options of a newer header", newer_opts, NULL);

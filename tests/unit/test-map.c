@@ -173,7 +173,7 @@ static void receiver_stops(void **state)
 static void bad_arguments(void **state)
 {
 	static const struct map_row row = { "", "d", "o", 16 };
-	struct fph_scan_stats small = { .sz = sizeof(small) - 1 };
+	struct fph_scan_stats small = { .sz = FPH_SCAN_STATS_LEAST - 1 };
 	struct fph_region r = make_region(&row);
 	struct caught c = { 0 };
 	struct fph_scanner *s;

@@ -351,7 +351,7 @@ static void method_must_fit(void **state)
 		{ 5, FPH_REGION_SHARED, FPH_METHOD_SEEK, FPH_METHOD_SEEK },
 		{ 5, 0, FPH_METHOD_PAGEMAP_SCAN_SEEK, FPH_METHOD_PAGEMAP_SEEK },
 	};
-	struct fph_scan_stats small = { .sz = sizeof(small) - 1 };
+	struct fph_scan_stats small = { .sz = FPH_SCAN_STATS_LEAST - 1 };
 	struct fph_region r = anon_region(16);
 	struct catch none = { 0 };
 	struct fph_scanner *s;

@@ -95,7 +95,8 @@ enum fph_scanner_kind {
 
 /**
  * struct fph_region - a mapping of guest memory
- * @sz:        sizeof(struct fph_region), so that the struct can grow
+ * @sz:        sizeof(struct fph_region), so that the struct can grow: a program
+ *             that was built with a shorter one goes on to work
  * @host:      address of the first byte in the process that is scanned
  * @used:      bytes in use; nothing at or beyond it is ever reported
  * @max:       bytes reserved, >= @used
