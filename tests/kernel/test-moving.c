@@ -45,7 +45,9 @@
 #define ZEROES		25u	/* pages of zeroes that are written now and then */
 #define ZERO_AT(i)	(14u * PER_BLOCK + (i) * GAP)
 #define DATA		0x5a
-#define PATIENCE_MS	60000	/* for a mover to move something */
+/* For a mover to move something; where time runs too fast, so many looks */
+#define PATIENCE_MS	60000
+#define PATIENCE	200
 
 enum {
 	W_DATA = 'd',		/* must never be called absent */
@@ -514,10 +516,13 @@ static bool zram_step(unsigned int thread)
 	return done;
 }
 
+/* Only small pages have been active before: now and then a huge one is split */
 static bool cold_step(unsigned int thread)
 {
+	size_t but = steps % 8 == 7 ? page : 0;
+
 	touch_data();
-	return madvise(some_block(), HUGE, MADV_COLD) == 0;
+	return madvise(some_block() + but, HUGE - but, MADV_COLD) == 0;
 }
 
 static char *own_block(unsigned int thread)
@@ -872,7 +877,8 @@ static void moving(void **state)
 
 	end = now_ms() + run_ms();
 	patience = end + PATIENCE_MS;
-	while (now_ms() < end || ((!moved || in_vain()) && now_ms() < patience)) {
+	for (int n = 0; now_ms() < end || ((!moved || in_vain()) &&
+					   (now_ms() < patience || n < PATIENCE)); n++) {
 		for (size_t i = 0; i < ARRAY_SIZE(looks); i++)
 			look(&looks[i]);
 		moved = moved || (steps > 0 && all_grew(counters) &&
