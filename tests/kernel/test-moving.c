@@ -78,6 +78,7 @@ enum {
 	ANON = 1 << 5,		/* only private copies of pages can be moved so */
 	FOLIOS = 1 << 6,	/* of a kind that private memfds are not made of */
 	SMALL = 1 << 7,		/* leaves huge pages where they are */
+	SWAPS = 1 << 8,
 };
 
 struct mover {
@@ -490,18 +491,11 @@ static bool has_swap(void)
 	return has;
 }
 
-static const char *pageout_setup(void)
-{
-	return has_swap() ? NULL : "no swap";
-}
-
 #define ZRAM	"/dev/zram0"
 
 static const char *zram_setup(void)
 {
-	if (access(ZRAM, F_OK) < 0)
-		return "no zram";
-	return pageout_setup();
+	return access(ZRAM, F_OK) < 0 ? "no zram" : NULL;
 }
 
 /* All that is out has to come in, wherever it is mapped, or is not */
@@ -592,7 +586,7 @@ static const struct mover movers[] = {
 	  { "pgmigrate_success" } },
 	{ "migrate_pages", NUMA | RELOCATES, 1, NULL, migrate_pages_step, NULL,
 	  { "pgmigrate_success" } },
-	{ "compaction", SMALL, 1, NULL, compact_step, NULL,
+	{ "compaction", SMALL | ALONE, 1, NULL, compact_step, NULL,
 	  { "compact_migrate_scanned", "pgmigrate_success" } },
 	{ "NUMA balancing", NUMA | ALONE | RELOCATES, 1, balance_setup, balance_step, balance_end,
 	  { "numa_pages_migrated", "numa_hint_faults" } },
@@ -604,8 +598,8 @@ static const struct mover movers[] = {
 	  { "thp_collapse_alloc" } },
 	{ "khugepaged", COLLAPSES | FOLIOS | ALONE, 1, khugepaged_setup, khugepaged_step,
 	  khugepaged_end, { "thp_collapse_alloc" } },
-	{ "MADV_PAGEOUT", 0, 1, pageout_setup, pageout_step, NULL, { "pswpout", "pswpin" } },
-	{ "swap by zram", ALONE, 1, zram_setup, zram_step, NULL, { "pswpout", "pswpin" } },
+	{ "MADV_PAGEOUT", SWAPS, 1, NULL, pageout_step, NULL, { "pswpout", "pswpin" } },
+	{ "swap by zram", SWAPS | ALONE, 1, zram_setup, zram_step, NULL, { "pswpout", "pswpin" } },
 	{ "MADV_COLD", 0, 1, NULL, cold_step, NULL, { "pgdeactivate" } },
 	{ "MADV_FREE beside", ANON | FOLIOS | DISCARDS, 1, NULL, free_step, NULL,
 	  { "pglazyfree", "pglazyfreed" } },
@@ -843,6 +837,8 @@ static const char *no_mover(const struct mover *mover)
 		return "changes the whole machine";
 	if ((mover->flags & NUMA) && access("/sys/devices/system/node/node1", F_OK) < 0)
 		return "one node has all memory";
+	if ((mover->flags & SWAPS) && !has_swap())
+		return "no swap";
 	return NULL;
 }
 
