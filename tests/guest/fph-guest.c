@@ -10,6 +10,7 @@
  * lives in a third place.
  */
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -1196,6 +1197,77 @@ static void cmd_info(struct reply *re, char **args)
 	   (unsigned long long)meminfo_kib("MemAvailable"));
 }
 
+/* All memory that the kernel lets one read, as a crash dump would */
+static void cmd_kcore(struct reply *re, char **args)
+{
+	int fd = open("/proc/kcore", O_RDONLY | O_CLOEXEC);
+	unsigned long long bytes = 0;
+	size_t size = 1 << 20;
+	char *buf = malloc(size);
+	Elf64_Phdr ph;
+	Elf64_Ehdr eh;
+
+	if (fd < 0 || !buf || pread(fd, &eh, sizeof(eh), 0) != sizeof(eh)) {
+		fail(re, "kcore: %s", strerror(errno));
+		goto out;
+	}
+	for (unsigned int i = 0; i < eh.e_phnum; i++) {
+		if (pread(fd, &ph, sizeof(ph), (off_t)(eh.e_phoff + i * sizeof(ph))) != sizeof(ph))
+			break;
+		/*
+		 * Memory has an address; what is mapped elsewhere has none. Nor the
+		 * kernel's own image: that it gave parts of it back is not seen there.
+		 */
+		if (ph.p_type != PT_LOAD || ph.p_paddr == UINT64_MAX ||
+		    ph.p_vaddr >= 0xffffffff80000000)
+			continue;
+		for (uint64_t at = 0; at < ph.p_filesz; at += size) {
+			size_t n = ph.p_filesz - at < size ? ph.p_filesz - at : size;
+			ssize_t got = pread(fd, buf, n, (off_t)(ph.p_offset + at));
+
+			bytes += got > 0 ? (unsigned long long)got : 0;
+		}
+	}
+	ok(re, "kcore bytes=%llu", bytes);
+out:
+	free(buf);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* A line of /proc/vmstat */
+static void cmd_vmstat(struct reply *re, char **args)
+{
+	unsigned long long value;
+	FILE *f = fopen("/proc/vmstat", "re");
+	char name[64];
+
+	while (f && fscanf(f, "%63s %llu", name, &value) == 2) {
+		if (strcmp(name, args[0]))
+			continue;
+		ok(re, "vmstat %s=%llu", name, value);
+		fclose(f);
+		return;
+	}
+	if (f)
+		fclose(f);
+	fail(re, "no '%.40s' in /proc/vmstat", args[0]);
+}
+
+/* Words for a file of /proc or /sys */
+static void cmd_put(struct reply *re, char **args)
+{
+	int fd = open(args[0], O_WRONLY | O_CLOEXEC);
+	ssize_t len = (ssize_t)strlen(args[1]);
+
+	if (fd < 0 || write(fd, args[1], (size_t)len) != len)
+		fail(re, "%.80s: %s", args[0], strerror(errno));
+	else
+		ok(re, "put");
+	if (fd >= 0)
+		close(fd);
+}
+
 static const struct command {
 	const char *name;
 	const char *usage;
@@ -1219,6 +1291,9 @@ static const struct command {
 	{ "mod", " load NAME [PARAMETER=VALUE...] | mod unload NAME", 2, MAX_ARGS - 1, cmd_mod },
 	{ "report", "", 0, 0, cmd_report },
 	{ "balloon", "", 0, 0, cmd_balloon },
+	{ "kcore", "", 0, 0, cmd_kcore },
+	{ "vmstat", " NAME", 1, 1, cmd_vmstat },
+	{ "put", " PATH WORD", 2, 2, cmd_put },
 	{ "usage", "", 0, 0, cmd_usage },
 	{ "suspend", "", 0, 0, cmd_suspend },
 	{ "reboot", "", 0, 0, cmd_reboot },

@@ -296,6 +296,126 @@ static void test_reboot(void **state)
 	vm_free(vm);
 }
 
+static uint64_t vmstat(struct vm *vm, const char *name)
+{
+	g_autofree char *answer = NULL;
+
+	ok((answer = vm_guest_command(vm, MIGRATE_MS, E, "vmstat %s", name)) != NULL);
+	return g_ascii_strtoull(strchr(answer, '=') + 1, NULL, 10);
+}
+
+static uint64_t memory_of(struct vm *vm)
+{
+	struct vm_usage u;
+
+	ok(vm_usage(vm, &u, E));
+	return u.rss_shmem_kib * 1024;
+}
+
+/* A dump, or whoever reads all memory, does not bring back what is in the balloon */
+static void test_kcore(void **state)
+{
+	struct vm *vm = start(config(VM_RAM_MEMFD, balloon, FPH_APPEND));
+	uint64_t full, before, after;
+
+	boot(vm);
+	guest(vm, "fragment 160M", "ok fragment");
+	guest(vm, "free", "ok free");
+	guest(vm, "kcore", "ok kcore");
+	full = memory_of(vm);
+	check(full > 450 * MIB);
+	resize(vm, SMALL);
+	wait_for_state(vm, "reached");
+	before = memory_of(vm);
+	check(before + 200 * MIB < full);
+	guest(vm, "kcore", "ok kcore");
+	after = memory_of(vm);
+	print_message("%" PRIu64 " KiB, then %" PRIu64 "; %" PRIu64 " pages moved\n", before / 1024,
+		      after / 1024, vmstat(vm, "balloon_migrate"));
+	check(after <= before + before / 100);
+	check_int(vmstat(vm, "balloon_inflate") - vmstat(vm, "balloon_deflate"),
+		  (MEMORY - SMALL) / PAGE);
+	resize(vm, MEMORY);
+	wait_for_state(vm, "reached");
+	check_int(vmstat(vm, "balloon_inflate"), vmstat(vm, "balloon_deflate"));
+	vm_free(vm);
+}
+
+/* Its single pages go where the kernel wants them */
+static void test_compact(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
+	uint64_t small;
+
+	boot(vm);
+	busy(vm);
+	guest(vm, "stop", "ok stop");
+	guest(vm, "fragment 120M", "ok fragment");
+	resize(vm, 360 * MIB);
+	wait_for_state(vm, "reached");
+	guest(vm, "free", "ok free");
+	for (int i = 0; !vmstat(vm, "balloon_migrate"); i++) {
+		check(i < 20);
+		guest(vm, "put /proc/sys/vm/compact_memory 1", "ok put");
+	}
+	print_message("%" PRIu64 " pages moved\n", vmstat(vm, "balloon_migrate"));
+	check_int(size_of(vm), 360 * MIB);
+	small = anon_rss(vm);
+	check(small < 400 * MIB);
+	busy(vm);
+	guest(vm, "put /proc/sys/vm/compact_memory 1", "ok put");
+	resize(vm, 300 * MIB);
+	guest(vm, "put /proc/sys/vm/compact_memory 1", "ok put");
+	resize(vm, MEMORY);
+	wait_for_state(vm, "reached");
+	check_int(number(vm, "actual"), 0);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* Where most memory is for what can be moved, the balloon can have it */
+static void test_movable(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND " movablecore=320M"));
+
+	boot(vm);
+	busy(vm);
+	resize(vm, SMALL);
+	wait_for_state(vm, "reached");
+	guest_check(vm);
+	/* Memory that goes offline is vacated; the balloon finds other */
+	guest(vm, "stop", "ok stop");
+	resize(vm, 330 * MIB);
+	guest(vm, "put /sys/devices/system/memory/memory2/state offline", "ok put");
+	wait_for_size(vm, 330 * MIB);
+	guest(vm, "put /sys/devices/system/memory/memory2/state online_movable", "ok put");
+	resize(vm, MEMORY);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* The same of memory in large blocks, which cannot be moved */
+static void test_offline(void **state)
+{
+	static const char *const dimm[] = {
+		"-m", "slots=1,maxmem=2G",
+		"-object", "memory-backend-ram,id=m1,size=256M", "-device", "pc-dimm,memdev=m1",
+		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
+	};
+	struct vm *vm = start(config(NULL, dimm, FPH_APPEND " memhp_default_state=online_kernel"));
+
+	boot(vm);
+	resize(vm, 300 * MIB);
+	wait_for_state(vm, "reached");
+	guest(vm, "put /sys/devices/system/memory/memory33/state offline", "ok put");
+	wait_for_size(vm, 300 * MIB);
+	guest(vm, "put /sys/devices/system/memory/memory33/state online_kernel", "ok put");
+	resize(vm, 768 * MIB);
+	busy(vm);
+	guest_check(vm);
+	vm_free(vm);
+}
+
 static void test_unload(void **state)
 {
 	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
@@ -519,7 +639,11 @@ static void test_during(void **state)
 }
 
 static const struct fph_test_single singles[] = {
+	{ "guest-balloon-compact", test_compact },
 	{ "guest-balloon-floor", test_floor },
+	{ "guest-balloon-kcore", test_kcore },
+	{ "guest-balloon-movable", test_movable },
+	{ "guest-balloon-offline", test_offline },
 	{ "guest-balloon-reboot", test_reboot },
 	{ "guest-balloon-unload", test_unload },
 	{ "guest-balloon-unplug", test_unplug },
