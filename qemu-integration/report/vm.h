@@ -70,7 +70,7 @@ struct vm_config {
 
 /* tests/guest/README.md has the reasons; whoever adds a parameter puts it behind this. */
 #define VM_APPEND "console=ttyS0 quiet panic=-1 mitigations=off nokaslr " \
-		  "cryptomgr.notests nowatchdog tsc=reliable init_on_alloc=0"
+		  "cryptomgr.notests nowatchdog tsc=reliable no_timer_check init_on_alloc=0"
 
 /* $FPH_CACHE or the user's cache directory + "/fph". */
 char *vm_cache_dir(void);

@@ -72,7 +72,7 @@ guest_run() {
 		-L /usr/share/seabios -L /usr/share/qemu \
 		-nodefaults -display none -no-reboot -serial stdio \
 		-kernel "$guest/vmlinuz" -initrd "$tmp/initramfs.img" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests nowatchdog tsc=reliable init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
+		-append "console=ttyS0 quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests nowatchdog tsc=reliable no_timer_check init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
 		</dev/null >"$tmp/console" 2>&1 || echo "QEMU ended with $?"
 	tr -d '\r' <"$tmp/console" | tee "$tmp/out"
 	# What the kernel says of its own mistakes
