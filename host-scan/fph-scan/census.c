@@ -7,7 +7,7 @@
 
 #include "record.h"
 
-/* fph-source scans as much at a time, and gives up for as much */
+/* fph-source scans as much at a time */
 #define STEP	(UINT64_C(1) << 30)
 /* Where that takes long, progress is told more often */
 #define SLOW_STEP	(UINT64_C(32) << 20)
