@@ -5,7 +5,8 @@
  *
  * FPH_TEST_FAULT is "CALL ERRNO FIRST COUNT": of libfph's calls of that kind,
  * COUNT fail, beginning with number FIRST (from 1). With an ERRNO of 0 they
- * are held up instead, until the file FPH_TEST_SEEN is gone. Into that file
+ * are held up instead, until the file FPH_TEST_SEEN is gone; with one below 0
+ * each takes so many milliseconds. Into that file
  * goes a byte for each call that was met, so that a test knows.
  */
 #include <dlfcn.h>
@@ -51,6 +52,10 @@ static bool fails(const char *call, void *caller)
 	if (n < first || n - first >= count)
 		return false;
 	note(seen);
+	if (err < 0) {
+		usleep(-err * 1000);
+		return false;
+	}
 	if (err) {
 		errno = err;
 		return true;

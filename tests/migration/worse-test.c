@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Nobody is worse off for fph-source (R10), where it is not as easy as with an
- * idle guest and a quiet machine: hosts that are short of memory.
+ * idle guest and a quiet machine: hosts that are short of memory, memory in
+ * pieces, much downtime, and kernel calls that hang.
  *
  * One case per process: worse-test NAME.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
+#include "qmp.h"
 
 /*
  * A memory cgroup around QEMU: what it may have is more than the guest uses, and
@@ -171,8 +174,265 @@ static void test_hugetlb(void **state)
 	vm_free(start(cfg));
 }
 
+/*
+ * A kernel call of one of our threads hangs. It is not made under the BQL, and
+ * nobody waits for it there: QEMU answers whatever it is told to do meanwhile,
+ * with what it has to say to it. A command that waits gets no answer at all.
+ */
+static void answers(struct vm *vm, const char *command, const char *arguments)
+{
+	GError *error = NULL;
+
+	if (vm_run(vm, &error, command, arguments ? "%s" : NULL, arguments)) {
+		print_message("%s: done\n", command);
+		return;
+	}
+	print_message("%s: %s\n", command, error->message);
+	if (!g_error_matches(error, QMP_ERROR, QMP_ERROR_COMMAND))
+		fail_msg("%s %s: %s", command, arguments ? arguments : "", error->message);
+	g_error_free(error);
+}
+
+struct held {
+	const char *name;
+	const char *mode;
+	unsigned long number;		/* of the call */
+	bool before;			/* it is made before a migration */
+};
+
+static const struct held helds[] = {
+	{ "held-commands-scan", "pagemap", 2, false },
+	{ "held-commands-hints", "both", 2, false },
+	/* By then its thread is at work */
+	{ "held-commands-prescan", "pagemap,prescan=on,prescan-cpu=100", 40, true },
+};
+
+static void wait_for_hang(const char *seen)
+{
+	until (file_size(seen) > 0)
+		;
+}
+
+static void test_held(void **state)
+{
+	static const char snapshot[] = "{\"capabilities\":[{\"capability\":\"background-snapshot\","
+				       "\"state\":%s}]}";
+	const struct held *h = *state;
+	g_autofree char *fault = g_strdup_printf("ioctl 0 %lu 1", h->number);
+	g_autofree char *on = g_strdup_printf(snapshot, "true");
+	g_autofree char *off = g_strdup_printf(snapshot, "false");
+	g_autofree char *file = g_strdup_printf("{\"uri\":\"file:%s\"}", temp_file("", 0));
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm_fph fph = { 0 };
+	struct vm *src, *dst;
+	const char *seen;
+
+	cfg.qemu = faulty_qemu(fault, &seen);
+	cfg.fph_mode = h->mode;
+	if (!strcmp(h->mode, "both"))
+		cfg.extra = fph_device;
+	src = start(cfg);
+	cfg.qemu = NULL;
+	dst = start_destination(cfg);
+	ft_wait_for(src, 100);
+
+	if (h->before) {
+		wait_for_hang(seen);
+		answers(src, "migrate-set-capabilities", on);
+		answers(src, "migrate-set-capabilities", off);
+		answers(src, "device_add", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"b0\"}");
+		answers(src, "device_del", "{\"id\":\"b0\"}");
+	}
+	ok(vm_migrate_start(src, dst, NULL, &m, E));
+	if (!h->before)
+		wait_for_hang(seen);
+	ok(vm_migrate_poll(src, &m, E));
+	answers(src, "migrate", file);
+	answers(src, "migrate-set-capabilities", on);
+	answers(src, "device_add", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"b1\"}");
+	answers(src, "object-del", "{\"id\":\"fph0\"}");
+	answers(src, "migrate_cancel", NULL);
+	answers(src, "object-del", "{\"id\":\"fph0\"}");
+	check(is_running(src));
+	ft_wait_for(src, ft_state(src, FT_ST_COUNT) + 100);
+	ok(vm_query_fph(src, &fph, E));
+	check_int(file_size(seen), 1);
+
+	check_int(unlink(seen), 0);
+	until (!strcmp(m.status, "cancelled") || !strcmp(m.status, "failed"))
+		ok(vm_migrate_poll(src, &m, E));
+	vm_free(dst);
+	ft_wait_for(src, ft_state(src, FT_ST_COUNT) + 100);
+	vm_fph_clear(&fph);
+	vm_migration_clear(&m);
+	vm_free(src);
+}
+
+/*
+ * However much downtime is allowed, and however little is left to send when the
+ * migration begins: memory is looked at before it is read.
+ */
+struct longdown {
+	const char *name;
+	const char *ram;
+	uint64_t memory;
+	const char *const *extra;
+};
+
+static const char *const small_chunks[] = {
+	"-global", "migration.x-clear-bitmap-shift=12", NULL,
+};
+
+static const struct longdown longdowns[] = {
+	{ "longdown-memfd", VM_RAM_MEMFD, 3072 * MIB, NULL },
+	{ "longdown-memfd-small-chunks", VM_RAM_MEMFD, 512 * MIB, small_chunks },
+	{ "longdown-anon-small-chunks", VM_RAM_ANON, 512 * MIB, small_chunks },
+};
+
+/* KiB; buffers, stacks of threads, bitmaps */
+#define OF_QEMU	(8 * 1024)
+#define USED	(64 * MIB)
+
+static int64_t grown(const struct vm_usage *before, const struct vm_usage *after)
+{
+	return (int64_t)after->rss_kib - (int64_t)before->rss_kib;
+}
+
+static void check_growth(const struct vm_migration *m, uint64_t used)
+{
+	int64_t most = used / 1024 / 20 + OF_QEMU;
+	int64_t sent = (m->normal * PAGE) / 1024;
+
+	print_message("source grew by %" PRId64 " KiB, destination by %" PRId64 " KiB for %"
+		      PRId64 " KiB of content\n", grown(&m->src_before, &m->src_after),
+		      grown(&m->dst_before, &m->dst_after), sent);
+	check(grown(&m->src_before, &m->src_after) <= most);
+	check(grown(&m->dst_before, &m->dst_after) <= sent + most);
+}
+
+static void migrate_with_downtime(const struct longdown *l, unsigned int downtime_ms,
+				  struct vm_migration *m)
+{
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 100000000,
+		.downtime_limit_ms = downtime_ms,
+	};
+	struct vm_config cfg = tiny_guest;
+	struct vm *src, *dst;
+
+	cfg.ram = l->ram;
+	cfg.memory = l->memory;
+	cfg.extra = l->extra;
+	cfg.bios = patch_firsttouch(20000, 0);
+	patch_word(cfg.bios, FT_SET_END, USED);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 12500);
+	ok(vm_stop(src, E));
+	migrate(src, dst, &opts, m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+static void test_longdown(void **state)
+{
+	const struct longdown *l = *state;
+	struct vm_migration usual = { 0 }, m = { 0 };
+
+	/* Or one page would be 512 */
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	migrate_with_downtime(l, 300, &usual);
+	migrate_with_downtime(l, 120000, &m);
+	check(usual.fph.skipped > (l->memory - USED) / PAGE / 20 * 19);
+	check(m.fph.skipped > usual.fph.skipped / 20 * 19);
+	check_int(m.fph.chunks_not_scanned, 0);
+	check_growth(&m, USED);
+	vm_migration_clear(&usual);
+	vm_migration_clear(&m);
+}
+
+/* A hole of shared memory is never read, however short */
+#define PIECES_START	(128 * MIB)
+#define PIECES_END	(384 * MIB)
+
+static void test_fragmented(void **state)
+{
+	uint64_t pieces = (PIECES_END - PIECES_START) / PAGE / 2;
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+	int memfd;
+
+	cfg.ram = VM_RAM_MEMFD;
+	cfg.memory = 512 * MIB;
+	cfg.bios = patch_firsttouch(20000, 0);
+	patch_word(cfg.bios, FT_SET_END, USED);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	ft_wait_for(src, 12500);
+	ok(vm_stop(src, E));
+	memfd = open_memfd(src);
+	for (uint64_t at = PIECES_START; at < PIECES_END; at += 2 * PAGE)
+		check_int(pwrite(memfd, "x", 1, at), 1);
+	close(memfd);
+	migrate(src, dst, NULL, &m);
+	check_int(m.fph.given_up, 0);
+	check_int(m.fph.chunks_not_scanned, 0);
+	check(m.normal >= pieces);
+	check(m.fph.skipped > (cfg.memory - USED) / PAGE / 20 * 19 - pieces);
+	check_growth(&m, USED + pieces * PAGE);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/*
+ * The wait for the guest has an end, and so has what is done meanwhile: with a
+ * kernel that takes its time for each look at memory, pages are sent before all
+ * of it was looked at.
+ */
+static void test_gate(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = MIB, .timeout_ms = 2 * MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	g_autoptr(GPtrArray) extra = g_ptr_array_new();
+	struct vm *src, *dst;
+	const char *seen;
+
+	for (size_t i = 0; fph_device[i]; i++)
+		g_ptr_array_add(extra, (char *)fph_device[i]);
+	for (size_t i = 0; small_chunks[i]; i++)
+		g_ptr_array_add(extra, (char *)small_chunks[i]);
+	g_ptr_array_add(extra, NULL);
+	cfg.extra = (const char *const *)extra->pdata;
+	cfg.fph_mode = "both,scanner=pagemap,pv-wait=500";
+	/* A fifth of a second for each; there are some in each of 8 chunks */
+	cfg.qemu = faulty_qemu("pread -200 1 1000", &seen);
+	src = start(cfg);
+	cfg.qemu = NULL;
+	dst = start_destination(cfg);
+	ft_wait_for(src, 100);
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	until (m.normal + m.duplicate > 0)
+		ok(vm_migrate_poll(src, &m, E));
+	print_message("the first page after %" PRIu64 " chunks, and %" PRIu64 " us of waiting\n",
+		      m.fph.chunks, m.fph.hints.wait_ns / 1000);
+	check(file_size(seen) > 0);
+	check(m.fph.chunks < cfg.memory / (16 * MIB));
+	let_go(src);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	check_ram_equal(src, dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static const struct fph_test_single singles[] = {
 	{ "cgroup-memfd", test_cgroup },
+	{ "fragmented-memfd", test_fragmented },
+	{ "gate-deadline", test_gate },
 	{ "hugetlb-refused", test_hugetlb },
 };
 
@@ -185,6 +445,8 @@ int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
+	fph_test_add_rows(&t, helds, test_held);
+	fph_test_add_rows(&t, longdowns, test_longdown);
 	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);
 }
