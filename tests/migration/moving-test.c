@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -70,12 +71,15 @@ static gpointer move(gpointer opaque)
 	struct mover *mover = opaque;
 
 	for (unsigned int step = 0; !g_atomic_int_get(&mover->stop); step++) {
+		gint64 start = g_get_monotonic_time();
 		bool done = true;
 
 		for (size_t i = 0; i < ARRAY_SIZE(mover->pids); i++)
 			done &= mover->how->move(mover->pids[i], step);
 		if (done)
 			g_atomic_int_inc(&mover->steps);
+		/* Memory on the move is of no use to anybody meanwhile */
+		g_usleep(g_get_monotonic_time() - start);
 	}
 	return NULL;
 }
@@ -107,8 +111,12 @@ static void migrate_once(const struct moving *how)
 	struct vm *src, *dst;
 
 	cfg.ram = how->ram;
-	if (!how->linux_inside)
+	if (!how->linux_inside) {
+		cfg.memory = 64 * MIB;
 		cfg.bios = patch_firsttouch(FT_DELAY, 1);
+		/* Or one touch would populate 2 MiB */
+		check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	}
 	src = start(cfg);
 	dst = start_destination(cfg);
 	if (how->linux_inside) {
