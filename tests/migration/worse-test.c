@@ -201,8 +201,8 @@ struct held {
 };
 
 static const struct held helds[] = {
-	{ "held-commands-scan", "pagemap", 2, false },
-	{ "held-commands-hints", "both", 2, false },
+	{ "held-commands-scan", "pagemap", 3, false },
+	{ "held-commands-hints", "both", 3, false },
 	/* By then its thread is at work */
 	{ "held-commands-prescan", "pagemap,prescan=on,prescan-cpu=100", 40, true },
 };
@@ -250,7 +250,9 @@ static void test_held(void **state)
 	ok(vm_migrate_poll(src, &m, E));
 	answers(src, "migrate", file);
 	answers(src, "migrate-set-capabilities", on);
-	answers(src, "device_add", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"b1\"}");
+	/* QEMU refuses that, and then waits for all who read guest memory under RCU */
+	if (!h->before)
+		answers(src, "device_add", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"b1\"}");
 	answers(src, "object-del", "{\"id\":\"fph0\"}");
 	answers(src, "migrate_cancel", NULL);
 	answers(src, "object-del", "{\"id\":\"fph0\"}");
@@ -299,15 +301,16 @@ static int64_t grown(const struct vm_usage *before, const struct vm_usage *after
 	return (int64_t)after->rss_kib - (int64_t)before->rss_kib;
 }
 
-static void check_growth(const struct vm_migration *m, uint64_t used)
+/* @source: by how many KiB it grew */
+static void check_growth(const struct vm_migration *m, uint64_t used, int64_t source)
 {
 	int64_t most = used / 1024 / 20 + OF_QEMU;
 	int64_t sent = (m->normal * PAGE) / 1024;
 
 	print_message("source grew by %" PRId64 " KiB, destination by %" PRId64 " KiB for %"
-		      PRId64 " KiB of content\n", grown(&m->src_before, &m->src_after),
-		      grown(&m->dst_before, &m->dst_after), sent);
-	check(grown(&m->src_before, &m->src_after) <= most);
+		      PRId64 " KiB of content\n", source, grown(&m->dst_before, &m->dst_after),
+		      sent);
+	check(source <= most);
 	check(grown(&m->dst_before, &m->dst_after) <= sent + most);
 }
 
@@ -347,7 +350,7 @@ static void test_longdown(void **state)
 	check(usual.fph.skipped > (l->memory - USED) / PAGE / 20 * 19);
 	check(m.fph.skipped > usual.fph.skipped / 20 * 19);
 	check_int(m.fph.chunks_not_scanned, 0);
-	check_growth(&m, USED);
+	check_growth(&m, USED, grown(&m.src_before, &m.src_after));
 	vm_migration_clear(&usual);
 	vm_migration_clear(&m);
 }
@@ -362,6 +365,7 @@ static void test_fragmented(void **state)
 	struct vm_config cfg = tiny_guest;
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
+	struct stat before, after;
 	int memfd;
 
 	cfg.ram = VM_RAM_MEMFD;
@@ -375,13 +379,16 @@ static void test_fragmented(void **state)
 	memfd = open_memfd(src);
 	for (uint64_t at = PIECES_START; at < PIECES_END; at += 2 * PAGE)
 		check_int(pwrite(memfd, "x", 1, at), 1);
-	close(memfd);
+	/* QEMU maps what it sends; it is the file that must not grow */
+	check_int(fstat(memfd, &before), 0);
 	migrate(src, dst, NULL, &m);
+	check_int(fstat(memfd, &after), 0);
+	close(memfd);
 	check_int(m.fph.given_up, 0);
 	check_int(m.fph.chunks_not_scanned, 0);
 	check(m.normal >= pieces);
 	check(m.fph.skipped > (cfg.memory - USED) / PAGE / 20 * 19 - pieces);
-	check_growth(&m, USED + pieces * PAGE);
+	check_growth(&m, USED + pieces * PAGE, (after.st_blocks - before.st_blocks) / 2);
 	vm_migration_clear(&m);
 	vm_free(src);
 	vm_free(dst);
