@@ -47,7 +47,7 @@
 #define DATA		0x5a
 /* For a mover to move something; where time runs too fast, so many looks */
 #define PATIENCE_MS	60000
-#define PATIENCE	200
+#define PATIENCE	50
 
 enum {
 	W_DATA = 'd',		/* must never be called absent */
@@ -367,7 +367,15 @@ static void run_on_node(unsigned int node)
 /* A page moves when it was used from the other node twice */
 static bool balance_step(unsigned int thread)
 {
-	run_on_node(now_ms() / 500 % 2);
+	static unsigned int node, touches;
+	static uint64_t since;
+
+	/* However little of its time the machine gives to us */
+	if (++touches >= 200 && now_ms() - since >= 500) {
+		run_on_node(node ^= 1);
+		touches = 0;
+		since = now_ms();
+	}
 	touch_data();
 	return true;
 }
