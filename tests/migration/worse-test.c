@@ -201,8 +201,8 @@ struct held {
 };
 
 static const struct held helds[] = {
-	{ "held-commands-scan", "pagemap", 3, false },
-	{ "held-commands-hints", "both", 3, false },
+	{ "held-commands-scan", "pagemap,pv-wait=60000", 3, false },
+	{ "held-commands-hints", "both,pv-wait=60000", 3, false },
 	/* By then its thread is at work */
 	{ "held-commands-prescan", "pagemap,prescan=on,prescan-cpu=100", 40, true },
 };
@@ -230,7 +230,7 @@ static void test_held(void **state)
 
 	cfg.qemu = faulty_qemu(fault, &seen);
 	cfg.fph_mode = h->mode;
-	if (!strcmp(h->mode, "both"))
+	if (g_str_has_prefix(h->mode, "both"))
 		cfg.extra = fph_device;
 	src = start(cfg);
 	cfg.qemu = NULL;
