@@ -280,6 +280,7 @@ struct longdown {
 	const char *ram;
 	uint64_t memory;
 	const char *const *extra;
+	const char *fault;		/* of the kernel */
 };
 
 static const char *const small_chunks[] = {
@@ -290,6 +291,8 @@ static const struct longdown longdowns[] = {
 	{ "longdown-memfd", VM_RAM_MEMFD, 3072 * MIB, NULL },
 	{ "longdown-memfd-small-chunks", VM_RAM_MEMFD, 512 * MIB, small_chunks },
 	{ "longdown-anon-small-chunks", VM_RAM_ANON, 512 * MIB, small_chunks },
+	/* The scan takes longer than it takes QEMU to see that it could stop the guest */
+	{ "longdown-memfd-slow", VM_RAM_MEMFD, 512 * MIB, small_chunks, "lseek -20 1 1000000" },
 };
 
 /* KiB; buffers, stacks of threads, bitmaps */
@@ -323,13 +326,18 @@ static void migrate_with_downtime(const struct longdown *l, unsigned int downtim
 	};
 	struct vm_config cfg = tiny_guest;
 	struct vm *src, *dst;
+	const char *seen;
 
 	cfg.ram = l->ram;
 	cfg.memory = l->memory;
 	cfg.extra = l->extra;
+	cfg.fph_mode = "pagemap,pv-wait=60000";
 	cfg.bios = patch_firsttouch(20000, 0);
 	patch_word(cfg.bios, FT_SET_END, USED);
+	if (l->fault)
+		cfg.qemu = faulty_qemu(l->fault, &seen);
 	src = start(cfg);
+	cfg.qemu = NULL;
 	dst = start_destination(cfg);
 	ft_wait_for(src, 12500);
 	ok(vm_stop(src, E));
