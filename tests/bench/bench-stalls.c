@@ -29,6 +29,7 @@
 #include "vm.h"
 
 #define WAIT_MS		120000
+#define PRESCAN_MS	300000
 #define ROUNDS_MAX	50
 #define LOOPS		3
 /* Where the state of the firmware is read, and how often */
@@ -269,14 +270,37 @@ static void take(struct bench *b, enum moment moment, size_t mode, unsigned int 
 								  __ATOMIC_RELAXED);
 }
 
+static pid_t loops[LOOPS];
+
+static void signal_loops(int signal)
+{
+	for (int i = 0; i < LOOPS; i++)
+		if (loops[i] > 0)
+			kill(loops[i], signal);
+}
+
+static void end_loops(void)
+{
+	for (int i = 0; i < LOOPS; i++) {
+		if (loops[i] > 0) {
+			kill(loops[i], SIGKILL);
+			waitpid(loops[i], NULL, 0);
+		}
+	}
+}
+
 static void add_object(struct bench *b, const struct mode *mode)
 {
 	if (!mode->properties)
 		return;
 	ok(vm_run(b->vm, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\",%s}",
 		  mode->properties));
-	if (strstr(mode->properties, "prescan"))
-		ok(vm_prescan_wait(b->vm, WAIT_MS, E));
+	if (!strstr(mode->properties, "prescan"))
+		return;
+	/* Its thread would have to wait for ever */
+	signal_loops(SIGSTOP);
+	ok(vm_prescan_wait(b->vm, PRESCAN_MS, E));
+	signal_loops(SIGCONT);
 }
 
 static void snapshot(struct bench *b, bool on)
@@ -361,18 +385,6 @@ static void print_results(unsigned int rounds)
 				       v[rounds - 1] / 1000.0);
 			}
 			putchar('\n');
-		}
-	}
-}
-
-static pid_t loops[LOOPS];
-
-static void end_loops(void)
-{
-	for (int i = 0; i < LOOPS; i++) {
-		if (loops[i] > 0) {
-			kill(loops[i], SIGKILL);
-			waitpid(loops[i], NULL, 0);
 		}
 	}
 }
