@@ -513,6 +513,8 @@ static bool zram_step(unsigned int thread)
 
 	for (unsigned int i = 0; i < BLOCKS; i++)
 		madvise(m.p + i * HUGE, HUGE, MADV_PAGEOUT);
+	if (steps % 2)
+		touch_data();
 	done = swapoff(ZRAM) == 0;
 	swapon(ZRAM, 0);
 	return done;
@@ -723,6 +725,12 @@ static bool watch_zeroes(struct look *l, struct fph_scanner *s)
 	/* Where a mover takes them away */
 	for (size_t i = 0; i < ZEROES; i++)
 		*mem_page(&m, ZERO_AT(i)) = 0;
+	/*
+	 * A shared page that is written and swapped out afterwards is in no page
+	 * table any more, and a watch does not tell it from one that was discarded.
+	 */
+	if ((now->mover->flags & SWAPS) && (m.r.flags & FPH_REGION_SHARED))
+		return false;
 	if (fph_watch_add(watch, &m.r, &why) < 0)
 		return false;
 	memset(marked, 0, sizeof(marked));
