@@ -14,7 +14,8 @@
  *
  * What goes by the page tables is not seen: other mappings of shared memory,
  * and devices and the kernel that write to pages which were pinned before
- * (VFIO, reads with O_DIRECT that are under way).
+ * (VFIO, reads with O_DIRECT that are under way). Nor is a page of shared memory
+ * that was written and then swapped out: it is in no page table any more.
  */
 #ifndef FPH_WATCH_H
 #define FPH_WATCH_H
