@@ -45,6 +45,7 @@ struct FphHints {
 
     /* Protected by fph_hints_lock */
     QEMUBH *bh;                 /* NULL between migrations */
+    uint64_t token;             /* of the request that may come, or 0 */
     uint64_t ask_token;         /* the bottom half shall ask, or 0 */
     uint64_t open_token;        /* of the request that is open, or 0 */
     bool first;                 /* the one to be asked, or open, is the first */
@@ -220,7 +221,7 @@ void fph_hints_ask(FphHints *h, uint64_t token, bool first, uint64_t arm_ns)
 {
     QEMU_LOCK_GUARD(&fph_hints_lock);
     /* Closed again, and maybe open for the next sync */
-    if (!h->bh || (h->ask_token && h->ask_token != token)) {
+    if (!h->bh || h->token != token) {
         return;
     }
     if (first) {
@@ -542,7 +543,7 @@ const char *fph_hints_reset(FphHints *h)
 
     QEMU_LOCK_GUARD(&fph_hints_lock);
     h->zero_only = h->full = h->has_guest_figures = false;
-    h->ask_token = h->open_token = 0;
+    h->token = h->ask_token = h->open_token = 0;
     h->asked_at = 0;
     h->requests = h->answers = h->stale = h->free = 0;
     h->arm_ns = h->latency_ns = h->apply_ns = h->wait_ns = 0;
@@ -567,13 +568,19 @@ bool fph_hints_defer(FphHints *h)
     return h->hinter && runstate_is_running();
 }
 
+void fph_hints_open(FphHints *h, uint64_t token)
+{
+    QEMU_LOCK_GUARD(&fph_hints_lock);
+    h->token = token;
+}
+
 void fph_hints_close(FphHints *h, const char *why)
 {
     bool open;
 
     WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
         open = h->open_token;
-        h->ask_token = h->open_token = 0;
+        h->token = h->ask_token = h->open_token = 0;
         h->full = false;
         fph_hints_settle(h, h->free ? FPH_HINT_STATE_PARTIAL :
                                       FPH_HINT_STATE_FAILED, why);

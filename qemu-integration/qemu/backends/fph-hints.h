@@ -47,10 +47,13 @@ bool fph_hints_have_hinter(FphHints *h);
 /* Will PRECOPY_NOTIFY_BITMAP_ARMED be sent later?  Under the BQL */
 bool fph_hints_defer(FphHints *h);
 
-/* All logs were cleared: ask, unless it is closed before that.  From any thread */
+/* A request with that token may come.  Under the BQL */
+void fph_hints_open(FphHints *h, uint64_t token);
+
+/* All logs were cleared: ask, unless that is closed again.  From any thread */
 void fph_hints_ask(FphHints *h, uint64_t token, bool first, uint64_t arm_ns);
 
-/* The answer to the request, if one is open, is too late.  Under the BQL */
+/* The request, and the answer to it, are too late.  Under the BQL */
 void fph_hints_close(FphHints *h, const char *why);
 
 /* No more hints in this migration.  Under the BQL */

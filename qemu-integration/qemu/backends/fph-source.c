@@ -931,6 +931,9 @@ static void fph_source_begin_epoch(FphSource *fs)
     /* In the end nobody can be asked, but a paused VM has absent pages too */
     ask = fs->hints && fph_hints_have_hinter(fs->hints);
     if (fs->epoch == 1 || (ask && runstate_is_running())) {
+        if (ask) {
+            fph_hints_open(fs->hints, fs->token);
+        }
         QEMU_LOCK_GUARD(&fph_lock);
         fs->arm = true;
         fs->ask = ask;
