@@ -673,7 +673,39 @@ static void test_nested(void **state)
 	vm_free(vm);
 }
 
+/*
+ * Memory breaks between the moment in which it is protected and the one in which it
+ * is read. The guest may never read that page, and lives; so QEMU has to, too.
+ */
+static void test_broken(void **state)
+{
+	const char *seen = temp_file("", 0);
+	g_autofree char *settings = g_strdup_printf("FPH_TEST_SEEN='%s' ", seen);
+	struct vm_config cfg = tiny_guest;
+	struct vm_fph f = { 0 };
+	struct vm *vm;
+
+	cfg.memory = RAM;
+	cfg.fph_mode = NULL;
+	cfg.qemu = preloaded_qemu("FPH_TEST_BROKEN_MEMORY", settings);
+	vm = start(cfg);
+	ok(vm_stop(vm, E));
+	give_zeroes(vm);
+	ok(vm_run(vm, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\","
+		  "\"mode\":\"pagemap\",\"prescan\":true,\"prescan-cpu\":100}"));
+	wait_for_zero(vm, &f, 5000, 2);
+	check_int(file_size(seen), 1);
+	/* That page is not zero, whatever it is */
+	check(number(prescan(&f), "zero") < (RAM - FIRST) / PAGE);
+	ok(vm_run(vm, E, "object-del", "{\"id\":\"fph0\"}"));
+	until (!has_thread(vm))
+		;
+	vm_fph_clear(&f);
+	vm_free(vm);
+}
+
 static const struct fph_test_single singles[] = {
+	{ "prescan-broken", test_broken },
 	{ "prescan-life", test_life },
 	{ "prescan-linux", test_linux },
 	{ "prescan-device", test_device },
