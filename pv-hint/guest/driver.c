@@ -8,6 +8,7 @@
 #include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/reboot.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
@@ -475,6 +476,41 @@ static int fph_validate(struct virtio_device *vdev)
 			     "free pages that hold a pattern");
 }
 
+/* Another kernel may come next, by kexec: the device is not to write to it. */
+static void fph_shutdown(struct virtio_device *vdev)
+{
+	struct fph *fph = vdev->priv;
+
+	fph_balloon_halt(fph);
+	quiesce(fph);
+}
+
+/*
+ * Where the bus does not ask its drivers, it may do nothing or reset the device by
+ * itself, and takes it ill in the second case if a driver wants to be asked.
+ */
+#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
+static int fph_reboot(struct notifier_block *nb, unsigned long action, void *arg)
+{
+	fph_shutdown(container_of(nb, struct fph, reboot)->vdev);
+	return NOTIFY_DONE;
+}
+
+static void watch_reboot(struct fph *fph)
+{
+	fph->reboot.notifier_call = fph_reboot;
+	register_reboot_notifier(&fph->reboot);
+}
+
+static void unwatch_reboot(struct fph *fph)
+{
+	unregister_reboot_notifier(&fph->reboot);
+}
+#else
+static void watch_reboot(struct fph *fph) { }
+static void unwatch_reboot(struct fph *fph) { }
+#endif
+
 static int fph_probe(struct virtio_device *vdev)
 {
 	struct fph *fph;
@@ -499,6 +535,7 @@ static int fph_probe(struct virtio_device *vdev)
 	ret = go_up(fph);
 	if (ret)
 		goto err_balloon;
+	watch_reboot(fph);
 	return 0;
 err_balloon:
 	fph_balloon_free(fph);
@@ -514,27 +551,12 @@ static void fph_remove(struct virtio_device *vdev)
 {
 	struct fph *fph = vdev->priv;
 
+	unwatch_reboot(fph);
 	take_down(fph);
 	fph_balloon_free(fph);
 	free_buffers(fph);
 	kfree(fph);
 }
-
-/* Another kernel may come next, by kexec: the device is not to write to it. */
-static void fph_shutdown(struct virtio_device *vdev)
-{
-	struct fph *fph = vdev->priv;
-
-	fph_balloon_halt(fph);
-	quiesce(fph);
-}
-
-#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
-static void fph_device_shutdown(struct device *dev)
-{
-	fph_shutdown(dev_to_virtio(dev));
-}
-#endif
 
 #ifdef CONFIG_PM_SLEEP
 static int fph_freeze(struct virtio_device *vdev)
@@ -570,8 +592,6 @@ static struct virtio_driver fph_driver = {
 	.driver.dev_groups = fph_groups,
 #ifdef FPH_HAVE_VIRTIO_SHUTDOWN
 	.shutdown = fph_shutdown,
-#else
-	.driver.shutdown = fph_device_shutdown,
 #endif
 	.id_table = fph_ids,
 	.validate = fph_validate,

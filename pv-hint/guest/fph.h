@@ -5,6 +5,7 @@
 #include <linux/cache.h>
 #include <linux/log2.h>
 #include <linux/mmzone.h>
+#include <linux/notifier.h>
 #include <linux/scatterlist.h>
 #include <linux/spinlock.h>
 #include <linux/sysfs.h>
@@ -67,6 +68,7 @@ struct fph {
 	struct virtqueue *report_vq;	/* used by work only */
 	struct work_struct work;
 	wait_queue_head_t wait;		/* work, for frames to come back */
+	struct notifier_block reboot;
 
 	spinlock_t lock;		/* of what follows, up to generation */
 	bool down;			/* no device to talk to */

@@ -76,7 +76,7 @@ guest_run() {
 		</dev/null >"$tmp/console" 2>&1 || echo "QEMU ended with $?"
 	tr -d '\r' <"$tmp/console" | tee "$tmp/out"
 	# What the kernel says of its own mistakes
-	if grep -E 'WARNING:|BUG:|Oops|general protection fault|DMA-API:|possible (circular|recursive) locking|inconsistent lock state|suspicious RCU usage|refcount_t:|is using neither WQ_PERCPU|Bad page state|unreferenced object' "$tmp/out" >"$tmp/complaints"; then
+	if grep -E 'WARNING:|BUG:|Oops|general protection fault|DMA-API:|possible (circular|recursive) locking|inconsistent lock state|suspicious RCU usage|refcount_t:|is using neither WQ_PERCPU|Bad page state|needs updating|unreferenced object' "$tmp/out" >"$tmp/complaints"; then
 		echo "the guest's kernel complains:"
 		cat "$tmp/complaints"
 		exit 1

@@ -83,8 +83,8 @@ void until_pause(gint64 deadline, const char *condition, const char *file, int l
 const char *const kernel_complaints[] = {
 	"WARNING:", "BUG:", "Oops", "general protection fault", "KASAN:", "DMA-API:",
 	"possible circular locking", "possible recursive locking", "inconsistent lock state",
-	"suspicious RCU usage", "corruption", "refcount_t:", "is using neither WQ_PERCPU", "Bad page state",
-	"unreferenced object", "page allocation failure", NULL,
+	"suspicious RCU usage", "corruption", "refcount_t:", "is using neither WQ_PERCPU",
+	"needs updating", "Bad page state", "unreferenced object", "page allocation failure", NULL,
 };
 
 static bool complained;
