@@ -24,9 +24,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "firsttouch.h"
 #include "qmp.h"
-#include "vm.h"
 
 #define WAIT_MS		120000
 #define PRESCAN_MS	300000
@@ -35,16 +35,6 @@
 /* Where the state of the firmware is read, and how often */
 #define LOOK_US		200
 #define LATE_US		1000
-
-#define ok(call) do {							\
-	GError *error_ = NULL;						\
-	if (!(call) || error_) {					\
-		fprintf(stderr, "%s\n", error_ ? error_->message : #call); \
-		exit(EXIT_FAILURE);					\
-	}								\
-} while (0)
-
-#define E (&error_)
 
 enum who { MONITOR, VCPU, IOTHREAD, WHOS };
 
@@ -361,13 +351,6 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	vm_migration_clear(&m);
 }
 
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 static void print_results(unsigned int rounds)
 {
 	printf("\nmedian/longest wait in ms, of %u rounds\n%-20s %-9s", rounds, "", "");
@@ -380,7 +363,7 @@ static void print_results(unsigned int rounds)
 			for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
 				uint64_t *v = results[i][w][k];
 
-				qsort(v, rounds, sizeof(*v), compare);
+				qsort(v, rounds, sizeof(*v), bench_compare);
 				printf(" %7.1f/%7.1f", v[rounds / 2] / 1000.0,
 				       v[rounds - 1] / 1000.0);
 			}
