@@ -17,7 +17,7 @@ printf '%s\n' "${@:4}" >"$root/test/cases"
 # Another clock than the TSC, whose frequency is measured, and wrongly on a busy machine.
 # As long as all cases may take, and a boot
 guest_append="memhp_default_state=online_movable transparent_hugepage=madvise clocksource=acpi_pm"
-guest_run "$(awk -v s="$seconds" 'BEGIN { print int(700 + 130 * s) }')" -smp 2 -m 768M,slots=1,maxmem=2G \
+guest_run "$(awk -v s="$seconds" 'BEGIN { print int(700 + 130 * s) }')" -smp 2,sockets=2 -m 768M,slots=1,maxmem=2G \
 	-object memory-backend-ram,id=a,size=384M -object memory-backend-ram,id=b,size=384M \
 	-numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1 \
 	-object memory-backend-ram,id=c,size=512M -device pc-dimm,memdev=c,node=1 <<'EOG'

@@ -1032,10 +1032,15 @@ int main(int argc, char **argv)
 	static char names[ARRAY_SIZE(cases)][64];
 	bool no_backing[ARRAY_SIZE(backings)];
 	struct fph_tests t = { 0 };
+	const char *why;
 	size_t n = 0;
 
 	if (geteuid() != 0)
 		fph_test_skip_all("only root sees whether pages move");
+	/* Swap of other tests may go at any time. In a guest there is zram */
+	why = swap_provide(64);
+	if (why && !has_swap())
+		printf("%s\n", why);
 	ktest_init(0, argv);
 	for (size_t k = 0; k < ARRAY_SIZE(scanners); k++) {
 		struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kinds[k] };

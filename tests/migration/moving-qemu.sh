@@ -19,7 +19,7 @@ mkdir -p "$root/test/cache/guest"
 touch "$root"/test/cache/guest/{vmlinuz,initramfs.img}
 printf 'case=%s\nexport FPH_MOVING_MIGRATIONS=%s\n' "$4" "${FPH_MOVING_MIGRATIONS:-1}" >"$root/test/env"
 
-guest_run $((300 + 60 * ${FPH_MOVING_MIGRATIONS:-1})) -smp 2 -m 2G \
+guest_run $((300 + 60 * ${FPH_MOVING_MIGRATIONS:-1})) -smp 2,sockets=2 -m 2G \
 	-object memory-backend-ram,id=a,size=1G -object memory-backend-ram,id=b,size=1G \
 	-numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1 <<'EOG'
 . /test/env
