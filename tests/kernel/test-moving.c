@@ -608,7 +608,8 @@ static const struct mover movers[] = {
 	  { "thp_collapse_alloc" } },
 	{ "khugepaged", COLLAPSES | FOLIOS | ALONE, 1, khugepaged_setup, khugepaged_step,
 	  khugepaged_end, { "thp_collapse_alloc" } },
-	{ "MADV_PAGEOUT", SWAPS, 1, NULL, pageout_step, NULL, { "pswpout", "pswpin" } },
+	/* Swap of this machine is that of other tests, and may go at any time */
+	{ "MADV_PAGEOUT", SWAPS | ALONE, 1, NULL, pageout_step, NULL, { "pswpout", "pswpin" } },
 	{ "swap by zram", SWAPS | ALONE, 1, zram_setup, zram_step, NULL, { "pswpout", "pswpin" } },
 	{ "MADV_COLD", 0, 1, NULL, cold_step, NULL, { "pgdeactivate" } },
 	{ "MADV_FREE beside", ANON | FOLIOS | DISCARDS, 1, NULL, free_step, NULL,
@@ -1032,15 +1033,10 @@ int main(int argc, char **argv)
 	static char names[ARRAY_SIZE(cases)][64];
 	bool no_backing[ARRAY_SIZE(backings)];
 	struct fph_tests t = { 0 };
-	const char *why;
 	size_t n = 0;
 
 	if (geteuid() != 0)
 		fph_test_skip_all("only root sees whether pages move");
-	/* Swap of other tests may go at any time. In a guest there is zram */
-	why = swap_provide(64);
-	if (why && !has_swap())
-		printf("%s\n", why);
 	ktest_init(0, argv);
 	for (size_t k = 0; k < ARRAY_SIZE(scanners); k++) {
 		struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kinds[k] };
