@@ -54,6 +54,9 @@ typedef struct RAMSkipOps {
 /* NULL, or hooks that are all there; to be set under the BQL */
 extern const RAMSkipOps *ram_skip_ops;
 
+/* In the migration thread, without locks: wait for hold_back(), if there is one */
+void ram_hold_back(bool sync);
+
 /* What somebody who watches guest memory, also when nothing is migrated, asks */
 typedef struct RAMWatchOps {
     /*
