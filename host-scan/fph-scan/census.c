@@ -21,52 +21,6 @@ struct walk {
 	guint64 done, all;	/* bytes, of all regions */
 };
 
-static void region_free(gpointer p)
-{
-	struct region *r = p;
-
-	g_free(r->name);
-	g_free(r->method);
-	g_free(r->why);
-	g_free(r);
-}
-
-void census_free(struct census *c)
-{
-	if (!c)
-		return;
-	g_ptr_array_unref(c->regions);
-	g_free(c->comm);
-	g_free(c->command);
-	g_free(c->scanner);
-	g_free(c);
-}
-
-static void add(struct region *r, enum figure f, guint64 bytes)
-{
-	r->v[f] = (r->v[f] == UNKNOWN ? 0 : r->v[f]) + bytes;
-}
-
-void census_add_pages(struct region *r, guint64 len, guint32 page)
-{
-	if (page & FPH_PAGE_SWAPPED)
-		add(r, F_SWAPPED, len);
-	if (!(page & FPH_PAGE_PRESENT))
-		return;
-	if (page & FPH_PAGE_ZERO_PAGE)
-		return;
-	add(r, F_PRESENT, len);
-	if (page & FPH_PAGE_HUGE)
-		add(r, F_HUGE, len);
-	if (page & FPH_PAGE_ZERO_CONTENT)
-		add(r, F_ZERO, len);
-}
-
-void census_add_found(struct region *r, guint64 len, enum fph_reason why)
-{
-	add(r, why == FPH_UNMAPPED ? F_UNMAPPED : F_ZERO_MAPPED, len);
-}
-
 static int on_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
 {
 	struct walk *w = opaque;
@@ -146,24 +100,6 @@ static void set_method(struct region *r, enum fph_backing backing, const char *m
 	r->backing = backing;
 	r->method = g_strdup(method);
 	r->why = g_strdup(why);
-}
-
-/* Figures that a scan finds nothing of are 0, not unknown */
-static void begin_figures(struct region *r, const char *method, bool content, bool huge)
-{
-	r->v[F_PRESENT] = r->v[F_SWAPPED] = 0;
-	if (huge)
-		r->v[F_HUGE] = 0;
-	if (content)
-		r->v[F_ZERO] = 0;
-	if (strcmp(method, "none") != 0)
-		r->v[F_UNMAPPED] = r->v[F_ZERO_MAPPED] = 0;
-}
-
-void census_begin(struct census *c, struct region *r)
-{
-	begin_figures(r, r->method, c->content,
-		      strcmp(c->scanner, fph_scanner_kind_name(FPH_SCANNER_PAGEMAP)) != 0);
 }
 
 static bool fail(GError **error, int err, const struct target *t, const char *what)
@@ -293,20 +229,6 @@ static void sum_area(struct target *t, struct region *r, const struct area *a)
 						      r->v[F_PRESENT] + r->v[F_SWAPPED]);
 }
 
-static void add_region(struct census *c, const struct area *a)
-{
-	struct region *r = g_new0(struct region, 1);
-
-	r->number = c->regions->len;
-	r->start = a->start;
-	r->end = a->end;
-	r->name = g_strdup(a->first->name);
-	for (guint f = 0; f < F_MAX; f++)
-		r->v[f] = UNKNOWN;
-	r->v[F_SIZE] = a->end - a->start;
-	g_ptr_array_add(c->regions, r);
-}
-
 static void sum_up(struct census *c)
 {
 	for (guint f = 0; f < F_MAX; f++) {
@@ -400,21 +322,15 @@ struct census *census_take(struct target *t, const GArray *areas,
 			   const struct census_opts *opts, GError **error)
 {
 	g_autoptr(GString) recorded = opts->record ? g_string_new(NULL) : NULL;
-	struct census *c = g_new0(struct census, 1);
+	struct census *c = census_new(t, opts->content);
 	struct walk w = { .t = t, .opts = opts };
 	struct record record = { recorded };
 	bool ok;
 
-	c->pid = t->pid;
-	c->comm = g_strdup(t->comm);
-	c->command = g_strdup(*t->cmdline ? *t->cmdline : t->comm);
-	c->page_size = sysconf(_SC_PAGESIZE);
-	c->content = opts->content;
-	c->regions = g_ptr_array_new_with_free_func(region_free);
 	for (guint i = 0; i < areas->len; i++) {
 		const struct area *a = &g_array_index(areas, struct area, i);
 
-		add_region(c, a);
+		census_add_region(c, a);
 		w.all += a->end - a->start;
 	}
 	if (recorded)

@@ -1,45 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the pages of guest RAM are: by a scan, of a record, or by the kernel's sums */
+/* A look at guest RAM: by a scan, in a record, or by the kernel's sums */
 #ifndef FPH_SCAN_CENSUS_H
 #define FPH_SCAN_CENSUS_H
 
 #include <fph/scan.h>
 
-#include "ram.h"
-
-enum figure {
-	F_SIZE,
-	F_PRESENT,
-	F_SWAPPED,
-	F_HUGE,
-	F_ZERO,			/* present and all zero; UNKNOWN unless read */
-	F_ZERO_MAPPED,		/* these two: what fph finds, by the method */
-	F_UNMAPPED,
-	F_MAX,
-};
-
-struct region {
-	guint number;
-	guint64 start, end;
-	char *name;
-	enum fph_backing backing;
-	char *method;		/* "none" if nothing can be found */
-	char *why;		/* nothing is found, or NULL */
-	bool changed;		/* unmapped, at least in part, meanwhile */
-	guint64 v[F_MAX];	/* bytes, UNKNOWN if it could not be told */
-};
-
-struct census {
-	gint pid;
-	char *comm;
-	char *command;		/* its first word */
-	char *scanner;		/* what the figures are from */
-	guint64 page_size;
-	guint64 ns;		/* that it took, sleeps included; 0 of a record */
-	bool content;		/* pages were read */
-	GPtrArray *regions;	/* of struct region */
-	guint64 sum[F_MAX];
-};
+#include "figures.h"
 
 struct census_opts {
 	enum fph_scanner_kind scanner;
@@ -58,6 +24,5 @@ struct census_opts {
  */
 struct census *census_take(struct target *t, const GArray *areas,
 			   const struct census_opts *opts, GError **error);
-void census_free(struct census *c);
 
 #endif

@@ -3,7 +3,7 @@
 #ifndef FPH_SCAN_ESTIMATE_H
 #define FPH_SCAN_ESTIMATE_H
 
-#include "census.h"
+#include "figures.h"
 
 /* Who leaves out pages that are zero */
 enum mode {

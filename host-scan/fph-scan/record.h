@@ -6,7 +6,7 @@
 #ifndef FPH_SCAN_RECORD_H
 #define FPH_SCAN_RECORD_H
 
-#include "census.h"
+#include "figures.h"
 
 struct record {
 	GString *text;
@@ -25,10 +25,5 @@ bool record_exists(const struct target *t);
 
 /** record_replay() - fill the regions of @c from it */
 bool record_replay(const struct target *t, struct census *c, GError **error);
-
-/* Of census.c: figures come from runs of pages, scanned or replayed */
-void census_begin(struct census *c, struct region *r);
-void census_add_pages(struct region *r, guint64 len, guint32 page);
-void census_add_found(struct region *r, guint64 len, enum fph_reason why);
 
 #endif
