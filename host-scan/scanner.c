@@ -78,11 +78,6 @@ static int probe_scan(struct fph_scanner *s)
 	return n < 0 ? n : 0;
 }
 
-uint64_t fph_table_entries(const struct fph_scanner *s)
-{
-	return s->page_size / sizeof(*s->entries);
-}
-
 static int use_entries(struct fph_scanner *s)
 {
 	s->entries = calloc(fph_table_entries(s), sizeof(*s->entries));

@@ -89,9 +89,6 @@ int fph_scanner_open_sys(struct fph_scanner **ret,
 
 int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys);
 
-/* Pages that one page table maps, 512 of 4 KiB */
-uint64_t fph_table_entries(const struct fph_scanner *s);
-
 /* -EINVAL if @r contradicts itself */
 int fph_region_check(const struct fph_scanner *s, const struct fph_region *r);
 

@@ -33,6 +33,11 @@ void fph_pace_end(struct fph_scanner *s)
 		s->worked_ns += s->sys->now_ns() - s->work_began;
 }
 
+uint64_t fph_table_entries(const struct fph_scanner *s)
+{
+	return s->page_size / sizeof(*s->entries);
+}
+
 bool fph_clamp(const struct fph_scanner *s, const struct fph_region *r,
 	       uint64_t start, uint64_t len, uint64_t *first, uint64_t *end)
 {

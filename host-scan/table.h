@@ -52,6 +52,9 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+/* Pages that one page table maps, 512 of 4 KiB */
+uint64_t fph_table_entries(const struct fph_scanner *s);
+
 /* The query of a window */
 void fph_pm_query(struct fph_pm_scan *arg, uint64_t start, uint64_t end,
 		  bool all, struct fph_pm_range *vec, uint64_t vec_len);
