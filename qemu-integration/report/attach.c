@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-report attach: watches a migration that someone else starts. */
-#include "report.h"
+#include "commands.h"
+#include "cli.h"
 #include "io.h"
 #include "machine.h"
 #include "measure.h"

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-report compare: shows what was measured, and says whether it got worse. */
-#include "report.h"
+#include "commands.h"
+#include "cli.h"
 #include "format.h"
+#include "result-json.h"
 #include "summary.h"
 #include "view.h"
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-report run: boots guests, migrates them, writes down what it cost. */
-#include "report.h"
+#include "commands.h"
+#include "cli.h"
 #include "io.h"
 #include "job.h"
 #include "machine.h"
+#include "result-json.h"
 #include "progress.h"
 #include "tracing.h"
 #include "vm.h"

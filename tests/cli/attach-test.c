@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "fph-test.h"
-#include "result.h"
+#include "result-json.h"
 #include "vm.h"
 
 #define BANDWIDTH	(UINT64_C(40) << 20)	/* slow enough to be watched */

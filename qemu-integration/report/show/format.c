@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "format.h"
+#include "result-json.h"
 #include "summary.h"
 #include "view.h"
 

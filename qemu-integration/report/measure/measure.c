@@ -78,7 +78,6 @@ void measure_take(struct run *r, const struct vm_migration *m)
 	r->v[V_SCAN_NS] = m->fph.scan_ns;
 	r->v[V_CHUNKS] = m->fph.chunks;
 	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;
-	r->v[V_GIVEN_UP] = m->fph.given_up;
 	if (!m->fph.hints.present)
 		return;
 	r->v[V_FREE] = m->fph.free;

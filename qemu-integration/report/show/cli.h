@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The subcommands of fph-report and what they share. */
-#ifndef FPH_REPORT_REPORT_H
-#define FPH_REPORT_REPORT_H
+/* The command line: options, exit statuses, and what is told of failures. */
+#ifndef FPH_REPORT_CLI_H
+#define FPH_REPORT_CLI_H
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,9 +29,5 @@ int usage_error(const char *command, const char *fmt, ...) __attribute__((format
 
 /** fail() - tell it. Return: X_FAIL. */
 int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-int cmd_run(int argc, char **argv);
-int cmd_compare(int argc, char **argv);
-int cmd_attach(int argc, char **argv);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "write.h"
+#include "cli.h"
 #include "format.h"
-#include "report.h"
+#include "result-json.h"
 
 #include <errno.h>
 #include <gio/gio.h>

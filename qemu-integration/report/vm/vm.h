@@ -217,7 +217,7 @@ struct vm_fph {
 	guint64 skipped, unmapped, zero_mapped, zero_content, free, resent;
 	guint64 guest_only, host_only, both;
 	guint64 verified, violations, verify_ns;
-	guint64 epoch, chunks, chunks_not_scanned, given_up, scan_ns, page_size;
+	guint64 epoch, chunks, chunks_not_scanned, scan_ns, page_size;
 	struct vm_hints hints;
 	JsonNode *raw;			/* the answer to query-fph */
 };

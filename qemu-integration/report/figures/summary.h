@@ -3,6 +3,8 @@
 #ifndef FPH_REPORT_SUMMARY_H
 #define FPH_REPORT_SUMMARY_H
 
+#include <json-glib/json-glib.h>
+
 #include "result.h"
 
 /*

@@ -116,7 +116,6 @@ void vm_fph_parse(JsonNode *node, struct vm_fph *ret)
 		ret->verify_ns += number(o, "verify-ns");
 		ret->chunks += number(o, "chunks");
 		ret->chunks_not_scanned += number(o, "chunks-not-scanned");
-		ret->given_up += number(o, "given-up");
 		ret->scan_ns += number(o, "scan-ns");
 	}
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What was measured: kept, written to and read from JSON.
+ * What was measured.
  *
  * The tables of values and of texts (result.c) drive the JSON in both
  * directions, the summary and the help text; a new figure is one line there.
@@ -9,12 +9,8 @@
 #define FPH_REPORT_RESULT_H
 
 #include <glib.h>
-#include <json-glib/json-glib.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-#define RESULT_SCHEMA	2	/* 1 had medians only in its summary, which is not read */
-#define RESULT_TOOL	"fph-report"
 
 enum value {
 	V_TOTAL_MS, V_DOWNTIME_MS, V_SETUP_MS, V_WALL_MS, V_BYTES, V_SYNCS,
@@ -29,7 +25,7 @@ enum value {
 	V_DST_OTHER_FAULTS, V_DST_OTHER_TAKEN, V_DST_GIVEN_BACK,
 	V_TRACER_NS, V_TRACER_RUNS, V_TRACER_LOST,
 	V_FLOOR_NS, V_CHECKED, V_WORK_BEFORE, V_WORK_DURING,
-	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED, V_GIVEN_UP,
+	V_SCAN_NS, V_CHUNKS, V_NOT_SCANNED,
 	V_REQUESTS, V_ANSWERS, V_STALE, V_HINTED,
 	V_ARM_NS, V_LATENCY_NS, V_APPLY_NS, V_WAIT_NS,
 	V_WALK_NS, V_LOCK_NS, V_GUEST_PAGES, V_GUEST_ENTRIES,
@@ -95,6 +91,19 @@ struct machine {
 	bool cold;		/* its memory was not touched before */
 };
 
+/* What it is described by in words. */
+#define MACHINE_TEXTS	13
+
+struct machine_desc {
+	const char *key;	/* in JSON */
+	size_t offset;		/* of a char * in struct machine */
+};
+
+extern const struct machine_desc machine_descs[MACHINE_TEXTS];
+
+/** machine_text() - the one that machine_descs[@i] describes; it belongs to @m. */
+char **machine_text(const struct machine *m, size_t i);
+
 struct result {
 	char *version;		/* of the tool that measured */
 	char *started;		/* ISO 8601 */
@@ -117,20 +126,5 @@ char *result_words(const char *text);
 
 /** result_failed() - number of runs that failed. */
 guint result_failed(const struct result *r);
-
-/** result_to_json() - the text, with a newline at its end; runs and their summary. */
-char *result_to_json(const struct result *r);
-
-/** result_machine_to_json() - the member "machine" of it. */
-JsonObject *result_machine_to_json(const struct machine *m);
-
-/**
- * result_from_json() - parse and check; a report of QEMU's guestperf as well
- * Return: NULL with @error set to words that name the place and what is wrong.
- */
-struct result *result_from_json(const char *text, GError **error);
-
-/** result_load() - result_from_json() of a file; the message begins with its name. */
-struct result *result_load(const char *path, GError **error);
 
 #endif

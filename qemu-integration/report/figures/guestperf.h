@@ -3,6 +3,8 @@
 #ifndef FPH_REPORT_GUESTPERF_H
 #define FPH_REPORT_GUESTPERF_H
 
+#include <json-glib/json-glib.h>
+
 #include "result.h"
 
 /** guestperf_is() - whether @root looks like one. */
