@@ -85,9 +85,9 @@ void hmp_info_fph(Monitor *mon, const QDict *qdict)
                            PRIu64 " pages\n", info->postcopy_zero);
         }
         monitor_printf(mon, "  chunks: %" PRIu64 " scanned in %" PRIu64 " us, %"
-                       PRIu64 " not scanned, %" PRIu64 " given up\n",
+                       PRIu64 " not scanned\n",
                        info->chunks, info->scan_ns / 1000,
-                       info->chunks_not_scanned, info->given_up);
+                       info->chunks_not_scanned);
         if (info->tracer) {
             monitor_printf(mon, "  tracer: %s%s, %" PRIu64
                            " pages passed over\n", info->tracer->active ?

@@ -101,7 +101,6 @@ struct FphSource {
 
     Stat64 chunks;
     Stat64 chunks_not_scanned;
-    Stat64 given_up;
     Stat64 scan_ns;
     Stat64 passed_over;         /* bytes not scanned: the tracer saw them taken */
     Stat64 unannounced;         /* pieces dropped because of a sync unnoticed */
@@ -253,7 +252,6 @@ static bool fph_source_look(FphSource *fs, FphBlock *block, uint64_t start,
     if (fs->prescan) {
         fph_prescan_find(fs->prescan, block, start, limit, mine, found);
     }
-    stat64_add(&fs->given_up, stats.given_up);
     return ret >= 0;
 }
 
@@ -1016,7 +1014,6 @@ static void fph_source_arm(FphSource *fs)
         fs->deadline = fs->held_since = 0;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
-        stat64_set(&fs->given_up, 0);
         stat64_set(&fs->scan_ns, 0);
         stat64_set(&fs->passed_over, 0);
         stat64_set(&fs->unannounced, 0);
@@ -1318,7 +1315,6 @@ FphInfo *fph_source_query(FphSource *fs)
     info->epoch = fs->epoch;
     info->chunks = stat64_get(&fs->chunks);
     info->chunks_not_scanned = stat64_get(&fs->chunks_not_scanned);
-    info->given_up = stat64_get(&fs->given_up);
     info->scan_ns = stat64_get(&fs->scan_ns);
     info->unannounced = stat64_get(&fs->unannounced);
     info->postcopy_zero = stat64_get(&fs->postcopy_zero);
