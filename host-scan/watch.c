@@ -180,9 +180,15 @@ int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
 
 void fph_watch_remove(struct fph_watch *w, const struct fph_region *r)
 {
+	fph_watch_remove_part(w, r, 0, r->used);
+}
+
+void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
+			   uint64_t start, uint64_t len)
+{
 	struct part p;
 
-	if (part_of(w, r, 0, r->used, &p) < 0)
+	if (part_of(w, r, start, len, &p) < 0)
 		return;
 	/*
 	 * It walks the page tables with mmap_lock held for writing, so that

@@ -119,6 +119,19 @@ FPH_API int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
 FPH_API void fph_watch_remove(struct fph_watch *w, const struct fph_region *r);
 
 /**
+ * fph_watch_remove_part() - end the watching of a part of a region
+ * @w: the watch
+ * @r: the region
+ * @start, @len: bytes relative to r->host; whole host pages inside of them
+ *
+ * The kernel takes some 13 ms for a GiB of small pages, in which no page of the
+ * process can be faulted in. Who has others to think of ends a few MiB at a time,
+ * and sleeps in between. Since 0.1.
+ */
+FPH_API void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
+				   uint64_t start, uint64_t len);
+
+/**
  * fph_watch_protect() - mark the pages of a part of a region
  * @w:      the watch
  * @r:      the region

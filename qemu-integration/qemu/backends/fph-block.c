@@ -6,6 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
+#include "qemu/rcu.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
 #include "exec/memory.h"
 #include "exec/target_page.h"
 #include "hw/boards.h"
@@ -17,6 +20,9 @@
 #include "trace.h"
 
 #include "fph-block.h"
+
+/* 0.2 ms of small pages */
+#define FPH_UNWATCH_STEP (16 * MiB)
 
 /*
  * Is @backend the memory behind a DIMM or a virtio-mem device?  NVDIMMs are
@@ -274,4 +280,20 @@ struct fph_skip_sink fph_block_sink(const FphBlock *block, RAMBlock *rb)
         .align = MAX(qemu_target_page_size(), block->region.page_size),
         .limit = MIN(qemu_ram_get_used_length(rb), block->region.max),
     };
+}
+
+void fph_unwatch(struct fph_watch *watch, const struct fph_region *region,
+                 bool (*exists)(const void *opaque), const void *opaque)
+{
+    for (uint64_t at = 0; at < region->used; at += FPH_UNWATCH_STEP) {
+        int64_t start = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+        WITH_RCU_READ_LOCK_GUARD() {
+            if (exists && !exists(opaque)) {
+                return;
+            }
+            fph_watch_remove_part(watch, region, at, FPH_UNWATCH_STEP);
+        }
+        g_usleep((qemu_clock_get_ns(QEMU_CLOCK_REALTIME) - start) / 1000);
+    }
 }

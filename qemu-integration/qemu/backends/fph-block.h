@@ -10,6 +10,7 @@
 
 #include <fph/scan.h>
 #include <fph/skip.h>
+#include <fph/watch.h>
 
 #include "fph-config.h"
 
@@ -79,6 +80,15 @@ uint64_t fph_block_chunks(const FphBlock *block);
 int fph_block_scan(const FphBlock *block, struct fph_scanner *scanner,
                    uint64_t start, uint64_t end, GArray *found,
                    struct fph_scan_stats *stats);
+
+/*
+ * End the watching of @region, which no page fault and no call that changes the
+ * address space gets past, in steps: each with the RCU read lock, and only while
+ * @exists, if there is one, says so.  Others have their turn in between.  From a
+ * thread that may sleep.
+ */
+void fph_unwatch(struct fph_watch *watch, const struct fph_region *region,
+                 bool (*exists)(const void *opaque), const void *opaque);
 
 /*
  * Where bits of @rb, which @block stands for, are cleared.  The bitmap mutex is

@@ -398,8 +398,9 @@ static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
     return 0;
 }
 
-static bool fph_prescan_block_exists(const FphPrescanBlock *b)
+static bool fph_prescan_block_exists(const void *opaque)
 {
+    const FphPrescanBlock *b = opaque;
     RAMBlock *rb;
 
     RAMBLOCK_FOREACH(rb) {
@@ -589,11 +590,7 @@ static void fph_prescan_let_go(FphPrescan *p)
     for (guint i = 0; i < blocks->len; i++) {
         FphPrescanBlock *b = g_ptr_array_index(blocks, i);
 
-        WITH_RCU_READ_LOCK_GUARD() {
-            if (fph_prescan_block_exists(b)) {
-                fph_watch_remove(p->watch, &b->region);
-            }
-        }
+        fph_unwatch(p->watch, &b->region, fph_prescan_block_exists, b);
         fph_prescan_forget(b, 0, b->npages);
         call_rcu(b, fph_prescan_block_free, rcu);
     }

@@ -273,7 +273,7 @@ void fph_verifier_end(FphVerifier *v, GPtrArray *blocks)
         FphBlock *block = g_ptr_array_index(blocks, i);
 
         if (block->watched) {
-            fph_watch_remove(v->watch, &block->region);
+            fph_unwatch(v->watch, &block->region, NULL, NULL);
         }
     }
 }
