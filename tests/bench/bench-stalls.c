@@ -36,9 +36,10 @@
 #define LOOK_US		200
 #define LATE_US		1000
 
-enum who { MONITOR, VCPU, IOTHREAD, WHOS };
+enum who { MONITOR, VCPU, IOTHREAD, WATCHED, DOWNTIME = WATCHED, WHOS };
 
-static const char *const who_names[WHOS] = { "monitor", "vCPU", "iothread" };
+/* Nobody watches the last one, QEMU says it */
+static const char *const who_names[WHOS] = { "monitor", "vCPU", "iothread", "downtime" };
 
 static const struct mode {
 	const char *name;
@@ -176,7 +177,7 @@ struct bench {
 	char *dir;			/* for sockets */
 	struct vm *vm;
 	gint end;
-	struct watcher w[WHOS];
+	struct watcher w[WATCHED];
 };
 
 static struct vm *start(const struct bench *b, bool source)
@@ -208,7 +209,7 @@ static struct vm *start(const struct bench *b, bool source)
 
 static void watch(struct bench *b)
 {
-	GThreadFunc watchers[WHOS] = { watch_monitor, watch_vcpu, watch_iothread };
+	GThreadFunc watchers[WATCHED] = { watch_monitor, watch_vcpu, watch_iothread };
 	g_autofree char *memory = g_strdup_printf("/proc/%d/mem", (int)vm_pid(b->vm));
 	g_autofree char *qmp = g_build_filename(b->dir, "qmp", NULL);
 	g_autofree char *nbd = g_build_filename(b->dir, "nbd", NULL);
@@ -229,7 +230,7 @@ static void watch(struct bench *b)
 		  "\"node-name\":\"n0\",\"name\":\"n0\",\"iothread\":\"io0\"}"));
 	b->w[IOTHREAD].fd = connect_nbd(nbd);
 	b->end = 0;
-	for (int i = 0; i < WHOS; i++) {
+	for (int i = 0; i < WATCHED; i++) {
 		b->w[i].end = &b->end;
 		b->w[i].thread = g_thread_new(who_names[i], watchers[i], &b->w[i]);
 	}
@@ -238,7 +239,7 @@ static void watch(struct bench *b)
 static void unwatch(struct bench *b)
 {
 	g_atomic_int_set(&b->end, 1);
-	for (int i = 0; i < WHOS; i++)
+	for (int i = 0; i < WATCHED; i++)
 		g_thread_join(b->w[i].thread);
 	qmp_close(b->w[MONITOR].qmp);
 	close(b->w[VCPU].fd);
@@ -248,14 +249,14 @@ static void unwatch(struct bench *b)
 /* From here to take(), which also waits a moment for what comes of it */
 static void begin(struct bench *b)
 {
-	for (int i = 0; i < WHOS; i++)
+	for (int i = 0; i < WATCHED; i++)
 		__atomic_store_n(&b->w[i].longest, 0, __ATOMIC_RELAXED);
 }
 
 static void take(struct bench *b, enum moment moment, size_t mode, unsigned int round)
 {
 	g_usleep(200000);
-	for (int i = 0; i < WHOS; i++)
+	for (int i = 0; i < WATCHED; i++)
 		results[moment][i][mode][round] = __atomic_load_n(&b->w[i].longest,
 								  __ATOMIC_RELAXED);
 }
@@ -344,8 +345,9 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	slow.max_bandwidth = 0;
 	ok(vm_migrate(b->vm, dst, &slow, &m, E));
 	unwatch(b);	/* to the guest the downtime is a wait as well */
-	for (int i = 0; i < WHOS; i++)
+	for (int i = 0; i < WATCHED; i++)
 		results[COMPLETION][i][mode][round] = b->w[i].longest;
+	results[COMPLETION][DOWNTIME][mode][round] = m.downtime_ms * 1000;
 	vm_free(dst);
 	vm_free(b->vm);
 	vm_migration_clear(&m);
@@ -358,7 +360,7 @@ static void print_results(unsigned int rounds)
 		printf(" %15s", modes[k].name);
 	putchar('\n');
 	for (int i = 0; i < MOMENTS; i++) {
-		for (int w = 0; w < WHOS; w++) {
+		for (int w = 0; w < (i == COMPLETION ? WHOS : WATCHED); w++) {
 			printf("%-20s %-9s", w ? "" : moment_names[i], who_names[w]);
 			for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
 				uint64_t *v = results[i][w][k];
