@@ -16,7 +16,7 @@
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/misc.h"
 #include "migration/options.h"
-#include "fph-balloon.h"
+#include "system/fph.h"
 
 #define TYPE_FPH_BALLOON "fph-balloon"
 OBJECT_DECLARE_SIMPLE_TYPE(FphBalloon, FPH_BALLOON)
@@ -125,7 +125,7 @@ static void fph_balloon_resume(FphHinter *h)
 {
 }
 
-FphHinter *fph_balloon_new(Object *obj)
+static FphHinter *fph_balloon_new(Object *obj)
 {
     VirtIOBalloon *balloon = VIRTIO_BALLOON(obj);
     FphBalloon *fb;
@@ -140,7 +140,7 @@ FphHinter *fph_balloon_new(Object *obj)
     return FPH_HINTER(fb);
 }
 
-DeviceState *fph_balloon_device(FphHinter *h)
+static DeviceState *fph_balloon_device(FphHinter *h)
 {
     return DEVICE(FPH_BALLOON(h)->balloon);
 }
@@ -162,6 +162,7 @@ static void fph_balloon_class_init(ObjectClass *oc, void *data)
     hc->request = fph_balloon_request;
     hc->stop = fph_balloon_stop;
     hc->resume = fph_balloon_resume;
+    hc->device = fph_balloon_device;
 }
 
 static const TypeInfo fph_balloon_info = {
@@ -179,6 +180,7 @@ static const TypeInfo fph_balloon_info = {
 static void fph_balloon_register_types(void)
 {
     type_register_static(&fph_balloon_info);
+    fph_hinter_add_adapter(TYPE_VIRTIO_BALLOON, fph_balloon_new);
 }
 
 type_init(fph_balloon_register_types);

@@ -19,12 +19,10 @@
 #include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/qdev-core.h"
-#include "hw/virtio/virtio-balloon.h"
 #include "hw/virtio/virtio-fph.h"
 #include "system/runstate.h"
 #include "trace.h"
 
-#include "fph-balloon.h"
 #include "fph-hints.h"
 
 #include <fph/virtio-fph.h>
@@ -441,6 +439,18 @@ bool fph_hints_free_page(void *addr, size_t len)
  * The course of a migration
  */
 
+static struct {
+    const char *type;
+    FphHinter *(*adapt)(Object *device);
+} fph_adapter;                  /* set while types are registered */
+
+void fph_hinter_add_adapter(const char *type,
+                            FphHinter *(*adapt)(Object *device))
+{
+    fph_adapter.type = type;
+    fph_adapter.adapt = adapt;
+}
+
 /* What the user or the machine offers, best first */
 typedef struct FphCandidates {
     Object *fph;
@@ -453,7 +463,8 @@ static int fph_find_candidate(Object *obj, void *opaque)
 
     if (!c->fph && object_dynamic_cast(obj, TYPE_VIRTIO_FPH)) {
         c->fph = obj;
-    } else if (!c->balloon && object_dynamic_cast(obj, TYPE_VIRTIO_BALLOON)) {
+    } else if (!c->balloon && fph_adapter.adapt &&
+               object_dynamic_cast(obj, fph_adapter.type)) {
         c->balloon = obj;
     }
     return 0;
@@ -489,7 +500,7 @@ static FphHinter *fph_hints_find_hinter(FphHints *h, const char **why)
     if (fph && (!c.balloon || fph_hinter_is_ready(fph))) {
         return fph;
     }
-    balloon = c.balloon ? fph_balloon_new(c.balloon) : NULL;
+    balloon = c.balloon ? fph_adapter.adapt(c.balloon) : NULL;
     if (fph && balloon && !fph_hinter_is_ready(balloon)) {
         object_unref(OBJECT(balloon));
         return fph;
@@ -533,10 +544,10 @@ const char *fph_hints_reset(FphHints *h)
     g_clear_pointer(&h->device, g_free);
     h->has_transport = h->hinter;
     if (h->hinter) {
-        h->transport = FPH_HINTER_GET_CLASS(h->hinter)->transport;
-        proxy = fph_device_proxy(h->transport == FPH_TRANSPORT_VIRTIO_FPH ?
-                                 DEVICE(h->hinter) :
-                                 fph_balloon_device(h->hinter));
+        FphHinterClass *hc = FPH_HINTER_GET_CLASS(h->hinter);
+
+        h->transport = hc->transport;
+        proxy = fph_device_proxy(hc->device(h->hinter));
         h->proxy = object_ref(OBJECT(proxy));
         h->device = fph_device_name(proxy);
     }

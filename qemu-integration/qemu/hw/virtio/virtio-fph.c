@@ -1,9 +1,8 @@
 /*
  * virtio-fph: a device through which the guest says which pages are free
  *
- * The protocol is checked by libfph; here are the queues, and when they may
- * be touched.  Everything runs under the BQL.  The balloon is in a file of its
- * own.
+ * The protocol is checked by libfph; here are the device, its commands and the
+ * reports.  Everything runs under the BQL.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -35,61 +34,6 @@ QEMU_BUILD_BUG_ON(VIRTIO_ID_FPH != VIRTIO_FPH_ID);
 #define FRAME_COST 64
 
 #define FRAME_MAX (sizeof(struct virtio_fph_report) + VIRTIO_FPH_PAYLOAD_MAX)
-
-const char *virtio_fph_obstacle(VirtIOFph *fph)
-{
-    VirtIODevice *vdev = VIRTIO_DEVICE(fph);
-
-    if (!DEVICE(fph)->realized) {
-        return "virtio-fph is not plugged in";
-    }
-    if (vdev->broken) {
-        return "virtio-fph is broken after an error of its driver";
-    }
-    if (vdev->status & VIRTIO_CONFIG_S_FAILED) {
-        return "the guest's driver for virtio-fph has failed";
-    }
-    if (vdev->disabled || !(vdev->status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-        return "the guest has no driver for virtio-fph";
-    }
-    if (!virtio_vdev_has_feature(vdev, VIRTIO_F_VERSION_1)) {
-        return "the guest's driver for virtio-fph is not a virtio 1.0 driver";
-    }
-    /* Also because the rings may have been migrated already */
-    if (!vdev->vm_running) {
-        return "the guest is paused";
-    }
-    return NULL;
-}
-
-/* The request ends without an answer; @why is a static string. */
-static void virtio_fph_fail(VirtIOFph *fph, const char *why)
-{
-    fph->pending_op = 0;
-    fph_hint_stop(fph->hint);
-    if (fph->wanted) {
-        fph->wanted = false;
-        fph_source_hint_failed(FPH_HINTER(fph), why);
-    }
-}
-
-void virtio_fph_error(VirtIOFph *fph, const char *why)
-{
-    trace_virtio_fph_bad_frame(why);
-    virtio_error(VIRTIO_DEVICE(fph), "virtio-fph: %s", why);
-    virtio_fph_fail(fph, why);
-}
-
-VirtQueueElement *virtio_fph_pop(VirtIOFph *fph, VirtQueue *vq)
-{
-    VirtQueueElement *elem = virtqueue_pop(vq, sizeof(*elem));
-
-    /* A chain that virtio itself found to be malformed */
-    if (!elem && VIRTIO_DEVICE(fph)->broken) {
-        virtio_fph_fail(fph, "malformed descriptors on a virtio-fph queue");
-    }
-    return elem;
-}
 
 static void virtio_fph_send_command(VirtIOFph *fph)
 {
@@ -125,15 +69,6 @@ static void virtio_fph_send_command(VirtIOFph *fph)
         virtio_notify(VIRTIO_DEVICE(fph), fph->command_vq);
     }
     g_free(elem);
-}
-
-int virtio_fph_add_range(void *opaque, uint64_t start, uint64_t len,
-                         enum fph_reason reason)
-{
-    FphHintRange range = { .start = start, .len = len };
-
-    g_array_append_val(opaque, range);
-    return 0;
 }
 
 /*
@@ -288,6 +223,11 @@ static void virtio_fph_stop(FphHinter *h)
 static void virtio_fph_resume(FphHinter *h)
 {
     qemu_bh_schedule(VIRTIO_FPH(h)->bh);
+}
+
+static DeviceState *virtio_fph_device(FphHinter *h)
+{
+    return DEVICE(h);
 }
 
 static uint64_t virtio_fph_get_features(VirtIODevice *vdev, uint64_t features,
@@ -511,6 +451,7 @@ static void virtio_fph_class_init(ObjectClass *klass, void *data)
     fhc->request = virtio_fph_request;
     fhc->stop = virtio_fph_stop;
     fhc->resume = virtio_fph_resume;
+    fhc->device = virtio_fph_device;
 }
 
 static const TypeInfo virtio_fph_info = {

@@ -48,7 +48,18 @@ struct FphHinterClass {
 
     /* fph_source_hints_full() is not true any more. */
     void (*resume)(FphHinter *h);
+
+    /* The device that it asks through, which may be itself */
+    DeviceState *(*device)(FphHinter *h);
 };
+
+/*
+ * A device that is no hinter, but can be asked by an adapter for it: @adapt
+ * returns a new one, or NULL if @device was not given what that takes.  There
+ * is one @type of such devices, and none in a QEMU without it.
+ */
+void fph_hinter_add_adapter(const char *type,
+                            FphHinter *(*adapt)(Object *device));
 
 /* Guest-physical memory, page-aligned */
 typedef struct FphHintRange {

@@ -50,6 +50,9 @@ struct VirtIOFph {
 /* Why the guest cannot be asked, or NULL */
 const char *virtio_fph_obstacle(VirtIOFph *fph);
 
+/* The request, if there is one, ends without an answer; @why is static. */
+void virtio_fph_fail(VirtIOFph *fph, const char *why);
+
 /* The driver did what no working driver does; @why is a static string. */
 void virtio_fph_error(VirtIOFph *fph, const char *why);
 
