@@ -32,6 +32,7 @@
 #define PRESCAN_MS	300000
 #define ROUNDS_MAX	50
 #define LOOPS		3
+#define IO_SECONDS	3
 /* Where the state of the firmware is read, and how often */
 #define LOOK_US		200
 #define LATE_US		1000
@@ -60,6 +61,8 @@ static const char *const moment_names[MOMENTS] = {
 
 /* Longest wait in microseconds */
 static uint64_t results[MOMENTS][WHOS][G_N_ELEMENTS(modes)][ROUNDS_MAX];
+/* Requests that the iothread answers in a second, right after the object came */
+static uint64_t requests[G_N_ELEMENTS(modes)][ROUNDS_MAX];
 
 /* One that is kept waiting, in a thread of its own */
 struct watcher {
@@ -67,6 +70,8 @@ struct watcher {
 	gint *end;			/* of all of them */
 	uint64_t longest;		/* atomic: since it was last taken */
 	int fd;				/* vCPU: memory of QEMU; iothread: NBD */
+	gint hurry;			/* iothread: no pause between two requests */
+	uint64_t done;			/* atomic; iothread: requests */
 	uint64_t address;
 	struct qmp *qmp;
 };
@@ -148,7 +153,9 @@ static gpointer watch_iothread(gpointer opaque)
 		    !receive(w->fd, reply, sizeof(reply)))
 			break;
 		waited(w, g_get_monotonic_time() - start);
-		g_usleep(500);
+		__atomic_fetch_add(&w->done, 1, __ATOMIC_RELAXED);
+		if (!g_atomic_int_get(&w->hurry))
+			g_usleep(500);
 	}
 	return NULL;
 }
@@ -282,11 +289,27 @@ static void end_loops(void)
 
 static void add_object(struct bench *b, const struct mode *mode)
 {
-	if (!mode->properties)
-		return;
-	ok(vm_run(b->vm, E, "object-add", "{\"qom-type\":\"fph-source\",\"id\":\"fph0\",%s}",
-		  mode->properties));
-	if (!strstr(mode->properties, "prescan"))
+	if (mode->properties)
+		ok(vm_run(b->vm, E, "object-add",
+			  "{\"qom-type\":\"fph-source\",\"id\":\"fph0\",%s}", mode->properties));
+}
+
+static uint64_t requests_per_second(struct bench *b)
+{
+	struct watcher *w = &b->w[IOTHREAD];
+	uint64_t before, after;
+
+	g_atomic_int_set(&w->hurry, 1);
+	before = __atomic_load_n(&w->done, __ATOMIC_RELAXED);
+	g_usleep(IO_SECONDS * G_USEC_PER_SEC);
+	after = __atomic_load_n(&w->done, __ATOMIC_RELAXED);
+	g_atomic_int_set(&w->hurry, 0);
+	return (after - before) / IO_SECONDS;
+}
+
+static void wait_for_prescan(struct bench *b, const struct mode *mode)
+{
+	if (!mode->properties || !strstr(mode->properties, "prescan"))
 		return;
 	/* Its thread would have to wait for ever */
 	signal_loops(SIGSTOP);
@@ -309,6 +332,8 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	b->vm = start(b, true);
 	watch(b);
 	add_object(b, &modes[mode]);
+	requests[mode][round] = requests_per_second(b);
+	wait_for_prescan(b, &modes[mode]);
 
 	begin(b);
 	snapshot(b, true);
@@ -340,6 +365,7 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	b->vm = start(b, true);
 	watch(b);
 	add_object(b, &modes[mode]);
+	wait_for_prescan(b, &modes[mode]);
 	dst = start(b, false);
 	begin(b);
 	slow.max_bandwidth = 0;
@@ -372,6 +398,12 @@ static void print_results(unsigned int rounds)
 			putchar('\n');
 		}
 	}
+	printf("requests per second, median/least\n%-30s", "");
+	for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
+		qsort(requests[k], rounds, sizeof(requests[k][0]), bench_compare);
+		printf(" %7" PRIu64 "/%7" PRIu64, requests[k][rounds / 2], requests[k][0]);
+	}
+	putchar('\n');
 }
 
 static void start_loops(void)

@@ -28,7 +28,7 @@ sanitizers=-fsanitize=fuzzer,address,undefined
 command -v "$cc" >/dev/null || skip "no $cc, hence no libFuzzer"
 echo 'int LLVMFuzzerTestOneInput(void *p, unsigned long n) { return p && n > 99; }' |
 	"$cc" $sanitizers -o "$folder/probe" -x c - ||
-	skip "$cc cannot link with libFuzzer (Debian: libclang-rt-14-dev)"
+	skip "$cc cannot link with libFuzzer (Debian: libclang-rt-dev)"
 
 "$cc" -std=gnu11 -D_GNU_SOURCE -g -O1 $sanitizers -fno-sanitize-recover=all \
 	-Wall -Wextra -Wno-unused-parameter -Werror -o "$folder/target" "$@"
