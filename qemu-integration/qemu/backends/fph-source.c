@@ -56,6 +56,9 @@
 
 #define FPH_HOLD_BACK_POLL_MS 10
 
+/* The guest can stand still while so much is sent: some 1 ms */
+#define FPH_LAST_ROUND_BYTES (1 * MiB)
+
 struct FphSource {
     int refs;                   /* atomic: the object, and each thread */
     char *id;
@@ -98,6 +101,7 @@ struct FphSource {
     int64_t deadline;           /* when sending begins all the same */
     bool gate_open;
     int64_t held_since;
+    uint64_t last_pending;      /* bytes, when the guest could be stopped last */
 
     Stat64 chunks;
     Stat64 chunks_not_scanned;
@@ -728,6 +732,27 @@ static bool fph_source_hold_back(bool sync)
 }
 
 /*
+ * QEMU stops the guest when what is left fits into downtime-limit.  While it
+ * sends zero pages it takes the bandwidth for small, and stops it late; without
+ * them it would at once.  So the guest may run while that goes on shrinking by
+ * an eighth from one look (50 ms) to the next: 45 looks at most for 300 MiB.
+ */
+static bool fph_source_another_round(uint64_t pending)
+{
+    FphSource *fs;
+    bool again;
+
+    QEMU_LOCK_GUARD(&fph_lock);
+    fs = fph_source;
+    if (!fs || fs->postcopy) {
+        return false;
+    }
+    again = pending >= FPH_LAST_ROUND_BYTES && pending <= fs->last_pending / 8 * 7;
+    fs->last_pending = pending;
+    return again;
+}
+
+/*
  * The destination is about to run, and to ask for pages that it has not got:
  * none may be missing from the bitmap.  The VM was stopped before the last
  * sync, so what is left out now and was not written since stays as it is.
@@ -791,6 +816,7 @@ static const RAMSkipOps fph_source_ops = {
     .chunk_armed = fph_source_chunk_armed,
     .defer_armed = fph_source_defer_armed,
     .hold_back = fph_source_hold_back,
+    .another_round = fph_source_another_round,
     .free_page_hint = fph_hints_free_page,
     .postcopy = fph_source_postcopy,
     .is_zero = fph_source_is_zero,
@@ -1012,6 +1038,7 @@ static void fph_source_arm(FphSource *fs)
         fs->epoch = 0;
         fs->postcopy = fs->gate_open = fs->ahead = false;
         fs->deadline = fs->held_since = 0;
+        fs->last_pending = UINT64_MAX;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->scan_ns, 0);

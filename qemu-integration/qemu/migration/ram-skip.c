@@ -26,3 +26,11 @@ void ram_hold_back(bool sync)
            !qatomic_read(&s->start_postcopy) && ops->hold_back(sync)) {
     }
 }
+
+bool ram_another_round(uint64_t pending)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+
+    return ops && !qatomic_read(&migrate_get_current()->start_postcopy) &&
+           ops->another_round(pending);
+}

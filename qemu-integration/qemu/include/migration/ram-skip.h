@@ -32,6 +32,13 @@ typedef struct RAMSkipOps {
      */
     bool (*hold_back)(bool sync);
 
+    /*
+     * After a bitmap sync @pending bytes are due, which is little enough to stop
+     * the guest.  Returns true if they are to be sent before that, while it
+     * runs.  Runs without locks.
+     */
+    bool (*another_round)(uint64_t pending);
+
     /* Returns true if it takes care of the hint.  Runs without locks. */
     bool (*free_page_hint)(void *addr, size_t len);
 
@@ -56,6 +63,9 @@ extern const RAMSkipOps *ram_skip_ops;
 
 /* In the migration thread, without locks: wait for hold_back(), if there is one */
 void ram_hold_back(bool sync);
+
+/* The same for another_round(), which is not asked if a postcopy is to begin */
+bool ram_another_round(uint64_t pending);
 
 /* What somebody who watches guest memory, also when nothing is migrated, asks */
 typedef struct RAMWatchOps {
