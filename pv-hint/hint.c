@@ -7,6 +7,12 @@
 #include <fph/hint.h>
 #include <fph/virtio-fph.h>
 
+_Static_assert(sizeof(struct virtio_fph_command) == 8, "command");
+_Static_assert(sizeof(struct virtio_fph_report) == 24, "report");
+_Static_assert(sizeof(struct virtio_fph_stats) == 40, "stats");
+_Static_assert(sizeof(struct virtio_fph_config) == 16, "config");
+_Static_assert(sizeof(struct virtio_fph_balloon) == 8, "balloon");
+
 struct fph_hint {
 	uint32_t last_id;
 	bool open;		/* the report @last_id is wanted */

@@ -124,13 +124,15 @@ static void account(struct fph_balloon *b, struct page *page, long pages)
 		adjust_managed_page_count(page, pages);
 }
 
-/* The core does this for single pages, but for what it learnt to do later. */
+#ifndef FPH_HAVE_BALLOON_ADJUST
+/* Where the core does not do it for single pages */
 static void account_single(struct fph_balloon *b, struct page *page, long pages)
 {
-#ifndef FPH_HAVE_BALLOON_ADJUST
 	account(b, page, pages);
-#endif
 }
+#else
+static void account_single(struct fph_balloon *b, struct page *page, long pages) { }
+#endif
 
 static void count_pages(struct page *page, enum vm_event_item event, long pages)
 {
@@ -295,7 +297,8 @@ static int compare_runs(const void *a, const void *b)
 
 static u64 make_run(struct page *page, unsigned int order)
 {
-	return VIRTIO_FPH_RUN((u64)page_to_pfn(page) << FPH_PFN_SHIFT, 1ULL << order << FPH_PFN_SHIFT);
+	return VIRTIO_FPH_RUN((u64)page_to_pfn(page) << FPH_PFN_SHIFT,
+			      1ULL << order << FPH_PFN_SHIFT);
 }
 
 /* Runs of the frame's blocks: they ascend, and neighbours are one. */
@@ -477,7 +480,7 @@ static void count_small(struct fph_balloon *b)
 			struct zone *zone = &NODE_DATA(nid)->node_zones[i];
 
 			for (order = 0; populated_zone(zone) && order < pageblock_order; order++)
-				b->small[order] += data_race(zone->free_area[order].nr_free);
+				b->small[order] += READ_ONCE(zone->free_area[order].nr_free);
 		}
 	}
 }
@@ -1054,7 +1057,7 @@ void fph_balloon_reset(struct fph *fph)
 		all.nr_blocks = 0;
 		free_blocks(&all.blocks);
 		if (b->size == before)
-			msleep(1);
+			msleep(20);
 	}
 	free_blocks(&all.blocks);
 	b->inflating = 0;

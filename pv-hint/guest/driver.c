@@ -8,7 +8,9 @@
 #include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
 #include <linux/reboot.h>
+#endif
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/sysfs.h>
@@ -55,10 +57,8 @@ __MODULE_PARM_TYPE(walk, "charp");
 MODULE_PARM_DESC(walk, "how to find free pages: pfn (default; locks are held for a bounded time) or list (quick while memory is not fragmented)");
 
 /* What is not unbound has to say so, where the kernel knows a word for it. */
-#ifdef FPH_HAVE_WQ_PERCPU
-#define FPH_WQ_PERCPU	WQ_PERCPU
-#else
-#define FPH_WQ_PERCPU	0
+#ifndef FPH_HAVE_WQ_PERCPU
+#define WQ_PERCPU	0
 #endif
 
 static struct workqueue_struct *fph_wq;
@@ -392,7 +392,8 @@ static int go_up(struct fph *fph)
 
 	size = virtqueue_get_vring_size(fph->report_vq) / ARRAY_SIZE(fph->frames[0]->sg);
 	if (!size || (fph->balloon && fph_balloon_up(fph, vqs[VIRTIO_FPH_Q_BALLOON]))) {
-		dev_err(&fph->vdev->dev, "the %s queue is too small\n", size ? "balloon" : "report");
+		dev_err(&fph->vdev->dev, "the %s queue is too small\n",
+			size ? "balloon" : "report");
 		fph->vdev->config->del_vqs(fph->vdev);
 		return -EINVAL;
 	}
@@ -454,7 +455,11 @@ static int check_feature(struct virtio_device *vdev, unsigned int bit, bool acti
 /* Does this kernel trust free pages, or some of them, to be zero? */
 static bool trusts_zero(void)
 {
-	return want_init_on_free() || IS_ENABLED(FPH_HAVE_PG_ZEROED);
+#ifdef FPH_HAVE_PG_ZEROED
+	return true;
+#else
+	return want_init_on_free();
+#endif
 }
 
 /* A host that does not know what free pages hold might lose it. */
@@ -485,11 +490,11 @@ static void fph_shutdown(struct virtio_device *vdev)
 	quiesce(fph);
 }
 
+#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
 /*
  * Where the bus does not ask its drivers, it may do nothing or reset the device by
  * itself, and takes it ill in the second case if a driver wants to be asked.
  */
-#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
 static int fph_reboot(struct notifier_block *nb, unsigned long action, void *arg)
 {
 	fph_shutdown(container_of(nb, struct fph, reboot)->vdev);
@@ -613,7 +618,7 @@ static int __init fph_init(void)
 	 * the CPU that took the interrupt, since another one may be asleep.
 	 */
 	fph_wq = alloc_workqueue(KBUILD_MODNAME,
-				 WQ_HIGHPRI | WQ_CPU_INTENSIVE | WQ_FREEZABLE | FPH_WQ_PERCPU, 0);
+				 WQ_HIGHPRI | WQ_CPU_INTENSIVE | WQ_FREEZABLE | WQ_PERCPU, 0);
 	if (!fph_wq)
 		return -ENOMEM;
 	ret = fph_walk_init();

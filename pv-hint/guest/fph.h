@@ -2,6 +2,7 @@
 #ifndef FPH_H
 #define FPH_H
 
+#include <linux/build_bug.h>
 #include <linux/cache.h>
 #include <linux/log2.h>
 #include <linux/mmzone.h>
@@ -25,17 +26,23 @@
 #define FPH_MAX_ORDER	const_ilog2(MAX_ORDER_NR_PAGES)
 
 #ifdef ARCH_DMA_MINALIGN
-#define FPH_DMA_ALIGN	(ARCH_DMA_MINALIGN > L1_CACHE_BYTES ? ARCH_DMA_MINALIGN : L1_CACHE_BYTES)
+#define FPH_DMA_ALIGN	ARCH_DMA_MINALIGN
 #else
 #define FPH_DMA_ALIGN	L1_CACHE_BYTES
 #endif
 
 #define FPH_PFN_SHIFT	(PAGE_SHIFT - VIRTIO_FPH_PFN_SHIFT)
 
+static_assert(sizeof(struct virtio_fph_command) == 8);
+static_assert(sizeof(struct virtio_fph_report) == 24);
+static_assert(sizeof(struct virtio_fph_stats) == 40);
+static_assert(sizeof(struct virtio_fph_config) == 16);
+static_assert(sizeof(struct virtio_fph_balloon) == 8);
+
 /* The device writes to it: a cache line that has nothing else */
 struct fph_command {
-	struct virtio_fph_command c;
-} __aligned(FPH_DMA_ALIGN);
+	struct virtio_fph_command c __aligned(FPH_DMA_ALIGN);
+} __aligned(L1_CACHE_BYTES);
 
 /* A frame of a report, as the device reads it */
 struct fph_frame {
@@ -68,7 +75,9 @@ struct fph {
 	struct virtqueue *report_vq;	/* used by work only */
 	struct work_struct work;
 	wait_queue_head_t wait;		/* work, for frames to come back */
+#ifndef FPH_HAVE_VIRTIO_SHUTDOWN
 	struct notifier_block reboot;
+#endif
 
 	spinlock_t lock;		/* of what follows, up to generation */
 	bool down;			/* no device to talk to */

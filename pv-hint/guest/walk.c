@@ -40,7 +40,8 @@ struct cursor {
 
 static int add(struct fph *fph, unsigned long pfn, unsigned long pages)
 {
-	return fph_encoder_add(&fph->encoder, (u64)pfn << FPH_PFN_SHIFT, (u64)pages << FPH_PFN_SHIFT);
+	return fph_encoder_add(&fph->encoder, (u64)pfn << FPH_PFN_SHIFT,
+			       (u64)pages << FPH_PFN_SHIFT);
 }
 
 static void lock_released(struct fph *fph, u64 since_ns)

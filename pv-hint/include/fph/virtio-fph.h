@@ -1,9 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later OR GPL-2.0-only */
+/* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * DOC: what a virtio-fph device and its driver say to each other
- *
- * docs/virtio-fph.md is the specification; this header is shared by the guest
- * driver, the device and the decoder. All fields are little-endian. Page frame
+ * What a virtio-fph device and its driver say to each other, as its specification
+ * has it (docs/virtio-fph.md of fph). All fields are little-endian. Page frame
  * numbers count guest-physical pages of 4 KiB, whatever the guest's page size.
  */
 #ifndef FPH_VIRTIO_FPH_H
@@ -25,8 +23,8 @@
 #define VIRTIO_FPH_F_FREE_PATTERN	1	/* free pages hold a pattern that is checked */
 
 /* Feature bits that both sides must want */
-#define VIRTIO_FPH_F_BALLOON		2	/* there is a balloon: queue 2, and a configuration */
-#define VIRTIO_FPH_F_BALLOON_OOM	3	/* it may shrink when the guest runs out of memory */
+#define VIRTIO_FPH_F_BALLOON		2	/* a balloon: queue 2, and a configuration */
+#define VIRTIO_FPH_F_BALLOON_OOM	3	/* may shrink when the guest runs out of memory */
 
 /* Queues */
 #define VIRTIO_FPH_Q_COMMAND		0	/* device-writable buffers */
@@ -46,8 +44,8 @@
 #define VIRTIO_FPH_ENC_STATS		2	/* payload: struct virtio_fph_stats */
 
 /* virtio_fph_report.flags */
-#define VIRTIO_FPH_REPORT_LAST		(1 << 0)	/* ends the report; encoding is STATS */
-#define VIRTIO_FPH_REPORT_ABORTED		(1 << 1)	/* with LAST: the walk did not see all */
+#define VIRTIO_FPH_REPORT_LAST		(1 << 0)	/* ends the report; STATS */
+#define VIRTIO_FPH_REPORT_ABORTED	(1 << 1)	/* with LAST: not all was seen */
 
 /* struct virtio_fph_command - written by the device */
 struct virtio_fph_command {
@@ -116,19 +114,5 @@ struct virtio_fph_balloon {
 
 /* Pages in a frame: so much the host discards without a pause, 256 MiB */
 #define VIRTIO_FPH_BALLOON_PAGES_MAX	65536
-
-#ifdef __KERNEL__
-#define VIRTIO_FPH_ASSERT(cond)		static_assert(cond)
-#elif defined(__cplusplus)
-#define VIRTIO_FPH_ASSERT(cond)		static_assert(cond, #cond)
-#else
-#define VIRTIO_FPH_ASSERT(cond)		_Static_assert(cond, #cond)
-#endif
-VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_command) == 8);
-VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_report) == 24);
-VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_stats) == 40);
-VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_config) == 16);
-VIRTIO_FPH_ASSERT(sizeof(struct virtio_fph_balloon) == 8);
-#undef VIRTIO_FPH_ASSERT
 
 #endif /* FPH_VIRTIO_FPH_H */
