@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <termios.h>
 #include <time.h>
@@ -40,6 +41,8 @@
 #define HEADROOM	(UINT64_C(48) << 20)
 #define PRESSURE_STEP	(UINT64_C(4) << 20)
 #define PRESSURE_S	60u
+#define HUNGER_BYTES	(UINT64_C(32) << 20)	/* that come and go */
+#define HUNGER_NS	INT64_C(1200000000)	/* so long they are away */
 #define VIRTIO_FPH	"/sys/bus/virtio/drivers/virtio_fph"
 #define COMPILE		"/compile"	/* of the archive that build-guest makes */
 #define SOURCES_MAX	64u
@@ -62,7 +65,7 @@ struct region {
 	bool churn;		/* comes and goes */
 };
 
-enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_ZERO, W_KINDS };
+enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_ZERO, W_HUNGER, W_KINDS };
 
 struct writer {
 	pthread_t thread;
@@ -94,7 +97,10 @@ static atomic_bool churn_starved;
 static atomic_uint_fast64_t zero_rounds;
 static atomic_uint_fast64_t zero_bad;
 static atomic_uint_fast64_t zero_used;		/* pages it has now */
+static atomic_uint_fast64_t hunger_killed;
+static int hunger_pipe[2];		/* closed at our end, the process is to end */
 static bool rebooting;
+static bool next_kernel;		/* loaded, and to be booted by that */
 static bool suspending;
 static const char *self;			/* how to run this program */
 
@@ -476,11 +482,31 @@ static void *zero_main(void *arg)
 	return NULL;
 }
 
+static int run_program(const char *command, char *line, size_t size);
+
+/* Memory is short again and again; when the kernel ends who uses it, another begins. */
+static void *hunger_main(void *arg)
+{
+	struct writer *w = arg;
+	char command[300], line[40];
+
+	snprintf(command, sizeof(command), "exec %s --pressure %llu %d", self,
+		 (unsigned long long)w->bytes, hunger_pipe[0]);
+	while (!atomic_load(&stopping)) {
+		if (run_program(command, line, sizeof(line)))
+			atomic_fetch_add(&hunger_killed, 1);
+	}
+	close(hunger_pipe[0]);
+	return NULL;
+}
+
 static void writers_stop(void)
 {
 	unsigned int i;
 
 	atomic_store(&stopping, true);
+	if (writers[W_HUNGER].running)
+		close(hunger_pipe[1]);
 	for (i = 0; i < W_KINDS; i++) {
 		if (!writers[i].running)
 			continue;
@@ -495,6 +521,7 @@ static void *(*const writer_main[W_KINDS])(void *) = {
 	[W_REWRITE] = paced_main,
 	[W_CHURN] = churn_main,
 	[W_ZERO] = zero_main,
+	[W_HUNGER] = hunger_main,
 };
 
 static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, struct region *r)
@@ -809,6 +836,25 @@ static void cmd_zerochurn(struct reply *re, char **args)
 	start_churn(re, args, W_ZERO, "zerochurn");
 }
 
+static void cmd_hunger(struct reply *re, char **args)
+{
+	uint64_t bytes;
+	int err;
+
+	if (!idle(re, W_HUNGER, "hunger") || !arg_bytes(re, args[0], &bytes))
+		return;
+	/* The process has the end to read from. */
+	if (pipe2(hunger_pipe, O_CLOEXEC) || fcntl(hunger_pipe[0], F_SETFD, 0)) {
+		fail(re, "no pipe: %s", strerror(errno));
+		return;
+	}
+	err = writer_start(W_HUNGER, 0, bytes, NULL);
+	if (err)
+		fail(re, "no thread: %s", strerror(-err));
+	else
+		ok(re, "hunger");
+}
+
 /* Pages of which every second one is given back: what is free is single pages. */
 static void cmd_fragment(struct reply *re, char **args)
 {
@@ -1116,9 +1162,13 @@ static void cmd_pressure(struct reply *re, char **args)
 		ok(re, "pressure pages=%s killed=%d", line, status != 0);
 }
 
-static int pressure(const char *arg)
+/* With @until, it wants the last of it again and again, until nobody holds the other end */
+static int pressure(const char *arg, const char *until)
 {
+	struct timespec away = { .tv_sec = HUNGER_NS / 1000000000, .tv_nsec = HUNGER_NS % 1000000000 };
+	struct pollfd p_until = { .fd = until ? atoi(until) : -1 };
 	uint64_t bytes = strtoull(arg, NULL, 10);
+	uint64_t last = bytes < HUNGER_BYTES ? bytes : HUNGER_BYTES;
 	uint64_t i, used;
 	char *p;
 	FILE *f;
@@ -1128,7 +1178,8 @@ static int pressure(const char *arg)
 		fputs("1000", f);
 		fclose(f);
 	}
-	alarm(PRESSURE_S);
+	if (!until)
+		alarm(PRESSURE_S);
 	/* Address space that is not spoken for, or a careful kernel refuses it. */
 	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -1141,6 +1192,11 @@ static int pressure(const char *arg)
 		printf("%llu\n", (unsigned long long)used / PAGE_BYTES);
 		fflush(stdout);
 	}
+	while (until && !ppoll(&p_until, 1, &away, NULL)) {
+		for (i = bytes - last; i < bytes; i += PAGE_BYTES)
+			p[i] = 1;
+		madvise(p + bytes - last, last, MADV_DONTNEED);
+	}
 	return EXIT_SUCCESS;
 }
 
@@ -1148,6 +1204,36 @@ static void cmd_reboot(struct reply *re, char **args)
 {
 	rebooting = true;
 	ok(re, "reboot");
+}
+
+/* The kernel of the folder /kexec comes next, without a machine that starts anew. */
+static void cmd_kexec(struct reply *re, char **args)
+{
+	int image = open("/kexec/vmlinuz", O_RDONLY | O_CLOEXEC);
+	int initrd = open("/kexec/initramfs.img", O_RDONLY | O_CLOEXEC);
+	FILE *f = fopen("/proc/cmdline", "re");
+	char line[1024] = "", *drop;
+
+	if (f) {
+		if (!fgets(line, sizeof(line), f))
+			line[0] = '\0';
+		fclose(f);
+	}
+	line[strcspn(line, "\n")] = '\0';
+	/* Without modules: whatever a device does then, its driver was another kernel's. */
+	drop = strstr(line, "fph.modules=");
+	if (drop)
+		memcpy(drop, "not", 3);
+	next_kernel = !syscall(SYS_kexec_file_load, image, initrd, strlen(line) + 1, line, 0UL);
+	if (next_kernel)
+		ok(re, "kexec");
+	else
+		fail(re, "kexec: %s", strerror(errno));
+	rebooting = next_kernel;
+	if (image >= 0)
+		close(image);
+	if (initrd >= 0)
+		close(initrd);
 }
 
 /* To RAM; the answer comes before */
@@ -1189,12 +1275,13 @@ static void cmd_info(struct reply *re, char **args)
 	struct timespec t;
 
 	clock_gettime(CLOCK_BOOTTIME, &t);
-	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu memavailable_kib=%llu",
+	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu memavailable_kib=%llu hunger_killed=%llu",
 	   (unsigned long long)meminfo_kib("MemFree"),
 	   (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000,
 	   (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&churn_rounds),
 	   atomic_load(&churn_starved), (unsigned long long)atomic_load(&zero_rounds),
-	   (unsigned long long)meminfo_kib("MemAvailable"));
+	   (unsigned long long)meminfo_kib("MemAvailable"),
+	   (unsigned long long)atomic_load(&hunger_killed));
 }
 
 /* All memory that the kernel lets one read, as a crash dump would */
@@ -1254,6 +1341,26 @@ static void cmd_vmstat(struct reply *re, char **args)
 	fail(re, "no '%.40s' in /proc/vmstat", args[0]);
 }
 
+/* Free memory of a node */
+static void cmd_node(struct reply *re, char **args)
+{
+	unsigned long long free_kib;
+	char path[80], line[128];
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%.8s/meminfo", args[0]);
+	f = fopen(path, "re");
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "Node %*u MemFree: %llu", &free_kib) == 1;
+	if (f)
+		fclose(f);
+	if (found)
+		ok(re, "node memfree_kib=%llu", free_kib);
+	else
+		fail(re, "no node '%.8s'", args[0]);
+}
+
 /* Words for a file of /proc or /sys */
 static void cmd_put(struct reply *re, char **args)
 {
@@ -1283,6 +1390,7 @@ static const struct command {
 	{ "zerochurn", " BYTES", 1, 1, cmd_zerochurn },
 	{ "fragment", " BYTES", 1, 1, cmd_fragment },
 	{ "pressure", " BYTES", 1, 1, cmd_pressure },
+	{ "hunger", " BYTES", 1, 1, cmd_hunger },
 	{ "compile", " OBJECTS", 1, 1, cmd_compile },
 	{ "compiled", " [wait]", 0, 1, cmd_compiled },
 	{ "stop", "", 0, 0, cmd_stop },
@@ -1293,10 +1401,12 @@ static const struct command {
 	{ "balloon", "", 0, 0, cmd_balloon },
 	{ "kcore", "", 0, 0, cmd_kcore },
 	{ "vmstat", " NAME", 1, 1, cmd_vmstat },
+	{ "node", " NUMBER", 1, 1, cmd_node },
 	{ "put", " PATH WORD", 2, 2, cmd_put },
 	{ "usage", "", 0, 0, cmd_usage },
 	{ "suspend", "", 0, 0, cmd_suspend },
 	{ "reboot", "", 0, 0, cmd_reboot },
+	{ "kexec", "", 0, 0, cmd_kexec },
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -1424,7 +1534,7 @@ static void serve(int fd)
 		}
 		if (rebooting) {
 			tcdrain(fd);
-			reboot(RB_AUTOBOOT);
+			reboot(next_kernel ? RB_KEXEC : RB_AUTOBOOT);
 		}
 	}
 }
@@ -1584,6 +1694,12 @@ static int self_test(void)
 	regions->pages[PAGE_WORDS * 2 - 1] = 1;
 	st(!page_is_zero(regions->pages + PAGE_WORDS), "a page that is not zero");
 	st_run("pressure 8M", "ok pressure pages=2048 killed=0");
+	st_run("hunger 8M", "ok hunger");
+	st_run("hunger 8M", "err hunger is running");
+	nanosleep(&wait, NULL);
+	st_run("stop", "ok stop");
+	st(!atomic_load(&hunger_killed), "hunger ends by itself");
+	st_run("node x", "err no node 'x'");
 	st_run("compile 0", "err '0' is not a number of objects");
 	st_run("compile 3", "err no compiler here");
 	st_run("compiled soon", "err 'soon' is neither nothing nor 'wait'");
@@ -1605,8 +1721,8 @@ int main(int argc, char **argv)
 	int fd;
 
 	self = argv[0];
-	if (argc == 3 && !strcmp(argv[1], "--pressure"))
-		return pressure(argv[2]);
+	if (argc >= 3 && argc <= 4 && !strcmp(argv[1], "--pressure"))
+		return pressure(argv[2], argv[3]);
 	if (argc == 2 && !strcmp(argv[1], "--self-test"))
 		return self_test();
 	if (argc != 2 || argv[1][0] == '-') {

@@ -88,7 +88,7 @@ build_module()
 	cp "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$dir/src/"
 	cp "$FPH_TOP/pv-hint/include/fph/virtio-fph.h" "$dir/src/include/fph/"
 	# That of the kernel, if it is here
-	cc=x86_64-linux-gnu-$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$kdir/.kernelvariables")
+	cc=x86_64-linux-gnu-$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$kdir/.kernelvariables" 2> /dev/null || :)
 	command -v "$cc" > /dev/null || cc=gcc
 	# Nothing that a make around this one, or the user, set for something else
 	env -i PATH="$PATH" LC_ALL=C make -C "$dir/src" -j"$(nproc)" KDIR="$kdir" CC="$cc" W=1 KCFLAGS=-Werror \
