@@ -21,66 +21,6 @@ static const char *const balloon_no_oom[] = {
 	"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on,deflate-on-oom=off", NULL,
 };
 
-static void set_size(struct vm *vm, uint64_t size)
-{
-	ok(vm_run(vm, E, "balloon", "{\"value\":%" PRIu64 "}", size));
-}
-
-static uint64_t size_of(struct vm *vm)
-{
-	JsonNode *node;
-	uint64_t bytes;
-
-	ok((node = vm_command(vm, E, "query-balloon", NULL)));
-	bytes = json_object_get_int_member(json_node_get_object(node), "actual");
-	json_node_unref(node);
-	return bytes;
-}
-
-static void wait_for_size(struct vm *vm, uint64_t size)
-{
-	until (size_of(vm) == size)
-		;
-}
-
-static void resize(struct vm *vm, uint64_t size)
-{
-	set_size(vm, size);
-	wait_for_size(vm, size);
-}
-
-/* What the driver says of its balloon, "NAME=..." up to the next space */
-static char *attribute(struct vm *vm, const char *name)
-{
-	g_autofree char *pattern = g_strdup_printf(" %s=", name);
-	g_autofree char *answer = NULL;
-	const char *p;
-
-	ok((answer = vm_guest_command(vm, MIGRATE_MS, E, "balloon")) != NULL);
-	p = strstr(answer, pattern);
-	check(p);
-	p += strlen(pattern);
-	return g_strndup(p, strcspn(p, " "));
-}
-
-static uint64_t number(struct vm *vm, const char *name)
-{
-	g_autofree char *text = attribute(vm, name);
-
-	return g_ascii_strtoull(text, NULL, 10);
-}
-
-/* The guest is told of what the host has done a moment later */
-static void wait_for_state(struct vm *vm, const char *state)
-{
-	g_autofree char *text = attribute(vm, "state");
-
-	until (!strcmp(text, state)) {
-		g_free(text);
-		text = attribute(vm, "state");
-	}
-}
-
 static uint64_t anon_rss(struct vm *vm)
 {
 	struct vm_usage u;
@@ -148,8 +88,8 @@ static void test_cycles(void **state)
 	full = anon_rss(vm);
 	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
 		resize(vm, sizes[i] * MIB);
-		wait_for_state(vm, "reached");
-		check_int(number(vm, "actual"), (MEMORY - sizes[i] * MIB) / PAGE);
+		wait_for_balloon(vm, "reached");
+		check_int(guest_number(vm, "balloon", "actual"), (MEMORY - sizes[i] * MIB) / PAGE);
 	}
 	/* Nothing keeps the memory of what is in the balloon */
 	small = anon_rss(vm);
@@ -167,29 +107,26 @@ static void test_cycles(void **state)
 	guest(vm, "pressure 60M", "ok pressure");
 	guest_check(vm);
 	resize(vm, MEMORY);
-	wait_for_state(vm, "reached");
-	check_int(number(vm, "actual"), 0);
+	wait_for_balloon(vm, "reached");
+	check_int(guest_number(vm, "balloon", "actual"), 0);
 	guest(vm, "fill 128M dense", "ok fill");
 	guest_check(vm);
 	vm_free(vm);
 }
 
-#define AVAILABLE	"memavailable_kib="
-
 /* It takes what it can, leaves what it must, and goes on when there is more */
 static void test_floor(void **state)
 {
 	struct vm *vm = start(config(NULL, balloon, FPH_APPEND " virtio_fph.balloon_floor=128"));
-	g_autofree char *info = NULL;
 	unsigned long available_kib;
 	uint64_t size;
 
 	boot(vm);
 	/* Small blocks first, then large ones, and neighbours are one run */
 	resize(vm, MEMORY - 128 * MIB);
-	wait_for_state(vm, "reached");
-	print_message("%" PRIu64 " runs\n", number(vm, "runs"));
-	check(number(vm, "runs") < 128 * MIB / PAGE / 16);
+	wait_for_balloon(vm, "reached");
+	print_message("%" PRIu64 " runs\n", guest_number(vm, "balloon", "runs"));
+	check(guest_number(vm, "balloon", "runs") < 128 * MIB / PAGE / 16);
 	/* A bit of a large one comes back */
 	resize(vm, MEMORY - 8 * MIB);
 	resize(vm, MEMORY - 8 * MIB + 3 * PAGE);
@@ -197,12 +134,10 @@ static void test_floor(void **state)
 
 	guest(vm, "fill 64M", "ok fill");
 	set_size(vm, 32 * MIB);
-	wait_for_state(vm, "waiting");
+	wait_for_balloon(vm, "waiting");
 	size = size_of(vm);
 	check(size > 128 * MIB && size < 400 * MIB);
-	ok((info = vm_guest_command(vm, MIGRATE_MS, E, "info")) != NULL);
-	check(strstr(info, AVAILABLE));
-	available_kib = strtoul(strstr(info, AVAILABLE) + strlen(AVAILABLE), NULL, 10);
+	available_kib = guest_number(vm, "info", "memavailable_kib");
 	print_message("%lu KiB left\n", available_kib);
 	/* What the guest itself needs goes up and down a bit */
 	check(available_kib >= 124 * 1024 && available_kib < 148 * 1024);
@@ -239,12 +174,12 @@ static void test_oom(void **state)
 	resize(vm, 256 * MIB);
 	ok((answer = vm_guest_command(vm, MIGRATE_MS, E, "pressure 224M")) != NULL);
 	print_message("%s\n", answer);
-	given = number(vm, "oom");
+	given = guest_number(vm, "balloon", "oom");
 	if (!row->gives) {
 		check(strstr(answer, "killed=1") != NULL);
 		check_int(given, 0);
 		check_int(size_of(vm), 256 * MIB);
-		wait_for_state(vm, "reached");
+		wait_for_balloon(vm, "reached");
 		guest_check(vm);
 		vm_free(vm);
 		return;
@@ -254,10 +189,10 @@ static void test_oom(void **state)
 	/* ... and does not take it back by itself */
 	g_usleep(1500000);
 	check_int(size_of(vm), 256 * MIB + given * PAGE);
-	wait_for_state(vm, "limited");
+	wait_for_balloon(vm, "limited");
 	guest_check(vm);
 	resize(vm, 250 * MIB);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	guest_check(vm);
 	vm_free(vm);
 }
@@ -298,10 +233,9 @@ static void test_reboot(void **state)
 
 static uint64_t vmstat(struct vm *vm, const char *name)
 {
-	g_autofree char *answer = NULL;
+	g_autofree char *command = g_strdup_printf("vmstat %s", name);
 
-	ok((answer = vm_guest_command(vm, MIGRATE_MS, E, "vmstat %s", name)) != NULL);
-	return g_ascii_strtoull(strchr(answer, '=') + 1, NULL, 10);
+	return guest_number(vm, command, name);
 }
 
 static uint64_t memory_of(struct vm *vm)
@@ -325,7 +259,7 @@ static void test_kcore(void **state)
 	full = memory_of(vm);
 	check(full > 450 * MIB);
 	resize(vm, SMALL);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	before = memory_of(vm);
 	check(before + 200 * MIB < full);
 	guest(vm, "kcore", "ok kcore");
@@ -336,7 +270,7 @@ static void test_kcore(void **state)
 	check_int(vmstat(vm, "balloon_inflate") - vmstat(vm, "balloon_deflate"),
 		  (MEMORY - SMALL) / PAGE);
 	resize(vm, MEMORY);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	check_int(vmstat(vm, "balloon_inflate"), vmstat(vm, "balloon_deflate"));
 	vm_free(vm);
 }
@@ -352,7 +286,7 @@ static void test_compact(void **state)
 	guest(vm, "stop", "ok stop");
 	guest(vm, "fragment 120M", "ok fragment");
 	resize(vm, 360 * MIB);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	guest(vm, "free", "ok free");
 	for (int i = 0; !vmstat(vm, "balloon_migrate"); i++) {
 		check(i < 20);
@@ -367,8 +301,8 @@ static void test_compact(void **state)
 	resize(vm, 300 * MIB);
 	guest(vm, "put /proc/sys/vm/compact_memory 1", "ok put");
 	resize(vm, MEMORY);
-	wait_for_state(vm, "reached");
-	check_int(number(vm, "actual"), 0);
+	wait_for_balloon(vm, "reached");
+	check_int(guest_number(vm, "balloon", "actual"), 0);
 	guest_check(vm);
 	vm_free(vm);
 }
@@ -381,7 +315,7 @@ static void test_movable(void **state)
 	boot(vm);
 	busy(vm);
 	resize(vm, SMALL);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	guest_check(vm);
 	/* Memory that goes offline is vacated; the balloon finds other */
 	guest(vm, "stop", "ok stop");
@@ -406,7 +340,7 @@ static void test_offline(void **state)
 
 	boot(vm);
 	resize(vm, 300 * MIB);
-	wait_for_state(vm, "reached");
+	wait_for_balloon(vm, "reached");
 	guest(vm, "put /sys/devices/system/memory/memory33/state offline", "ok put");
 	wait_for_size(vm, 300 * MIB);
 	guest(vm, "put /sys/devices/system/memory/memory33/state online_kernel", "ok put");
@@ -442,14 +376,12 @@ static void test_unload(void **state)
 static void test_unplug(void **state)
 {
 	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
-	JsonObject *event;
 
 	boot(vm);
 	busy(vm);
 	resize(vm, 256 * MIB);
 	ok(vm_run(vm, E, "device_del", "{\"id\":\"pv0\"}"));
-	ok((event = qmp_event(vm_qmp(vm), "DEVICE_DELETED", MIGRATE_MS, E)));
-	json_object_unref(event);
+	wait_event(vm, "DEVICE_DELETED");
 	refused(vm, "No balloon device", "query-balloon", "{}");
 	guest(vm, "fill 200M dense", "ok fill");
 	guest_check(vm);
@@ -460,37 +392,158 @@ static void test_unplug(void **state)
 	vm_free(vm);
 }
 
-static void wait_event(struct vm *vm, const char *name)
-{
-	JsonObject *event;
-
-	ok((event = qmp_event(vm_qmp(vm), name, MIGRATE_MS, E)));
-	json_object_unref(event);
-}
-
 static void test_suspend(void **state)
 {
 	struct vm *vm = start(config(NULL, balloon, FPH_APPEND));
-	g_autofree char *answer = NULL;
-	GError *error = NULL;
 
 	boot(vm);
 	busy(vm);
 	guest(vm, "stop", "ok stop");
 	resize(vm, 256 * MIB);
-	guest(vm, "suspend", "ok suspend");
-	wait_event(vm, "SUSPEND");
+	guest_suspend(vm);
 	check_int(size_of(vm), MEMORY);
-	ok(vm_run(vm, E, "system_wakeup", NULL));
-	wait_event(vm, "WAKEUP");
+	guest_wake_up(vm);
 	wait_for_size(vm, 256 * MIB);
-	/* The serial line is awake after all devices are, and forgets what came before */
-	until (answer) {
-		answer = vm_guest_command(vm, 1000, &error, "ping");
-		g_clear_error(&error);
-	}
 	guest_check(vm);
 	vm_free(vm);
+}
+
+static void test_oom_unload(void **state)
+{
+	struct vm *vm = start(config(NULL, balloon, FPH_APPEND UNLOAD_APPEND));
+
+	boot(vm);
+	guest(vm, "fill 32M dense", "ok fill");
+	unload_beside_oom(vm, 384 * MIB, 5);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* From the node that has most, and when it has no more than the other, from both */
+static void test_nodes(void **state)
+{
+	static const char *const nodes[] = {
+		"-object", "memory-backend-ram,id=n0,size=256M",
+		"-object", "memory-backend-ram,id=n1,size=768M",
+		"-smp", "2", "-numa", "node,memdev=n0,cpus=0", "-numa", "node,memdev=n1,cpus=1",
+		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
+	};
+	struct vm_config cfg = config(NULL, nodes, FPH_APPEND);
+	uint64_t small, large, given;
+	struct vm *vm;
+
+	cfg.memory = 1024 * MIB;
+	vm = start(cfg);
+	boot(vm);
+	small = guest_number(vm, "node 0", "memfree_kib");
+	large = guest_number(vm, "node 1", "memfree_kib");
+	print_message("%" PRIu64 " and %" PRIu64 " KiB free\n", small, large);
+	check(small > 100 * 1024 && large > small + 400 * 1024);
+	resize(vm, 704 * MIB);
+	given = small - MIN(small, guest_number(vm, "node 0", "memfree_kib"));
+	print_message("%" PRIu64 " KiB of the small node\n", given);
+	check(given < 16 * 1024);
+	resize(vm, 320 * MIB);
+	wait_for_balloon(vm, "reached");
+	small = guest_number(vm, "node 0", "memfree_kib");
+	large = guest_number(vm, "node 1", "memfree_kib");
+	print_message("%" PRIu64 " and %" PRIu64 " KiB left\n", small, large);
+	check(MAX(small, large) - MIN(small, large) < 48 * 1024);
+	resize(vm, 1024 * MIB);
+	guest(vm, "fill 700M", "ok fill");
+	guest_check(vm);
+	vm_free(vm);
+}
+
+/* The kernel's image and initramfs, where the guest's agent has its next kernel */
+static const char *next_kernel(const struct vm_config *cfg)
+{
+	g_autofree char *kernel = cfg->kernel ? g_strdup(cfg->kernel) : vm_default_kernel();
+	g_autofree char *initrd = cfg->initrd ? g_strdup(cfg->initrd) : vm_default_initrd();
+	const char *archive = temp_file("", 0);
+	g_autofree char *command = g_strdup_printf(
+		"set -e; d=$(mktemp -d); mkdir $d/kexec; cp -L '%s' $d/kexec/vmlinuz; "
+		"cp -L '%s' $d/kexec/initramfs.img; (cd $d; find kexec | cpio --quiet -o -H newc) >'%s'; "
+		"rm -r $d", kernel, initrd, archive);
+	int status = system(command);
+
+	check_int(status, 0);
+	return archive;
+}
+
+/*
+ * Another kernel without a driver follows, in a machine that was not reset: the device
+ * was, has nothing in its balloon, and writes to no memory of that kernel.
+ */
+static void test_kexec(void **state)
+{
+	struct vm_config cfg = config(NULL, balloon, FPH_APPEND);
+	struct vm *vm;
+
+	cfg.initrd_more = next_kernel(&cfg);
+	vm = start(cfg);
+	boot(vm);
+	guest(vm, "fill 32M dense", "ok fill");
+	resize(vm, 384 * MIB);
+	wait_for_balloon(vm, "reached");
+	guest(vm, "kexec", "ok kexec");
+	vm_guest_restarts(vm);
+	boot(vm);
+	check_int(size_of(vm), MEMORY);
+	guest(vm, "fill 300M dense", "ok fill");
+	guest_check(vm);
+	guest(vm, "free", "ok free");
+	guest(vm, "mod load virtio_fph", "ok mod");
+	wait_for_size(vm, 384 * MIB);
+	vm_free(vm);
+}
+
+/* Kernels differ in what the driver is built of; none has anything to say about it. */
+struct kernel_row {
+	const char *name;
+	const char *kernel;
+};
+
+static const struct kernel_row kernel_rows[] = {
+	{ "guest-balloon-kernel-6.1", "6.1" },
+	{ "guest-balloon-kernel-6.12", "6.12" },
+	{ "guest-balloon-kernel-newest", "newest" },
+};
+
+static void test_kernel(void **state)
+{
+	const struct kernel_row *row = *state;
+	struct vm_config cfg = config(NULL, balloon, FPH_APPEND " panic_on_warn=1");
+	struct vm_migrate_opts opts = { .max_bandwidth = 200 * MIB };
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	use_kernel(&cfg, row->kernel);
+	cfg.fph_mode = "pv";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	guest(src, "fill 64M dense", "ok fill");
+	resize(src, 400 * MIB);
+	wait_for_balloon(src, "reached");
+	check_int(vmstat(src, "balloon_inflate") - vmstat(src, "balloon_deflate"),
+		  112 * MIB / PAGE);
+	migrate(src, dst, &opts, &m);
+	check_str(m.fph.hints.state, "answered");
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	resize(dst, MEMORY);
+	guest(dst, "mod unload virtio_fph", "ok mod");
+	guest(dst, "mod load virtio_fph", "ok mod");
+	resize(dst, 400 * MIB);
+	guest_suspend(dst);
+	guest_wake_up(dst);
+	wait_for_size(dst, 400 * MIB);
+	guest(dst, "mod unload virtio_fph", "ok mod");
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
 }
 
 /* Half of memory is in the balloon when the guest migrates, and comes back there */
@@ -540,8 +593,8 @@ static void test_half(void **state)
 
 	check_int(size_of(dst), 256 * MIB);
 	ok(vm_cont(dst, E));
-	check_int(number(dst, "actual"), 256 * MIB / PAGE);
-	wait_for_state(dst, "reached");
+	check_int(guest_number(dst, "balloon", "actual"), 256 * MIB / PAGE);
+	wait_for_balloon(dst, "reached");
 	guest_check(dst);
 	resize(dst, 224 * MIB);
 	resize(dst, MEMORY);
@@ -638,8 +691,11 @@ static const struct fph_test_single singles[] = {
 	{ "guest-balloon-compact", test_compact },
 	{ "guest-balloon-floor", test_floor },
 	{ "guest-balloon-kcore", test_kcore },
+	{ "guest-balloon-kexec", test_kexec },
 	{ "guest-balloon-movable", test_movable },
+	{ "guest-balloon-nodes", test_nodes },
 	{ "guest-balloon-offline", test_offline },
+	{ "guest-balloon-oom-unload", test_oom_unload },
 	{ "guest-balloon-reboot", test_reboot },
 	{ "guest-balloon-unload", test_unload },
 	{ "guest-balloon-unplug", test_unplug },
@@ -658,6 +714,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, cycle_rows, test_cycles);
 	fph_test_add_rows(&t, oom_rows, test_oom);
 	fph_test_add_rows(&t, half_rows, test_half);
+	fph_test_add_rows(&t, kernel_rows, test_kernel);
 	fph_test_add_rows(&t, during_rows, test_during);
 	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);

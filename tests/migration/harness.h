@@ -63,17 +63,49 @@ struct vm *start(struct vm_config cfg);
 /* The other side: the same machine, without fph, and it does not run yet */
 struct vm *start_destination(struct vm_config cfg);
 
-/*
- * What a kernel says of its own mistakes fails the test, in whatever guest and
- * whenever it was said; this names the words.
- */
-extern const char *const kernel_complaints[];
-
+/* What its kernel says of its own mistakes fails the test, whenever it was said. */
 void boot(struct vm *vm);
 /* A command to the guest's agent; its answer must begin as expected */
 void guest(struct vm *vm, const char *command, const char *expect);
+/* "NAME=" of its answer */
+uint64_t guest_number(struct vm *vm, const char *command, const char *name);
 /* All pages the guest ever wrote are as it wrote them */
 void guest_check(struct vm *vm);
+
+void wait_event(struct vm *vm, const char *name);
+/* To RAM, and back */
+void guest_suspend(struct vm *vm);
+void guest_wake_up(struct vm *vm);
+
+/* The balloon, whichever it is: what the host wants of the guest's memory, and has */
+void set_size(struct vm *vm, uint64_t size);
+uint64_t size_of(struct vm *vm);
+void wait_for_size(struct vm *vm, uint64_t size);
+void resize(struct vm *vm, uint64_t size);
+/* virtio_fph in the guest says so, which is told of what the host has done a moment later */
+void wait_for_balloon(struct vm *vm, const char *state);
+
+/*
+ * Again and again: the guest is short of memory, with processes that are ended, the
+ * balloon, which is to leave it @size, gives some back, and the driver is unloaded. The
+ * balloon has no floor: UNLOAD_APPEND.
+ */
+#define UNLOAD_APPEND	" virtio_fph.balloon_floor=0"
+void unload_beside_oom(struct vm *vm, uint64_t size, unsigned int rounds);
+
+/* Where the device pv0 writes to a split queue, as it addresses it itself */
+struct ring {
+	uint64_t used;			/* struct vring_used */
+	unsigned int num;
+};
+
+struct ring find_ring(struct vm *vm, unsigned int queue);
+/*
+ * So many queues of it, from the first on: QEMU is not told of what is in them until it
+ * looks by itself, as when the guest runs again after a pause. Done from outside in the
+ * guest's memory, a memfd; the device has event_idx=off.
+ */
+void mute_queues(struct vm *vm, unsigned int queues, bool mute);
 
 void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	     struct vm_migration *m);
@@ -156,6 +188,8 @@ uint32_t ft_state(struct vm *vm, unsigned int offset);
 void ft_wait_for(struct vm *vm, uint32_t count);
 
 /* These skip the test, in words */
+/* One of tests/guest/kernels that is not the default */
+void use_kernel(struct vm_config *cfg, const char *name);
 void need_kvm(void);
 void need_scanner(void);
 /* So much in huge pages of 2 MiB, reserved until the test ends */

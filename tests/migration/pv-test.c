@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#include "fph/virtio-fph.h"
 #include "harness.h"
 
 static const char *const fph_runs[] = {
@@ -270,18 +271,6 @@ static const struct content contents[] = {
 	  "failed", "page_poison" },
 };
 
-/* Debian's cloud kernel cannot poison pages, its full one can */
-static void use_full_kernel(struct vm_config *cfg)
-{
-	g_autofree char *cache = vm_cache_dir();
-
-	cfg->kernel = g_build_filename(cache, "guest.6.1", "vmlinuz", NULL);
-	cfg->initrd = g_build_filename(cache, "guest.6.1", "initramfs.img", NULL);
-	if (access(cfg->kernel, R_OK) < 0 || access(cfg->initrd, R_OK) < 0)
-		fph_test_skip_all("no guest that can poison pages; "
-				  "FPH_GUEST_KERNEL=6.1 tests/guest/build-guest makes it");
-}
-
 static void test_content(void **state)
 {
 	const struct content *c = *state;
@@ -295,7 +284,7 @@ static void test_content(void **state)
 	cfg.extra = c->devices;
 	cfg.append = c->append;
 	if (c->why)
-		use_full_kernel(&cfg);
+		use_kernel(&cfg, "6.1");	/* cloud kernels cannot poison pages */
 	src = start(cfg);
 	dst = start_destination(cfg);
 	boot(src);
@@ -323,6 +312,56 @@ static void test_content(void **state)
 	console = vm_console(dst);
 	check(!strstr(console, "corruption"));
 
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* A device that does not know what free pages mean to the guest is not driven */
+struct refusal {
+	const char *name;
+	const char *device;
+	const char *append;
+	const char *kernel;		/* NULL: the default */
+	const char *why;
+};
+
+static const struct refusal refusals[] = {
+	{ "pv-refuses-zero", "virtio-fph-pci,id=pv0,free-zero=off", FPH_APPEND " init_on_free=1", NULL,
+	  "trusted to be zero, which the device cannot deal with" },
+	{ "pv-refuses-pattern", "virtio-fph-pci,id=pv0,free-pattern=off",
+	  FPH_APPEND " page_poison=1", "6.1", "hold a pattern, which the device cannot deal with" },
+};
+
+static void test_refuses(void **state)
+{
+	const struct refusal *r = *state;
+	const char *const device[] = { "-device", r->device, NULL };
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	GError *error = NULL;
+	struct vm *src, *dst;
+	bool said = false;
+
+	cfg.fph_mode = "pv";
+	cfg.extra = device;
+	cfg.append = r->append;
+	if (r->kernel)
+		use_kernel(&cfg, r->kernel);
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	until (said) {
+		g_autofree char *console = vm_console(src);
+
+		said = strstr(console, r->why) != NULL;
+	}
+	check(!vm_guest_command(src, MIGRATE_MS, &error, "report"));
+	check(strstr(error->message, "no device that virtio_fph drives"));
+	g_error_free(error);
+	migrate(src, dst, NULL, &m);
+	check_int(m.fph.free, 0);
+	check_ram_equal(src, dst);
 	vm_migration_clear(&m);
 	vm_free(src);
 	vm_free(dst);
@@ -596,9 +635,142 @@ static void test_eject(void **state)
 	vm_free(dst);
 }
 
+/*
+ * The device takes no frames for longer than the driver waits: the report fails midway,
+ * and its last frame says so.
+ */
+static void test_aborted(void **state)
+{
+	static const char *const device[] = {
+		"-device", "virtio-fph-pci,id=pv0,encoding=runs,event_idx=off", NULL,
+	};
+	struct vm_migrate_opts slow = {
+		.max_bandwidth = MIB, .downtime_limit_ms = 1, .timeout_ms = 2 * MIGRATE_MS,
+	};
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	bool gave_up = false;
+	struct vm *src, *dst;
+
+	cfg.ram = VM_RAM_MEMFD;
+	cfg.fph_mode = "pv,pv-wait=120000";
+	cfg.extra = device;
+	cfg.append = FPH_APPEND;
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	/* More frames than the driver has at a time: 4096 runs in each */
+	guest(src, "fragment 280M", "ok fragment");
+	mute_queues(src, VIRTIO_FPH_Q_BALLOON, true);
+	ok(vm_migrate_start(src, dst, &slow, &m, E));
+	until (gave_up) {
+		g_autofree char *console = vm_console(src);
+
+		gave_up = strstr(console, "the device does not take the report") != NULL;
+	}
+	ok(vm_migrate_poll(src, &m, E));
+	check_str(m.fph.hints.state, "requested");
+	check_int(guest_number(src, "report", "aborted"), 0);
+	mute_queues(src, VIRTIO_FPH_Q_BALLOON, false);
+	until (strcmp(m.fph.hints.state, "requested"))
+		ok(vm_migrate_poll(src, &m, E));
+	check_str(m.fph.hints.state, "partial");
+	check_int(guest_number(src, "report", "aborted"), 1);
+	check_int(guest_number(src, "report", "reports"), 0);
+	/* What it said before counts. */
+	check(m.fph.free > 0);
+
+	let_go(src);
+	ok(vm_migrate_wait(src, dst, &slow, &m, E));
+	print_migration(&m);
+	check_ram_equal_or_free(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
+/* A number of the statistics that the stock balloon has from the guest, or -1 */
+static int64_t statistic(struct vm *vm, const char *name)
+{
+	JsonObject *answer;
+	JsonNode *node;
+	int64_t value;
+
+	ok((node = vm_command(vm, E, "qom-get",
+			      "{\"path\":\"/machine/peripheral/b0\",\"property\":\"guest-stats\"}")));
+	answer = json_object_get_object_member(json_node_get_object(node), "stats");
+	value = json_object_get_int_member(answer, name);
+	json_node_unref(node);
+	return value;
+}
+
+/*
+ * The stock balloon beside virtio-fph, each with a part: size, statistics and reporting
+ * are the one's, what is free in a migration says the other.
+ */
+static void test_side_by_side(void **state)
+{
+	static const char *const devices[] = {
+		"-device", "virtio-fph-pci,id=pv0",
+		"-device", "virtio-balloon-pci,id=b0,free-page-reporting=on,deflate-on-oom=on", NULL,
+	};
+	struct vm_migrate_opts opts = FAST;
+	struct vm_config cfg = linux_guest;
+	struct vm_migration m = { 0 };
+	uint64_t full, rss = 0;
+	struct vm *src, *dst;
+	struct vm_usage u;
+
+	cfg.fph_mode = "both";
+	cfg.extra = devices;
+	cfg.append = VM_APPEND " fph.modules=virtio_fph,virtio_balloon";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	boot(src);
+	ok(vm_run(src, E, "qom-set", "{\"path\":\"/machine/peripheral/b0\","
+		  "\"property\":\"guest-stats-polling-interval\",\"value\":1}"));
+	guest(src, "fill 200M dense", "ok fill");
+	ok(vm_usage(src, &u, E));
+	full = u.rss_anon_kib;
+	until (statistic(src, "stat-total-memory") > 0 &&
+	       statistic(src, "stat-available-memory") < (int64_t)(280 * MIB))
+		g_usleep(200000);
+	guest(src, "free", "ok free");
+	/* What is reported, QEMU does not keep; and the statistics say that it is free. */
+	until (rss && rss + 150 * 1024 < full) {
+		g_usleep(200000);
+		ok(vm_usage(src, &u, E));
+		rss = u.rss_anon_kib;
+	}
+	until (statistic(src, "stat-available-memory") > (int64_t)(300 * MIB))
+		g_usleep(200000);
+	resize(src, 384 * MIB);
+
+	guest(src, "fill 16M", "ok fill");
+	guest(src, "touch 2000 64M", "ok touch");
+	migrate(src, dst, &opts, &m);
+	check_str(m.fph.hints.state, "answered");
+	check_str(m.fph.hints.transport, "virtio-fph");
+	check_ram_equal_or_free(src, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	check_int(size_of(dst), 384 * MIB);
+	resize(dst, 512 * MIB);
+	guest(dst, "mod unload virtio_fph", "ok mod");
+	guest(dst, "mod unload virtio_balloon", "ok mod");
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static const struct fph_test_single singles[] = {
 	{ "pv-memory-map", test_memory_map },
+	{ "both-side-by-side", test_side_by_side },
 	{ "both-virtio-mem", test_virtio_mem },
+	{ "pv-aborted", test_aborted },
 	{ "pv-eject", test_eject },
 	{ "pv-quit-stuck", test_quit_stuck },
 };
@@ -615,6 +787,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, live, test_live);
 	fph_test_add_rows(&t, midway, test_midway);
 	fph_test_add_rows(&t, contents, test_content);
+	fph_test_add_rows(&t, refusals, test_refuses);
 	fph_test_add_rows(&t, cancel_rows, test_cancel);
 	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);

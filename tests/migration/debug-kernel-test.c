@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * virtio_fph in a kernel that finds mistakes of drivers (KASAN, lockdep, DMA_API_DEBUG,
+ * KMEMLEAK): what may go wrong between device and driver, again and again. What the
+ * kernel finds is on its console, and fails the test.
+ *
+ * One case per process: debug-kernel-test NAME. FPH_DEBUG_ROUNDS: rounds of its loop.
+ */
+#include <endian.h>
+#include <inttypes.h>
+#include <linux/virtio_ring.h>
+#include <unistd.h>
+
+#include "fph/virtio-fph.h"
+#include "harness.h"
+
+#define MEMORY		(640 * MIB)
+/* With so much the guest goes on, and so does whoever looks for mistakes. */
+#define SMALL		(MEMORY - 64 * MIB)
+
+#define ROUNDS		3
+/* Of the driver: how long it waits for a device that does not answer */
+#define FRAME_TIMEOUT_S	5
+
+struct row {
+	const char *name;
+	void (*loop)(struct vm *vm, unsigned int rounds);
+	const char *machine;		/* NULL: pc */
+	const char *iommu;		/* NULL: none */
+	const char *device;
+	const char *append;
+};
+
+static unsigned int rounds(void)
+{
+	const char *text = g_getenv("FPH_DEBUG_ROUNDS");
+
+	return text && *text ? strtoul(text, NULL, 10) : ROUNDS;
+}
+
+static void loop_load(struct vm *vm, unsigned int n)
+{
+	guest(vm, "fill 4M", "ok fill");
+	unload_beside_oom(vm, MEMORY - 128 * MIB, n);
+	resize(vm, SMALL);
+	guest_check(vm);
+}
+
+static void loop_balloon(struct vm *vm, unsigned int n)
+{
+	guest(vm, "fragment 32M", "ok fragment");
+	for (unsigned int i = 0; i < n; i++) {
+		resize(vm, SMALL);
+		/* Midway, it is another size. */
+		set_size(vm, MEMORY);
+		resize(vm, SMALL + 8 * MIB);
+		resize(vm, MEMORY);
+	}
+	wait_for_balloon(vm, "reached");
+	guest_check(vm);
+}
+
+static void begin_report(struct vm *vm)
+{
+	ok(vm_run(vm, E, "migrate", "{\"uri\":\"exec:cat >/dev/null\"}"));
+}
+
+/* Until the guest's answer is there, or is not, then no more is waited for. */
+static void end_report(struct vm *vm, const char *state)
+{
+	struct vm_migration m = { 0 };
+
+	until (m.fph.hints.state && !strcmp(m.fph.hints.state, state))
+		ok(vm_migrate_poll(vm, &m, E));
+	vm_migration_clear(&m);
+	ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+}
+
+static void loop_report(struct vm *vm, unsigned int n)
+{
+	uint64_t before = guest_number(vm, "report", "reports");
+
+	guest(vm, "fragment 32M", "ok fragment");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		guest(vm, i % 2 ? "put /sys/module/virtio_fph/parameters/walk list" :
+				  "put /sys/module/virtio_fph/parameters/walk pfn", "ok put");
+		begin_report(vm);
+		end_report(vm, "answered");
+	}
+	check(guest_number(vm, "report", "reports") >= before + n);
+	guest_check(vm);
+}
+
+static void loop_suspend(struct vm *vm, unsigned int n)
+{
+	guest(vm, "fill 16M", "ok fill");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		resize(vm, SMALL);
+		guest_suspend(vm);
+		check_int(size_of(vm), MEMORY);
+		guest_wake_up(vm);
+		begin_report(vm);
+		end_report(vm, "answered");
+	}
+	guest_check(vm);
+}
+
+#define PV0	"\"id\":\"pv0\""
+
+static void loop_unplug(struct vm *vm, unsigned int n)
+{
+	guest(vm, "fill 16M", "ok fill");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		resize(vm, SMALL);
+		/* With a report under way, or done, or none */
+		if (i % 3)
+			begin_report(vm);
+		if (i % 3 == 1)
+			end_report(vm, "answered");
+		if (i % 3 == 2)
+			ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+		ok(vm_run(vm, E, "device_del", "{" PV0 "}"));
+		wait_event(vm, "DEVICE_DELETED");
+		ok(vm_run(vm, E, "device_add", "{\"driver\":\"virtio-fph-pci\"," PV0
+			  ",\"addr\":\"5\",\"balloon\":true}"));
+	}
+	resize(vm, SMALL);
+	guest_check(vm);
+}
+
+/* What a device does wrong is done to a queue from outside, while the guest stands still. */
+
+static uint16_t read_u16(int fd, uint64_t at)
+{
+	uint16_t v;
+
+	check_int(pread(fd, &v, sizeof(v), at), sizeof(v));
+	return le16toh(v);
+}
+
+static void write_u16(int fd, uint64_t at, uint16_t value)
+{
+	uint16_t v = htole16(value);
+
+	check_int(pwrite(fd, &v, sizeof(v), at), sizeof(v));
+}
+
+/* The last buffer that the device gave back, it gives back once more. */
+static void answer_twice(struct vm *vm, unsigned int queue)
+{
+	struct ring r = find_ring(vm, queue);
+	int fd = open_memfd(vm);
+	struct vring_used_elem last;
+	uint16_t idx;
+
+	ok(vm_stop(vm, E));
+	idx = read_u16(fd, r.used + offsetof(struct vring_used, idx));
+	check_int(pread(fd, &last, sizeof(last), r.used + offsetof(struct vring_used, ring) +
+			(uint16_t)(idx - 1) % r.num * sizeof(last)), sizeof(last));
+	check_int(pwrite(fd, &last, sizeof(last), r.used + offsetof(struct vring_used, ring) +
+			 idx % r.num * sizeof(last)), sizeof(last));
+	write_u16(fd, r.used + offsetof(struct vring_used, idx), idx + 1);
+	ok(vm_cont(vm, E));
+	close(fd);
+}
+
+static void load_again(struct vm *vm)
+{
+	guest(vm, "mod unload virtio_fph", "ok mod");
+	check_int(size_of(vm), MEMORY);
+	guest(vm, "mod load virtio_fph", "ok mod");
+}
+
+/* So many runs that a report takes more frames than there are at a time */
+#define MANY_RUNS	"fragment 280M"
+
+/* Answers that take their time, but come */
+static void loop_late(struct vm *vm, unsigned int n)
+{
+	guest(vm, MANY_RUNS, "ok fragment");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
+		begin_report(vm);
+		set_size(vm, MEMORY - 16 * MIB);
+		g_usleep(G_USEC_PER_SEC);
+		check_int(size_of(vm), MEMORY);
+		mute_queues(vm, VIRTIO_FPH_Q_MAX, false);
+		end_report(vm, "answered");
+		check_int(guest_number(vm, "report", "aborted"), 0);
+		wait_for_size(vm, MEMORY - 16 * MIB);
+		/* Given up by then, and unloaded */
+		mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
+		set_size(vm, MEMORY);
+		begin_report(vm);
+		g_usleep(i % 20 * 10000);
+		ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+		mute_queues(vm, VIRTIO_FPH_Q_MAX, false);
+		load_again(vm);
+	}
+	guest_check(vm);
+}
+
+/* ... and that never come */
+static void loop_never(struct vm *vm, unsigned int n)
+{
+	guest(vm, MANY_RUNS, "ok fragment");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		gint64 before;
+
+		resize(vm, MEMORY - 16 * MIB);
+		mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
+		begin_report(vm);
+		set_size(vm, MEMORY - 32 * MIB);
+		if (i % 2) {
+			until (guest_number(vm, "report", "aborted") > 0)
+				;
+		} else {
+			/* It waits for the balloon, not for the report. */
+			g_usleep(FRAME_TIMEOUT_S * G_USEC_PER_SEC / 5);
+		}
+		before = g_get_monotonic_time();
+		guest(vm, "mod unload virtio_fph", "ok mod");
+		check(g_get_monotonic_time() - before >=
+		      (FRAME_TIMEOUT_S - 1) * G_USEC_PER_SEC);
+		check_int(size_of(vm), MEMORY);
+		ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+		guest(vm, "mod load virtio_fph", "ok mod");
+	}
+	guest_check(vm);
+}
+
+static void loop_twice(struct vm *vm, unsigned int n)
+{
+	static const unsigned int queues[] = { VIRTIO_FPH_Q_REPORT, VIRTIO_FPH_Q_BALLOON };
+
+	guest(vm, "fill 16M", "ok fill");
+	set_bandwidth(vm, MIB);
+	for (unsigned int i = 0; i < n; i++) {
+		unsigned int queue = queues[i % ARRAY_SIZE(queues)];
+
+		resize(vm, MEMORY - 16 * MIB);
+		begin_report(vm);
+		end_report(vm, "answered");
+		answer_twice(vm, queue);
+		if (queue == VIRTIO_FPH_Q_REPORT) {
+			begin_report(vm);
+			until (guest_number(vm, "report", "aborted") > 0)
+				;
+			ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+		} else {
+			set_size(vm, MEMORY);
+			/* Nobody takes the frames any more, so the pages are the guest's. */
+			wait_for_balloon(vm, "reached");
+			check_int(size_of(vm), MEMORY - 16 * MIB);
+		}
+		load_again(vm);
+		set_size(vm, MEMORY);
+	}
+	guest_check(vm);
+}
+
+#define DEVICE	"virtio-fph-pci,id=pv0,addr=5,balloon=on"
+/* Split rings without event indexes, where a flag says that no news are wanted */
+#define PLAIN	DEVICE ",event_idx=off,encoding=runs"
+#define PACKED	DEVICE ",packed=on"
+#define IOMMU	DEVICE ",packed=on,iommu_platform=on"
+#define INTEL	"q35", "intel-iommu,intremap=off"
+
+static const struct row rows[] = {
+	{ "debug-balloon", loop_balloon, NULL, NULL, DEVICE, "" },
+	{ "debug-balloon-iommu", loop_balloon, INTEL, IOMMU, " intel_iommu=on" },
+	{ "debug-late", loop_late, NULL, NULL, PLAIN, "" },
+	{ "debug-load", loop_load, NULL, NULL, DEVICE, UNLOAD_APPEND },
+	{ "debug-load-iommu", loop_load, INTEL, IOMMU, " intel_iommu=on" UNLOAD_APPEND },
+	{ "debug-load-packed", loop_load, NULL, NULL, PACKED, UNLOAD_APPEND },
+	{ "debug-never", loop_never, NULL, NULL, PLAIN, "" },
+	{ "debug-report", loop_report, NULL, NULL, DEVICE, "" },
+	{ "debug-report-iommu", loop_report, INTEL, IOMMU, " intel_iommu=on" },
+	{ "debug-suspend", loop_suspend, NULL, NULL, PACKED, "" },
+	{ "debug-twice", loop_twice, NULL, NULL, PLAIN, "" },
+	{ "debug-unplug", loop_unplug, NULL, NULL, DEVICE, "" },
+};
+
+static void look_for_leaks(struct vm *vm)
+{
+	guest(vm, "mod unload virtio_fph", "ok mod");
+	/* What is younger than 5 seconds is not looked at, nor what was seen once. */
+	g_usleep(6 * G_USEC_PER_SEC);
+	guest(vm, "put /sys/kernel/debug/kmemleak scan", "ok put");
+	guest(vm, "put /sys/kernel/debug/kmemleak scan", "ok put");
+}
+
+static void test_row(void **state)
+{
+	const struct row *row = *state;
+	const char *extra[] = { "-device", row->device, NULL, NULL, NULL };
+	g_autofree char *append = g_strconcat(FPH_APPEND, " fph.debugfs=1", row->append, NULL);
+	struct vm_config cfg = linux_guest;
+	struct vm *vm;
+	gint64 before;
+
+	cfg.memory = MEMORY;
+	cfg.ram = VM_RAM_MEMFD;
+	cfg.smp = 2;
+	cfg.fph_mode = "pv";
+	cfg.machine = row->machine;
+	if (row->iommu) {
+		extra[1] = row->iommu;
+		extra[2] = "-device";
+		extra[3] = row->device;
+	}
+	cfg.extra = extra;
+	cfg.append = append;
+	use_kernel(&cfg, "debug");
+	vm = start(cfg);
+	boot(vm);
+	/* Its driver gives out addresses from 4 GiB downwards. */
+	check(!row->iommu || find_ring(vm, VIRTIO_FPH_Q_REPORT).used >= MEMORY);
+	before = g_get_monotonic_time();
+	row->loop(vm, rounds());
+	print_message("%u rounds, %" PRId64 " ms each\n", rounds(),
+		      (g_get_monotonic_time() - before) / 1000 / MAX(rounds(), 1));
+	/* It takes a minute. */
+	if (rounds() > ROUNDS || row->loop == loop_load)
+		look_for_leaks(vm);
+	vm_free(vm);
+}
+
+int main(int argc, char **argv)
+{
+	struct fph_tests t = { 0 };
+
+	fph_test_add_rows(&t, rows, test_row);
+	return harness_main(argc, argv, &t, NULL);
+}
