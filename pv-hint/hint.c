@@ -212,8 +212,6 @@ static void read_stats(const struct frame *f, struct fph_hint_frame *ret)
 static const char *check_frame(const struct frame *f, uint64_t *pages)
 {
 	*pages = 0;
-	if (f->flags & ~(VIRTIO_FPH_REPORT_LAST | VIRTIO_FPH_REPORT_ABORTED))
-		return "unknown flag";
 	if (f->encoding != VIRTIO_FPH_ENC_STATS && f->flags)
 		return "flag on a frame without figures";
 	switch (f->encoding) {
@@ -261,7 +259,9 @@ int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn 
 	memcpy(&header, data, sizeof(header));
 	f = (struct frame){
 		.encoding = le16toh(header.encoding),
-		.flags = le16toh(header.flags),
+		/* What is reserved says nothing. */
+		.flags = le16toh(header.flags) &
+			 (VIRTIO_FPH_REPORT_LAST | VIRTIO_FPH_REPORT_ABORTED),
 		.count = le32toh(header.count),
 		.base = le64toh(header.base),
 		.payload = (const unsigned char *)data + sizeof(header),
@@ -312,8 +312,6 @@ static const char *check_balloon(const struct virtio_fph_balloon *header, const 
 
 	if (op != VIRTIO_FPH_BALLOON_INFLATE && op != VIRTIO_FPH_BALLOON_DEFLATE)
 		return "unknown operation of the balloon";
-	if (header->reserved)
-		return "unknown flag";
 	what = check_runs(f, pages);
 	if (what)
 		return what;

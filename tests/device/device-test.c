@@ -543,7 +543,6 @@ static const struct bad_row bad_rows[] = {
 	{ "bad-id-future", "id of no command", .id_delta = 1, RUNS(1), .payload = { GOOD_RUN } },
 	{ "bad-sequence", "sequence number", .seq = 1, RUNS(1), .payload = { GOOD_RUN } },
 	{ "bad-encoding", "unknown encoding", .encoding = 3 },
-	{ "bad-flag", "unknown flag", .flags = 1 << 2, RUNS(1), .payload = { GOOD_RUN } },
 	{ "bad-last-runs", "without figures", .flags = VIRTIO_FPH_REPORT_LAST, RUNS(1),
 	  .payload = { GOOD_RUN } },
 	{ "bad-no-runs", "number of runs", RUNS(0) },

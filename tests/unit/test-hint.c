@@ -199,8 +199,10 @@ static const struct frame_row frame_rows[] = {
 
 	{ "unknown encoding", "unknown encoding", { .encoding = 3, .words = 1 }, { 1 } },
 	{ "unknown encoding, largest", "unknown encoding", { .encoding = UINT16_MAX } },
-	{ "unknown flag", "unknown flag", { 0, RUNS, 4, 0, 1, 0, .words = 1 } },
-	{ "unknown flag beside LAST", "unknown flag", { 0, STATS, LAST | 0x8000, .words = 5 } },
+	{ "reserved flags say nothing", NULL, { 0, RUNS, 0xfffc, 0, 1, 0, .words = 1 },
+	  { RUN(5, 1) }, { { 5, 1 } } },
+	{ "reserved flags are not LAST", "figures before the end of the report",
+	  { 0, STATS, 0xfffc, .words = 5 } },
 	{ "runs that are LAST", "flag on a frame without figures",
 	  { 0, RUNS, LAST, 0, 1, 0, .words = 1 } },
 	{ "bitmap that is ABORTED", "flag on a frame without figures",
