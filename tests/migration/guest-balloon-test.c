@@ -507,7 +507,9 @@ struct kernel_row {
 static const struct kernel_row kernel_rows[] = {
 	{ "guest-balloon-kernel-6.1", "6.1" },
 	{ "guest-balloon-kernel-6.12", "6.12" },
+	{ "guest-balloon-kernel-6.12-cloud", "6.12-cloud" },
 	{ "guest-balloon-kernel-newest", "newest" },
+	{ "guest-balloon-kernel-newest-cloud", "newest-cloud" },
 };
 
 static void test_kernel(void **state)
