@@ -17,6 +17,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "system/fph.h"
+#include "system/fph-compat.h"
 
 #define TYPE_FPH_BALLOON "fph-balloon"
 OBJECT_DECLARE_SIMPLE_TYPE(FphBalloon, FPH_BALLOON)
@@ -153,7 +154,7 @@ static void fph_balloon_finalize(Object *obj)
     object_unref(OBJECT(fb->balloon));
 }
 
-static void fph_balloon_class_init(ObjectClass *oc, void *data)
+static void fph_balloon_class_init(ObjectClass *oc, FphClassData *data)
 {
     FphHinterClass *hc = FPH_HINTER_CLASS(oc);
 

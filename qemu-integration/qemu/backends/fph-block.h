@@ -6,12 +6,12 @@
 #ifndef BACKENDS_FPH_BLOCK_H
 #define BACKENDS_FPH_BLOCK_H
 
-#include "exec/ramblock.h"
 
 #include <fph/scan.h>
 #include <fph/skip.h>
 #include <fph/watch.h>
 
+#include "system/fph-compat.h"
 #include "fph-config.h"
 
 typedef struct FphBlock {

@@ -14,12 +14,10 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "exec/address-spaces.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "exec/target_page.h"
 #include "hw/qdev-core.h"
 #include "hw/virtio/virtio-fph.h"
+#include "system/fph-compat.h"
 #include "system/runstate.h"
 #include "trace.h"
 

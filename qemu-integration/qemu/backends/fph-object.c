@@ -12,6 +12,7 @@
 #include "qom/object_interfaces.h"
 #include "exec/target_page.h"
 
+#include "system/fph-compat.h"
 #include "fph-source.h"
 
 /* Milliseconds */
@@ -284,7 +285,7 @@ static void fph_object_finalize(Object *obj)
     fph_config_unref(fo->config);
 }
 
-static void fph_object_class_init(ObjectClass *oc, void *data)
+static void fph_object_class_init(ObjectClass *oc, FphClassData *data)
 {
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 

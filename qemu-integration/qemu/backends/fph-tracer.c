@@ -12,9 +12,8 @@
 #include "qemu/rcu.h"
 #include "qemu/units.h"
 #include "exec/cpu-common.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "exec/ramlist.h"
+#include "system/fph-compat.h"
 #include "trace.h"
 
 #include "fph-tracer.h"

@@ -22,10 +22,10 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "exec/memory.h"
 #include "exec/target_page.h"
 #include "migration/misc.h"
 #include "migration/ram-skip.h"
+#include "system/fph-compat.h"
 #include "trace.h"
 
 #include "fph-verify.h"

@@ -15,12 +15,11 @@
 #include "qemu/bitmap.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "hw/virtio/virtio-fph.h"
 #include "migration/misc.h"
 #include "system/balloon.h"
+#include "system/fph-compat.h"
 #include "system/fph.h"
 #include "trace.h"
 

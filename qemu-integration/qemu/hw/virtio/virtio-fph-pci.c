@@ -9,6 +9,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-fph.h"
 #include "hw/virtio/virtio-pci.h"
+#include "system/fph-compat.h"
 
 #define TYPE_VIRTIO_FPH_PCI "virtio-fph-pci"
 OBJECT_DECLARE_SIMPLE_TYPE(VirtIOFphPCI, VIRTIO_FPH_PCI)
@@ -37,7 +38,7 @@ static void virtio_fph_pci_realize(VirtIOPCIProxy *vpci_dev, Error **errp)
     qdev_realize(vdev, BUS(&vpci_dev->bus), errp);
 }
 
-static void virtio_fph_pci_class_init(ObjectClass *klass, void *data)
+static void virtio_fph_pci_class_init(ObjectClass *klass, FphClassData *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     VirtioPCIClass *k = VIRTIO_PCI_CLASS(klass);

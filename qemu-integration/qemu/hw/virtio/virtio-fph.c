@@ -17,6 +17,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-fph.h"
 #include "migration/vmstate.h"
+#include "system/fph-compat.h"
 #include "system/fph.h"
 #include "trace.h"
 
@@ -243,7 +244,7 @@ static uint64_t virtio_fph_get_features(VirtIODevice *vdev, uint64_t features,
 }
 
 /* Also called when the VM stops or runs again, with an unchanged status */
-static void virtio_fph_set_status(VirtIODevice *vdev, uint8_t status)
+static FphStatusTaken virtio_fph_set_status(VirtIODevice *vdev, uint8_t status)
 {
     VirtIOFph *fph = VIRTIO_FPH(vdev);
 
@@ -254,6 +255,7 @@ static void virtio_fph_set_status(VirtIODevice *vdev, uint8_t status)
     } else {
         virtio_fph_fail(fph, "the guest reset virtio-fph");
     }
+    return FPH_STATUS_TAKEN;
 }
 
 static void virtio_fph_get_config(VirtIODevice *vdev, uint8_t *data)
@@ -427,7 +429,7 @@ static void virtio_fph_instance_init(Object *obj)
                                    OBJ_PROP_FLAG_READ);
 }
 
-static void virtio_fph_class_init(ObjectClass *klass, void *data)
+static void virtio_fph_class_init(ObjectClass *klass, FphClassData *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
     VirtioDeviceClass *vdc = VIRTIO_DEVICE_CLASS(klass);

@@ -6,14 +6,16 @@
 #ifndef MIGRATION_RAM_SKIP_H
 #define MIGRATION_RAM_SKIP_H
 
-#include "exec/ramblock.h"
+#include "system/fph-compat.h"
 
 /* What somebody who knows pages that need not be sent wants to be asked */
 typedef struct RAMSkipOps {
     /*
      * The dirty log of a chunk of @rb was cleared: from now on each write is
-     * seen by the next bitmap sync.  May clear bits of the chunk in rb->bmap,
-     * and returns how many it cleared.  @len can reach beyond the used length.
+     * seen by the next bitmap sync.  Or the last sync is over, the VM stopped,
+     * and nobody clears the log any more.  May clear bits of the chunk in
+     * rb->bmap, and returns how many it cleared.  @len can reach beyond the
+     * used length.
      * Runs under bitmap_mutex, during setup also under the BQL.
      */
     uint64_t (*chunk_armed)(RAMBlock *rb, uint64_t start, uint64_t len);
@@ -60,6 +62,13 @@ typedef struct RAMSkipOps {
 
 /* NULL, or hooks that are all there; to be set under the BQL */
 extern const RAMSkipOps *ram_skip_ops;
+
+static inline bool ram_skip_is_zero(RAMBlock *rb, uint64_t offset)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+
+    return ops && ops->is_zero(rb, offset);
+}
 
 /* In the migration thread, without locks: wait for hold_back(), if there is one */
 void ram_hold_back(bool sync);
