@@ -1,0 +1,108 @@
+#!/bin/sh
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# build-qemu, as far as it builds nothing, and what it would build: the series of
+# QEMU beside each other. Argument: folder qemu-integration.
+set -u
+room=$1
+build=$room/build-qemu
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
+export FPH_CACHE="$tmp/cache"
+bad=0
+
+problem() {
+	bad=1
+	echo "not ok: $what: $*"
+	sed 's/^/    /' "$tmp/out" "$tmp/err"
+}
+
+# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+try() {
+	want=$1
+	shift
+	what="build-qemu $*"
+	"$build" "$@" >"$tmp/out" 2>"$tmp/err"
+	got=$?
+	[ $got -eq "$want" ] || problem "exit status $got, not $want"
+}
+
+# says out|err TEXT
+says() {
+	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+}
+
+try 0 --help
+says out '--series'
+try 0 --list
+all=$(cat "$tmp/out")
+default=${all%% *}
+
+# Results of all series, and of both kinds, are beside each other
+try 0 --print
+says out "$FPH_CACHE/bin/qemu-system-x86_64"
+for series in $all; do
+	tag=-$series
+	[ "$series" != "$default" ] || tag=
+	try 0 --series "$series" --print
+	says out "$FPH_CACHE/bin$tag/qemu-system-x86_64"
+	try 0 --print --sanitize --series "$series"
+	says out "$FPH_CACHE/bin$tag-sanitized/qemu-system-x86_64"
+done
+
+# What there is not is refused, with what there is
+try 1 --series
+says err "$all"
+for series in 9.2 11.1 10; do
+	try 1 --series "$series" --print
+	says err "$series"
+	says err "$all"
+done
+try 1 --series 11.1
+says err 'source package'
+
+# A tree of one's own tells its series
+mkdir "$tmp/tree"
+try 1 --source "$tmp/tree" --print
+says err 'not a QEMU source tree'
+for version in 9.2.4 10.1.0 10.20.1 11.1.0; do
+	echo "$version" >"$tmp/tree/VERSION"
+	try 1 --source "$tmp/tree" --print
+	says err "QEMU $version"
+	says err "$all"
+done
+for series in $all; do
+	echo "$series.77" >"$tmp/tree/VERSION"
+	try 0 --source "$tmp/tree" --print
+	try 0 --source "$tmp/tree" --series "$series" --print
+	try 1 --source "$tmp/tree" --series 10.1 --print
+	says err "QEMU $series.77"
+done
+[ ! -e "$FPH_CACHE" ] || problem 'something was written'
+
+# Each series has its patches, small ones, and our files are the same for all
+: >"$tmp/out"
+: >"$tmp/err"
+for series in $all; do
+	what="patches of $series"
+	LC_ALL=C sort "$room/patches/$series/series" >"$tmp/listed"
+	(cd "$room/patches/$series" && LC_ALL=C ls -- *.patch) >"$tmp/there"
+	cmp -s "$tmp/listed" "$tmp/there" || problem 'the list and the files differ'
+	lines=$(awk '
+		FNR == 1 { in_diff = 0 }
+		/^---$/ { in_diff = 1; next }
+		!in_diff || /^--- / { next }
+		/^\+\+\+ / { code = /\.[ch]$/; next }
+		/^\+/ && code { n++ }
+		END { print n + 0 }' "$room/patches/$series"/*.patch)
+	case $lines in
+	[1-9] | [1-8][0-9]) ;;
+	*) problem "$lines lines in .c and .h files of QEMU; 90 are too many" ;;
+	esac
+done
+what='one header asks for versions'
+grep -rlE 'QEMU_VERSION|FPH_QEMU_SINCE' "$room/qemu" >"$tmp/out"
+[ "$(cat "$tmp/out")" = "$room/qemu/include/system/fph-compat.h" ] || problem 'others do, too'
+
+[ $bad -eq 0 ] && echo ok
+exit $bad
