@@ -68,7 +68,7 @@ static bool poll(struct watch *w, GError **error)
 static bool is_running(const char *status)
 {
 	static const char *const running[] = {
-		"setup", "active", "device", "pre-switchover", "postcopy-active",
+		"setup", "active", "device", "pre-switchover", "postcopy-device", "postcopy-active",
 		"postcopy-paused", "postcopy-recover", "cancelling", NULL,
 	};
 
