@@ -564,6 +564,15 @@ void capability(struct vm *src, struct vm *dst, const char *name)
 		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
 }
 
+void capability_or_skip(struct vm *vm, const char *name)
+{
+	GError *error = NULL;
+
+	if (name && !vm_run(vm, &error, "migrate-set-capabilities",
+			    "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name))
+		fph_test_skip_all("%s", error->message);
+}
+
 JsonObject *fph_object(const struct vm_fph *fph)
 {
 	return json_array_get_object_element(json_node_get_array(fph->raw), 0);

@@ -132,6 +132,8 @@ void let_go(struct vm *src);
 void set_bandwidth(struct vm *src, uint64_t bytes_per_second);
 /* On both sides */
 void capability(struct vm *src, struct vm *dst, const char *name);
+/* One that kernel or QEMU may lack: the test is skipped in QEMU's words. @name: or NULL */
+void capability_or_skip(struct vm *vm, const char *name);
 /* The memfd that is memory of the guest, from outside; there is one */
 int open_memfd(struct vm *vm);
 /* QEMU must refuse, and say why */

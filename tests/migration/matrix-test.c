@@ -325,16 +325,6 @@ static void set_capabilities(struct vm *vm, const char *names)
 			  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", *w));
 }
 
-/* For those that a kernel may lack: the test is skipped in QEMU's words */
-static void set_or_skip(struct vm *vm, const char *names)
-{
-	GError *error = NULL;
-
-	if (names && !vm_run(vm, &error, "migrate-set-capabilities",
-			     "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", names))
-		fph_test_skip_all("%s", error->message);
-}
-
 #define UNLIMITED	UINT64_C(100000000000)
 
 static void set_limits(struct vm *vm, uint64_t bandwidth, unsigned int downtime_ms)
@@ -580,7 +570,7 @@ static void test_row(void **state)
 	ft_wait_for(src, r->storm ? 10000 : r->slow ? 4000 : r->outcome == GAIN ? 1000 : 10);
 	if (r->paused)
 		ok(vm_stop(src, E));
-	set_or_skip(src, r->src_caps);
+	capability_or_skip(src, r->src_caps);
 	set_capabilities(src, r->caps);
 	set_capabilities(dst, r->caps);
 	if (r->params) {
