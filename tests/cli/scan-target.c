@@ -105,17 +105,19 @@ static int be_pager(const char *p, uint64_t len, uint64_t mode)
  */
 static void paged(void)
 {
-	FILE *snapshot = tmpfile();
+	/* Not in /tmp, which can be a tmpfs */
+	char name[] = "scan-target.XXXXXX";
+	int snapshot = mkstemp(name);
 	static char page[4096];
 	int fd, providers[3];
 	char *p;
 
-	if (!snapshot || ftruncate(fileno(snapshot), 96 * MIB) < 0) {
+	if (snapshot < 0 || unlink(name) < 0 || ftruncate(snapshot, 96 * MIB) < 0) {
 		perror("snapshot");
 		exit(1);
 	}
 	memset(page, 7, sizeof(page));
-	*map(96 * MIB, MAP_PRIVATE, fileno(snapshot)) = 1;
+	*map(96 * MIB, MAP_PRIVATE, snapshot) = 1;
 
 	bytes = 64 * MIB;
 	memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);

@@ -734,7 +734,7 @@ static bool fph_source_hold_back(bool sync)
  * QEMU stops the guest when what is left fits into downtime-limit.  While it
  * sends zero pages it takes the bandwidth for small, and stops it late; without
  * them it would at once.  So the guest may run while that goes on shrinking by
- * an eighth from one look (50 ms) to the next: 45 looks at most for 300 MiB.
+ * a sixteenth from one look (50 ms) to the next: 95 looks at most for 300 MiB.
  */
 static bool fph_source_another_round(uint64_t pending)
 {
@@ -746,7 +746,7 @@ static bool fph_source_another_round(uint64_t pending)
     if (!fs || fs->postcopy) {
         return false;
     }
-    again = pending >= FPH_LAST_ROUND_BYTES && pending <= fs->last_pending / 8 * 7;
+    again = pending >= FPH_LAST_ROUND_BYTES && pending <= fs->last_pending / 16 * 15;
     fs->last_pending = pending;
     return again;
 }

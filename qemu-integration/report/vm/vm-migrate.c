@@ -205,6 +205,7 @@ bool vm_migration_parse(JsonNode *node, struct vm_migration *m, char **desc, GEr
 	if (r && JSON_NODE_HOLDS_OBJECT(r)) {
 		ram = json_node_get_object(r);
 		m->bytes = number(ram, "transferred");
+		m->downtime_bytes = number(ram, "downtime-bytes");
 		m->normal = number(ram, "normal");
 		m->duplicate = number(ram, "duplicate");
 		m->sync_count = number(ram, "dirty-sync-count");

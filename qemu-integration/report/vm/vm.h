@@ -226,6 +226,7 @@ struct vm_fph {
 struct vm_migration {
 	char *status;			/* of the source: "completed", "failed", ... */
 	guint64 total_ms, downtime_ms, setup_ms;	/* by QEMU's clock */
+	guint64 downtime_bytes;	/* of RAM, sent while the guest stood still */
 	guint64 wall_ms;		/* by ours: from "migrate" until both sides are done */
 	guint64 bytes;			/* ram.transferred */
 	guint64 normal, duplicate;	/* pages sent whole, pages sent as zero */
