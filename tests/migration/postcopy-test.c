@@ -246,11 +246,14 @@ static void test_live(void **state)
 struct kvm_row {
 	const char *name;
 	const char *ram;
+	const char *capability;
 };
 
 static const struct kvm_row kvm_rows[] = {
-	{ "kvm-postcopy-anon", VM_RAM_ANON },
-	{ "kvm-postcopy-memfd", VM_RAM_MEMFD },
+	{ "kvm-postcopy-anon", VM_RAM_ANON, NULL },
+	{ "kvm-postcopy-memfd", VM_RAM_MEMFD, NULL },
+	{ "kvm-postcopy-multifd", VM_RAM_MEMFD, "multifd" },
+	{ "kvm-postcopy-preempt", VM_RAM_ANON, "postcopy-preempt" },
 };
 
 static void test_kvm(void **state)
@@ -277,6 +280,8 @@ static void test_kvm(void **state)
 	dst = start_destination(cfg);
 	src = start(cfg);
 	capability(src, dst, "postcopy-ram");
+	capability_or_skip(src, row->capability);
+	capability_or_skip(dst, row->capability);
 	ft_wait_for(src, 10000);
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
 	until (m.fph.skipped > 0)
