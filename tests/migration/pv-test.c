@@ -653,7 +653,7 @@ static void test_aborted(void **state)
 	struct vm *src, *dst;
 
 	cfg.ram = VM_RAM_MEMFD;
-	cfg.fph_mode = "pv,pv-wait=120000";
+	cfg.fph_mode = "pv,pv-wait=60000";
 	cfg.extra = device;
 	cfg.append = FPH_APPEND;
 	src = start(cfg);
@@ -742,6 +742,8 @@ static void test_side_by_side(void **state)
 	until (rss && rss + 150 * 1024 < full) {
 		g_usleep(200000);
 		ok(vm_usage(src, &u, E));
+		if (rss != u.rss_anon_kib)
+			print_message("RSS %" PRIu64 " KiB\n", u.rss_anon_kib);
 		rss = u.rss_anon_kib;
 	}
 	until (statistic(src, "stat-available-memory") > (int64_t)(300 * MIB))
