@@ -537,7 +537,8 @@ static void fill_frame(struct fph_balloon *b, struct fph_balloon_frame *frame, u
 	for (order = 0; order < pageblock_order; order++) {
 		while (b->small[order] && fits(frame, limit, order)) {
 			b->small[order]--;
-			if (!add_block(frame, nid, GFP_HIGHUSER_MOVABLE & ~__GFP_RECLAIM, order))
+			if (!add_block(frame, nid, (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE) &
+				       ~__GFP_RECLAIM, order))
 				b->small[order] = 0;
 		}
 		/* What does not fit now will fit into the next one. */
@@ -550,8 +551,12 @@ static void fill_frame(struct fph_balloon *b, struct fph_balloon_frame *frame, u
 			   pageblock_order);
 	/* The rest of a limit, too */
 	if (frame->nr_pages < limit)
-		add_blocks(frame, limit, nid, GFP_HIGHUSER_MOVABLE, pageblock_order - 1, 0);
-	/* Only single pages may cost the guest some of its page cache. */
+		add_blocks(frame, limit, nid, GFP_HIGHUSER_MOVABLE | __GFP_THISNODE,
+			   pageblock_order - 1, 0);
+	/*
+	 * Only single pages may come from another node, once this one has none above
+	 * its watermarks, or cost the guest some of its page cache.
+	 */
 	while (fits(frame, limit, 0))
 		if (!add_block(frame, nid, GFP_HIGHUSER_MOVABLE, 0))
 			break;
