@@ -693,7 +693,10 @@ static void test_cancel(void **state)
 	for (int i = 0; i < 5; i++) {
 		dst = start_destination(cfg);
 		ok(vm_migrate_start(src, dst, &slow, &m, E));
-		g_usleep(20000 + i * 150000);
+		/* Before it is connected there is nothing to be told of */
+		until (m.status && !strcmp(m.status, "active"))
+			ok(vm_migrate_poll(src, &m, E));
+		g_usleep(i * 150000);
 		ok(vm_migrate_cancel(src, 20000, E));
 		vm_fph_clear(&m.fph);
 		ok(vm_query_fph(src, &m.fph, E));
