@@ -82,10 +82,10 @@ int fph_block_scan(const FphBlock *block, struct fph_scanner *scanner,
                    struct fph_scan_stats *stats);
 
 /*
- * End the watching of @region, which no page fault and no call that changes the
- * address space gets past, in steps: each with the RCU read lock, and only while
- * @exists, if there is one, says so.  Others have their turn in between.  From a
- * thread that may sleep.
+ * End the watching of @region, which no page fault and no call that changes
+ * the address space gets past, in steps: each with the RCU read lock, and only
+ * while @exists, if there is one, says so.  Others have their turn in between.
+ * From a thread that may sleep.
  */
 void fph_unwatch(struct fph_watch *watch, const struct fph_region *region,
                  bool (*exists)(const void *opaque), const void *opaque);

@@ -77,7 +77,7 @@ void fph_batch_free(FphBatch *batch)
     g_free(batch);
 }
 
-/* The first request has come to an end; fph_hints_lock is held, wake up after */
+/* The first request has ended; fph_hints_lock is held, wake up after */
 static void fph_hints_settle(FphHints *h, FphHintState state, const char *why)
 {
     if (h->state != FPH_HINT_STATE_IDLE &&
@@ -295,8 +295,8 @@ static uint64_t fph_hints_translate(GArray *ranges, const FphHintRange *range,
 
 /*
  * Adds to the answer, unless it is not wanted any more; fph_hints_lock is held,
- * wake up after.  What the thread has not got to yet grows: it may wait long for the bitmap
- * mutex, and should do so for many ranges at once.
+ * wake up after.  What the thread has not got to yet grows: it may wait long
+ * for the bitmap mutex, and should do so for many ranges at once.
  */
 static void fph_hints_push(FphHints *h, const FphRamRange *ranges, guint n,
                            const struct fph_hint_frame *end)

@@ -35,8 +35,8 @@ static void hmp_print_hints(Monitor *mon, FphHintInfo *hints)
 
 static void hmp_print_prescan(Monitor *mon, FphPrescanInfo *prescan)
 {
-    monitor_printf(mon, "  prescan: %s%s%s, %" PRIu64 " pages are zero, %" PRIu64
-                   " passes, %" PRIu64 " ms of CPU time\n",
+    monitor_printf(mon, "  prescan: %s%s%s, %" PRIu64 " pages are zero, "
+                   "%" PRIu64 " passes, %" PRIu64 " ms of CPU time\n",
                    FphPrescanState_str(prescan->state),
                    prescan->reason ? ": " : "", prescan->reason ?: "",
                    prescan->zero, prescan->passes,

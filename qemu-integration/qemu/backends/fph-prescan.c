@@ -579,7 +579,7 @@ static FphPrescanBlock *fph_prescan_find_block(GPtrArray *blocks, RAMBlock *rb)
     return NULL;
 }
 
-/* Forget everything, and let go of userfaultfd, of which others may have need */
+/* Forget everything, and let go of userfaultfd, which others may need */
 static void fph_prescan_let_go(FphPrescan *p)
 {
     QEMU_LOCK_GUARD(&p->step_lock);
@@ -728,7 +728,7 @@ static void *fph_prescan_thread(void *opaque)
  * Who decides
  */
 
-/* What the thread does is to be what the state says; fph_prescan_lock is held */
+/* The thread shall do what the state says; fph_prescan_lock is held */
 static void fph_prescan_order(FphPrescan *p, FphPrescanWish wish)
 {
     p->wish = wish;
@@ -1023,7 +1023,9 @@ void fph_prescan_find(FphPrescan *p, const FphBlock *block, uint64_t start,
         fph_prescan_forget(s.b, page, end - page);
     }
     for (; (page = find_next_bit(s.b->zero, end, page)) < end; page = next) {
-        FphFound run = { .start = page * p->page_size, .why = FPH_ZERO_CONTENT };
+        FphFound run = {
+            .start = page * p->page_size, .why = FPH_ZERO_CONTENT,
+        };
 
         next = find_next_zero_bit(s.b->zero, end, page);
         run.len = (next - page) * p->page_size;
@@ -1041,7 +1043,7 @@ void fph_prescan_device_wrote(RAMBlock *rb, uint64_t offset, uint64_t len)
 {
     FphPrescanMap *map;
 
-    /* What the device wrote before the look at the blocks, fph_prescan_check() */
+    /* What the device wrote before blocks are looked at, fph_prescan_check() */
     smp_mb();
     RCU_READ_LOCK_GUARD();
     map = qatomic_rcu_read(&fph_prescan_map);

@@ -63,7 +63,7 @@ struct FphSource {
     char *id;
     FphConfig *config;
     struct fph_scanner *scanner; /* of the thread */
-    struct fph_scanner *other_scanner; /* of the main and the migration thread */
+    struct fph_scanner *other_scanner; /* of main and migration thread */
     struct fph_watch *watch;    /* NULL if there is nothing to watch */
     FphHints *hints;            /* NULL with mode=pagemap */
     FphTracer *tracer;          /* NULL without the property */
@@ -96,7 +96,7 @@ struct FphSource {
 
     bool ending;                /* some of @ended are there, or under way */
 
-    bool ahead;                 /* the thread has not looked at all memory yet */
+    bool ahead;                 /* the thread has not looked at all yet */
     int64_t deadline;           /* when sending begins all the same */
     bool gate_open;
     int64_t held_since;
@@ -105,7 +105,7 @@ struct FphSource {
     Stat64 chunks;
     Stat64 chunks_not_scanned;
     Stat64 scan_ns;
-    Stat64 passed_over;         /* bytes not scanned: the tracer saw them taken */
+    Stat64 passed_over;         /* bytes not scanned: seen by the tracer */
     Stat64 unannounced;         /* pieces dropped because of a sync unnoticed */
     Stat64 postcopy_zero;       /* pages sent unread after the switch */
 };
@@ -448,7 +448,7 @@ typedef struct FphAnswer {
     GPtrArray *blocks;
     guint next;                 /* of the ranges in @batch */
     GArray *piece;              /* of FphRamRange, what is left out at once */
-    GArray *marked;             /* of FphRamRange, parts of it that are watched */
+    GArray *marked;             /* of FphRamRange, what of it is watched */
     bool late;
 } FphAnswer;
 
@@ -613,10 +613,13 @@ static void *fph_source_thread(void *opaque)
             break;
         } else if (fs->arm) {
             fph_source_do_arm(fs);
-        } else if (fs->hints && (batch = fph_hints_pop(fs->hints))) {
-            fph_source_do_answer(fs, batch);
         } else {
-            qemu_cond_wait(&fph_cond, &fph_lock);
+            batch = fs->hints ? fph_hints_pop(fs->hints) : NULL;
+            if (batch) {
+                fph_source_do_answer(fs, batch);
+            } else {
+                qemu_cond_wait(&fph_cond, &fph_lock);
+            }
         }
     }
     qemu_mutex_unlock(&fph_lock);

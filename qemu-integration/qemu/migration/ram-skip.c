@@ -23,7 +23,10 @@ void ram_hold_back(bool sync)
     MigrationState *s = migrate_get_current();
 
     while (ops && !qemu_file_get_error(s->to_dst_file) &&
-           !qatomic_read(&s->start_postcopy) && ops->hold_back(sync)) {
+           !qatomic_read(&s->start_postcopy)) {
+        if (!ops->hold_back(sync)) {
+            break;
+        }
     }
 }
 

@@ -16,12 +16,13 @@
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "hw/boards.h"
-#include "hw/virtio/virtio-fph.h"
 #include "migration/misc.h"
 #include "system/balloon.h"
 #include "system/fph-compat.h"
 #include "system/fph.h"
 #include "trace.h"
+
+#include "virtio-fph-device.h"
 
 #define BALLOON_QUEUE_SIZE 64
 

@@ -7,9 +7,10 @@
 #include "qemu/osdep.h"
 #include "qemu/module.h"
 #include "hw/qdev-properties.h"
-#include "hw/virtio/virtio-fph.h"
 #include "hw/virtio/virtio-pci.h"
 #include "system/fph-compat.h"
+
+#include "virtio-fph-device.h"
 
 #define TYPE_VIRTIO_FPH_PCI "virtio-fph-pci"
 OBJECT_DECLARE_SIMPLE_TYPE(VirtIOFphPCI, VIRTIO_FPH_PCI)

@@ -5,9 +5,10 @@
  */
 
 #include "qemu/osdep.h"
-#include "hw/virtio/virtio-fph.h"
 #include "system/fph.h"
 #include "trace.h"
+
+#include "virtio-fph-device.h"
 
 const char *virtio_fph_obstacle(VirtIOFph *fph)
 {

@@ -15,11 +15,12 @@
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
 #include "hw/qdev-properties.h"
-#include "hw/virtio/virtio-fph.h"
 #include "migration/vmstate.h"
 #include "system/fph-compat.h"
 #include "system/fph.h"
 #include "trace.h"
+
+#include "virtio-fph-device.h"
 
 QEMU_BUILD_BUG_ON(VIRTIO_ID_FPH != VIRTIO_FPH_ID);
 

@@ -70,13 +70,13 @@ static inline bool ram_skip_is_zero(RAMBlock *rb, uint64_t offset)
     return ops && ops->is_zero(rb, offset);
 }
 
-/* In the migration thread, without locks: wait for hold_back(), if there is one */
+/* In the migration thread, without locks: wait for hold_back() */
 void ram_hold_back(bool sync);
 
 /* The same for another_round(), which is not asked if a postcopy is to begin */
 bool ram_another_round(uint64_t pending);
 
-/* What somebody who watches guest memory, also when nothing is migrated, asks */
+/* What who watches guest memory, also when nothing is migrated, asks */
 typedef struct RAMWatchOps {
     /*
      * Memory that was mapped for a device to write to (address_space_map()) is

@@ -13,7 +13,7 @@
 #include <fph/hint.h>
 
 /* What free pages mean in this guest */
-#define FPH_GUEST_INIT_ON_FREE  (1 << 0)    /* zero, or some are, and trusted to be */
+#define FPH_GUEST_INIT_ON_FREE  (1 << 0)    /* zero, or some, and trusted */
 #define FPH_GUEST_PAGE_POISON   (1 << 1)    /* a pattern that will be checked */
 
 #define TYPE_FPH_HINTER "fph-hinter"
