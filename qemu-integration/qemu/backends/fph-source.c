@@ -100,7 +100,7 @@ struct FphSource {
     int64_t deadline;           /* when sending begins all the same */
     bool gate_open;
     int64_t held_since;
-    uint64_t last_pending;      /* bytes, when the guest could be stopped last */
+    uint64_t last_pending;      /* bytes, when it could be stopped last */
 
     Stat64 chunks;
     Stat64 chunks_not_scanned;
@@ -749,7 +749,8 @@ static bool fph_source_another_round(uint64_t pending)
     if (!fs || fs->postcopy) {
         return false;
     }
-    again = pending >= FPH_LAST_ROUND_BYTES && pending <= fs->last_pending / 16 * 15;
+    again = pending >= FPH_LAST_ROUND_BYTES &&
+            pending <= fs->last_pending / 16 * 15;
     fs->last_pending = pending;
     return again;
 }
