@@ -35,9 +35,9 @@ typedef struct RAMSkipOps {
     bool (*hold_back)(bool sync);
 
     /*
-     * After a bitmap sync @pending bytes are due, which is little enough to stop
-     * the guest.  Returns true if they are to be sent before that, while it
-     * runs.  Runs without locks.
+     * After a bitmap sync @pending bytes are due, which is little enough to
+     * stop the guest.  Returns true if they are to be sent before that, while
+     * it runs.  Runs without locks.
      */
     bool (*another_round)(uint64_t pending);
 
