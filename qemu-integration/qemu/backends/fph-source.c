@@ -57,6 +57,8 @@
 
 /* The guest can stand still while so much is sent: some 1 ms */
 #define FPH_LAST_ROUND_BYTES (1 * MiB)
+/* On a busy host the migration may get nowhere in 50 ms; a busy guest never ends */
+#define FPH_LOOKS_IN_VAIN 5
 
 struct FphSource {
     int refs;                   /* atomic: the object, and each thread */
@@ -100,7 +102,8 @@ struct FphSource {
     int64_t deadline;           /* when sending begins all the same */
     bool gate_open;
     int64_t held_since;
-    uint64_t last_pending;      /* bytes, when it could be stopped last */
+    uint64_t least_pending;     /* bytes, when the guest could be stopped */
+    unsigned int looks;         /* since it has become less */
 
     Stat64 chunks;
     Stat64 chunks_not_scanned;
@@ -736,23 +739,23 @@ static bool fph_source_hold_back(bool sync)
 /*
  * QEMU stops the guest when what is left fits into downtime-limit.  While it
  * sends zero pages it takes the bandwidth for small, and stops it late; without
- * them it would at once.  So the guest may run while that goes on shrinking by
- * a sixteenth from one look (50 ms) to the next: 95 looks at most for 300 MiB.
+ * them it would at once.  So the guest may run while that goes on shrinking, by
+ * a sixteenth within a few looks (each 50 ms): no more than 95 times for 300 MiB.
  */
 static bool fph_source_another_round(uint64_t pending)
 {
     FphSource *fs;
-    bool again;
 
     QEMU_LOCK_GUARD(&fph_lock);
     fs = fph_source;
     if (!fs || fs->postcopy) {
         return false;
     }
-    again = pending >= FPH_LAST_ROUND_BYTES &&
-            pending <= fs->last_pending / 16 * 15;
-    fs->last_pending = pending;
-    return again;
+    if (pending <= fs->least_pending / 16 * 15) {
+        fs->least_pending = pending;
+        fs->looks = 0;
+    }
+    return pending >= FPH_LAST_ROUND_BYTES && fs->looks++ < FPH_LOOKS_IN_VAIN;
 }
 
 /*
@@ -1041,7 +1044,7 @@ static void fph_source_arm(FphSource *fs)
         fs->epoch = 0;
         fs->postcopy = fs->gate_open = fs->ahead = false;
         fs->deadline = fs->held_since = 0;
-        fs->last_pending = UINT64_MAX;
+        fs->least_pending = UINT64_MAX;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->scan_ns, 0);
