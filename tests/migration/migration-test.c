@@ -694,8 +694,7 @@ static void test_cancel(void **state)
 		dst = start_destination(cfg);
 		ok(vm_migrate_start(src, dst, &slow, &m, E));
 		/* Before it is connected there is nothing to be told of */
-		until (m.status && !strcmp(m.status, "active"))
-			ok(vm_migrate_poll(src, &m, E));
+		wait_for_status(src, "active", &m);
 		g_usleep(i * 150000);
 		ok(vm_migrate_cancel(src, 20000, E));
 		vm_fph_clear(&m.fph);
