@@ -130,17 +130,6 @@ static unsigned int discards(struct machine *m)
 	return n;
 }
 
-static uint64_t query_actual(struct vm *vm)
-{
-	JsonNode *node;
-	uint64_t bytes;
-
-	ok((node = vm_command(vm, E, "query-balloon", NULL)));
-	bytes = json_object_get_int_member(json_node_get_object(node), "actual");
-	json_node_unref(node);
-	return bytes;
-}
-
 static uint64_t config_target(struct machine *m)
 {
 	return qtest_load(m->q, m->driver.dev.device, 8);
@@ -154,7 +143,7 @@ static uint64_t config_actual(struct machine *m)
 static void check_actual(struct machine *m, uint64_t pages)
 {
 	check_int(config_actual(m), pages);
-	check_int(query_actual(m->vm), MEMORY - pages * PAGE);
+	check_int(size_of(m->vm), MEMORY - pages * PAGE);
 }
 
 static void check_event(struct machine *m, uint64_t pages)
@@ -520,7 +509,7 @@ static void test_second(void **state)
 	start_side(&m, &other);
 	refused(m.vm, "Only one balloon device", "device_add",
 		"{\"driver\":\"virtio-fph-pci\",\"balloon\":true}");
-	check_int(query_actual(m.vm), MEMORY);
+	check_int(size_of(m.vm), MEMORY);
 	end(&m);
 }
 
@@ -543,7 +532,7 @@ static void test_reset(void **state)
 		vpci_set_status(&m.driver.dev, 0);
 	}
 	check_event(&m, 0);
-	check_int(query_actual(m.vm), MEMORY);
+	check_int(size_of(m.vm), MEMORY);
 	check(driver_find(&m.driver, m.q));
 	driver_init(&m.driver, BALLOON, 4);
 	check_int(config_target(&m), PFN(32 * MIB));
@@ -607,7 +596,7 @@ static void test_migrate(void **state)
 
 	dst.driver = m.driver;
 	dst.driver.dev.q = dst.q;
-	check_int(query_actual(dst.vm), MEMORY - 1000 * PAGE);
+	check_int(size_of(dst.vm), MEMORY - 1000 * PAGE);
 	ok(vm_cont(dst.vm, E));
 	check(driver_balloon_wait_returned(&dst.driver, WAIT_MS));
 	check_int(config_target(&dst), PFN(32 * MIB));
@@ -652,7 +641,7 @@ static void test_version(void **state)
 	if (row->fits) {
 		migrate(m.vm, dst.vm, &opts, &mig);
 		ok(vm_cont(dst.vm, E));
-		check_int(query_actual(dst.vm), MEMORY);
+		check_int(size_of(dst.vm), MEMORY);
 	} else {
 		check(!vm_migrate(m.vm, dst.vm, &opts, &mig, &error));
 		print_message("%s\n", error->message);
