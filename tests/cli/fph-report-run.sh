@@ -127,6 +127,37 @@ zeroes=$(figure zero_content)
 [ "${zeroes:-0}" -ge $((300 << 20 >> 12)) ] || problem "zeroes found before: '$zeroes' pages"
 says out 'zero content'
 
+# Saved to a file, and loaded from it: the same file in either mode, but to find that
+# out QEMU by itself reads all memory, which it thereby gives to it.
+run 0 --scenario save-memfd-256m,restore-memfd-256m --modes none,pagemap --json "$tmp/r.json"
+says out 'file MiB'
+python3 - "$tmp/r.json" <<'END' || problem 'figures of save and restore'
+import json, sys
+with open(sys.argv[1]) as f:
+    runs = {(r['scenario'], r['mode']): r for r in json.load(f)['runs']}
+bad = []
+def want(ok, what):
+    if not ok:
+        bad.append(what)
+def growth(r, side):
+    return (r['rss_kib'][side]['after'] - r['rss_kib'][side]['before']) / 1024
+want(len(runs) == 4, f'{len(runs)} runs')
+for (scenario, mode), r in runs.items():
+    name = f'{scenario} {mode}'
+    used = r['pages']['sent'] * 4096
+    want(used * 0.95 < r['file']['bytes'] < used + (4 << 20),
+         f"{name}: a file of {r['file']['bytes']} for {used} bytes")
+    want(r['file']['load_ns'] > 0 and r['floor_ns'] > 0, f'{name}: no time')
+    want(r['checked_pages'] == 1024, f'{name}: content was not checked')
+    want(growth(r, 'source') > 100 if mode == 'none' else growth(r, 'source') < 5,
+         f"{name}: the source grows by {growth(r, 'source')} MiB")
+    if scenario.startswith('restore'):
+        want(r['total_ms'] == r['file']['load_ns'] // 1000000, f'{name}: time of something else')
+print('\n'.join(bad))
+sys.exit(bool(bad))
+END
+[ "$(ls "$TMPDIR")" = '' ] || problem "left in TMPDIR: $(ls "$TMPDIR")"
+
 # Who takes memory. In mode none the migration thread reads what nothing is mapped
 # for, and shared memory gets pages by that: the kernel's own count of faults has
 # them, too. In mode pagemap it reads nothing of that.

@@ -91,7 +91,8 @@ try 1 attach --qmp "$tmp/no.sock" --html /nonexistent/x.html
 says err /nonexistent/x.html
 
 # Names that do not exist.
-for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m; do
+for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m \
+	    save save- save-pony-8g restore-8gg save-save-8g saved-8g; do
 	try 2 run --scenario "$name"
 	silent out
 done
@@ -107,12 +108,13 @@ try 2 run --resume --json -
 # A scenario in a file.
 for keys in 'memory=1g' 'name=x' 'name=x memory=1' 'name=x memory=1g use=pony' \
 	    'name=x memory=1g fill=much' 'name=x memory=1g rate=0' 'name=x memory=1g objects=0' \
-	    'name=x memory=192m use=compile' 'name=x memory=1g pony=1'; do
+	    'name=x memory=192m use=compile' 'name=x memory=1g way=pony' \
+	    'name=x memory=1g pony=1'; do
 	{ echo '[scenario]'; printf '%s\n' $keys; } >"$tmp/x.scenario"
 	try 2 run --scenario "$tmp/x.scenario"
 	silent out
 done
-says err 'pony' 'name, memory, ram, use, fill, rate, objects, append'
+says err 'pony' 'name, memory, ram, use, fill, rate, objects, append, way'
 echo 'name=x' >"$tmp/x.scenario"
 try 2 run --scenario "$tmp/x.scenario"
 try 2 run --scenario "$tmp/none.scenario"

@@ -118,7 +118,7 @@ static bool read_cost(struct vm *vm, const struct device *d, int queue, const GA
 	return true;
 }
 
-static bool go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error)
+bool balloon_go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error)
 {
 	gint64 deadline = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
 	gint64 actual;
@@ -152,7 +152,7 @@ static bool measure(struct vm *vm, const struct device *d, int queue, guint64 si
 
 	ok = read_cost(vm, d, queue, counters, timeout_ms, &before, error);
 	start = g_get_monotonic_time();
-	ok = ok && go_to(vm, size, timeout_ms, error);
+	ok = ok && balloon_go_to(vm, size, timeout_ms, error);
 	end = g_get_monotonic_time();
 	ok = ok && read_cost(vm, d, queue, counters, timeout_ms, &after, error);
 	if (ok) {

@@ -7,6 +7,9 @@
 #include "scenario.h"
 #include "vm.h"
 
+/** balloon_go_to() - ask a guest to do with @size bytes, and wait until it does */
+bool balloon_go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error);
+
 /**
  * balloon_measure() - take most of its memory from a guest, and give it back
  * @d: the device that is its balloon

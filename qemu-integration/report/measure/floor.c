@@ -3,6 +3,8 @@
 #include "io.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,24 +26,40 @@ static guint64 now_ns(void)
 	return t.tv_sec * G_GUINT64_CONSTANT(1000000000) + t.tv_nsec;
 }
 
-/* In the child of a program with threads: system calls only. */
-static void read_all(int fd, size_t bytes, bool shared)
+/* As a guest's, which nobody has touched; NULL with errno set. System calls only. */
+static char *fresh_memory(size_t bytes, bool shared)
 {
-	size_t done = 0;
 	int memfd = -1;
-	ssize_t n;
 	char *p;
 
 	if (shared) {
 		memfd = memfd_create("fph-floor", MFD_CLOEXEC);
-		if (memfd < 0 || ftruncate(memfd, bytes) < 0)
-			_exit(1);
+		if (memfd < 0)
+			return NULL;
+		if (ftruncate(memfd, bytes) < 0) {
+			close(memfd);
+			return NULL;
+		}
 	}
 	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
 		 shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, memfd, 0);
+	if (memfd >= 0)
+		close(memfd);
 	if (p == MAP_FAILED)
-		_exit(1);
+		return NULL;
 	madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
+}
+
+/* In the child of a program with threads: system calls only. */
+static void read_all(int fd, size_t bytes, bool shared)
+{
+	char *p = fresh_memory(bytes, shared);
+	size_t done = 0;
+	ssize_t n;
+
+	if (!p)
+		_exit(1);
 	while (done < bytes) {
 		n = read(fd, p + done, bytes - done);
 		if (n <= 0 && !(n < 0 && errno == EINTR))
@@ -130,5 +148,77 @@ bool floor_measure(guint64 bytes, bool shared, const struct link *link, guint64 
 	if (!ok)
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
 			    "the bare loop did not get through");
+	return ok;
+}
+
+static bool failed(const char *what, GError **error)
+{
+	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", what, g_strerror(errno));
+	return false;
+}
+
+bool floor_save(const char *path, guint64 bytes, guint64 *ns, GError **error)
+{
+	g_autofree char *name = g_strdup_printf("%s.floor-XXXXXX", path);
+	size_t size = MIN(MAX(bytes, 1), BUFFER_MAX);
+	g_autofree char *buffer = g_malloc(size);
+	int fd = g_mkstemp_full(name, O_WRONLY | O_CLOEXEC, 0600);
+	guint64 began, done = 0;
+	ssize_t n = 0;
+
+	if (fd < 0)
+		return failed(name, error);
+	memset(buffer, 0x5a, size);
+	began = now_ns();
+	while (done < bytes && !io_signal()) {
+		size_t at = done % size;
+
+		n = write(fd, buffer + at, MIN(MIN(size - at, WRITE_MAX), bytes - done));
+		if (n < 0 && errno != EINTR)
+			break;
+		done += MAX(n, 0);
+	}
+	*ns = now_ns() - began;
+	if (done < bytes)
+		failed(name, error);
+	close(fd);
+	g_unlink(name);
+	return done == bytes;
+}
+
+bool floor_load(const char *path, bool shared, guint64 *ns, GError **error)
+{
+	int fd = g_open(path, O_RDONLY | O_CLOEXEC, 0);
+	off_t length = fd < 0 ? -1 : lseek(fd, 0, SEEK_END), at = 0, end;
+	guint64 began;
+	bool ok;
+	char *p;
+
+	if (length < 0) {
+		failed(path, error);
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	/* As long as the file: what is a hole of it stays without memory */
+	p = fresh_memory(MAX(length, 1), shared);
+	ok = p;
+	began = now_ns();
+	while (ok && (at = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, at, SEEK_HOLE);
+		while (ok && at < end) {
+			ssize_t n = pread(fd, p + at, MIN((size_t)(end - at), WRITE_MAX), at);
+
+			ok = !io_signal() && (n > 0 || (n < 0 && errno == EINTR));
+			at += MAX(n, 0);
+		}
+	}
+	*ns = now_ns() - began;
+	ok = ok && errno == ENXIO;	/* no more data */
+	if (!ok)
+		failed(path, error);
+	if (p)
+		munmap(p, MAX(length, 1));
+	close(fd);
 	return ok;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The least that moving bytes to another process costs on this machine. */
+/* The least that moving bytes to another process, or a file, costs on this machine. */
 #ifndef FPH_REPORT_FLOOR_H
 #define FPH_REPORT_FLOOR_H
 
@@ -20,5 +20,17 @@
  */
 bool floor_measure(guint64 bytes, bool shared, const struct link *link, guint64 *ns,
 		   GError **error);
+
+/**
+ * floor_save() - write @bytes to a new file beside @path, which is then removed
+ * @ns: until the last write has returned; QEMU does not wait for the disk either
+ */
+bool floor_save(const char *path, guint64 bytes, guint64 *ns, GError **error);
+
+/**
+ * floor_load() - read all of @path but its holes into fresh memory
+ * @shared: as above
+ */
+bool floor_load(const char *path, bool shared, guint64 *ns, GError **error);
 
 #endif

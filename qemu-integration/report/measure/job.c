@@ -10,6 +10,7 @@
 #include "tracing.h"
 #include "vm.h"
 
+#include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ struct job {
 	struct run *run;
 	int timeout_ms;
 	char *logs;
+	char *file;		/* that the guest is saved to, or NULL */
 	struct vm *src, *dst;
 	struct vm_migration m;
 	struct sampler sampler;
@@ -104,6 +106,18 @@ static bool fill(struct job *j, GError **error)
 	return true;
 }
 
+/* Every second page of what it has written goes into the balloon. */
+static bool fragment(struct job *j, GError **error)
+{
+	const struct scenario *s = j->scenario;
+	g_autofree char *done = NULL;
+
+	progress_step("%s: fragment", j->label);
+	done = vm_guest_command(j->src, j->timeout_ms, error, "fragment %" G_GUINT64_FORMAT,
+				s->fill);
+	return done && balloon_go_to(j->src, s->memory - s->balloon, j->timeout_ms, error);
+}
+
 /*
  * A guest that reports its free pages does so little by little, with hardly any
  * work; what it reported, QEMU has given back.
@@ -177,7 +191,7 @@ static bool use_memory(struct job *j, GError **error)
 	g_autofree char *freed = NULL;
 	g_autofree char *filled = NULL;
 
-	if (s->fill && !fill(j, error))
+	if (s->fill && !(s->use == USE_FRAGMENTED ? fragment(j, error) : fill(j, error)))
 		return false;
 	if (s->use == USE_FREED) {
 		freed = vm_guest_command(j->src, j->timeout_ms, error, "free");
@@ -221,6 +235,24 @@ static bool check_content(struct job *j, GError **error)
 	return false;
 }
 
+/* The machine's temporary files may be in memory; a guest does not belong there. */
+static bool make_file(struct job *j, GError **error)
+{
+	const char *dir = g_getenv("TMPDIR");
+	int fd;
+
+	j->file = g_build_filename(dir ? dir : "/var/tmp", "fph-report-XXXXXX", NULL);
+	fd = g_mkstemp(j->file);
+	if (fd < 0) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", j->file,
+			    g_strerror(errno));
+		g_clear_pointer(&j->file, g_free);
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
 static bool migrate(struct job *j, GError **error)
 {
 	const struct setup *setup = j->setup;
@@ -228,7 +260,7 @@ static bool migrate(struct job *j, GError **error)
 	struct vm_migrate_opts opts = {
 		.timeout_ms = j->timeout_ms, .multifd = setup->multifd,
 		.address = linked ? LINK_ADDRESS : NULL, .sample = measure_sample,
-		.opaque = &j->sampler,
+		.downtime_limit_ms = j->scenario->downtime_ms, .opaque = &j->sampler,
 	};
 	bool works = j->scenario->use == USE_BUSY, compiles = j->scenario->use == USE_COMPILE;
 	guint64 before = 0, after = 0;
@@ -247,6 +279,9 @@ static bool migrate(struct job *j, GError **error)
 	if (compiles && !compile_begin(j->src, j->scenario->objects, j->timeout_ms, j->run, &began,
 				       error))
 		return false;
+	if (j->scenario->way != WAY_LIVE && !make_file(j, error))
+		return false;
+	opts.file = j->file;
 	since = g_get_monotonic_time();
 	progress_step("%s: migrate", j->label);
 	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error) ||
@@ -258,6 +293,8 @@ static bool migrate(struct job *j, GError **error)
 		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
 					   (g_get_monotonic_time() - since);
 	measure_take(j->run, &j->m);
+	if (j->scenario->way == WAY_RESTORE)
+		j->run->v[V_TOTAL_MS] = j->run->v[V_LOAD_NS] / 1000000;
 	if (!compiles)
 		return true;
 	progress_step("%s: compile to the end", j->label);
@@ -335,10 +372,22 @@ static void take_floor(struct job *j)
 {
 	struct run *r = j->run;
 	GError *error = NULL;
+	bool done = false;
 
 	progress_step("%s: floor", j->label);
-	if (floor_measure(r->v[V_BYTES], j->scenario->shared, &j->setup->link, &r->v[V_FLOOR_NS],
-			  &error))
+	switch (j->scenario->way) {
+	case WAY_LIVE:
+		done = floor_measure(r->v[V_BYTES], j->scenario->shared, &j->setup->link,
+				     &r->v[V_FLOOR_NS], &error);
+		break;
+	case WAY_SAVE:
+		done = floor_save(j->file, r->v[V_FILE_BYTES], &r->v[V_FLOOR_NS], &error);
+		break;
+	case WAY_RESTORE:
+		done = floor_load(j->file, j->scenario->shared, &r->v[V_FLOOR_NS], &error);
+		break;
+	}
+	if (done)
 		return;
 	r->v[V_FLOOR_NS] = NO_VALUE;
 	progress_note("%s: no floor: %s", j->label, error->message);
@@ -373,6 +422,9 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 				r->log = g_steal_pointer(&j.logs);
 		}
 	}
+	if (j.file)
+		g_unlink(j.file);
+	g_free(j.file);
 	if (j.logs)
 		remove_logs(j.logs);
 	g_free(j.logs);

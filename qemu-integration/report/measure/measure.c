@@ -60,6 +60,10 @@ void measure_take(struct run *r, const struct vm_migration *m)
 	r->v[V_SYNCS] = m->sync_count;
 	r->v[V_SENT] = m->normal;
 	r->v[V_ZERO] = m->duplicate;
+	if (m->file_bytes) {
+		r->v[V_FILE_BYTES] = m->file_bytes;
+		r->v[V_LOAD_NS] = m->load_ns;
+	}
 	take_side(r, &m->src_before, &m->src_after, &source);
 	take_side(r, &m->dst_before, &m->dst_after, &destination);
 	if (m->src_after.rss_kib)

@@ -23,6 +23,7 @@ static const struct {
 	enum memory_use use;
 	const char *help;
 	const char *append;
+	guint64 downtime_ms;
 } kinds[] = {
 	{ "idle", VM_RAM_ANON, "anonymous memory", false, USE_LITTLE,
 	  "booted and idle, anonymous memory" },
@@ -41,7 +42,14 @@ static const struct {
 	  "the same while gcc runs in it; how long its job then takes" },
 	{ "memfd", VM_RAM_MEMFD, "shared memfd memory", true, USE_LITTLE,
 	  "booted and idle, memory-backend-memfd with share=on" },
+	{ "fragmented", VM_RAM_MEMFD, "shared memfd memory, full of short holes", true,
+	  USE_FRAGMENTED, "memfd-SIZE, single pages of half of it in the balloon" },
+	{ "longdown", VM_RAM_MEMFD, "shared memfd memory, with a downtime-limit of 120 s", true,
+	  USE_LITTLE, "memfd-SIZE where QEMU may stop the guest for two minutes", NULL, 120000 },
 };
+
+/* By enum way */
+static const char *const ways[] = { "live", "save", "restore", NULL };
 
 static const char *const balloon_args[] = {
 	"-object", "iothread,id=io0",
@@ -154,6 +162,8 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 		return memory;
 	case USE_BUSY:
 		return memory / 8 >> 21 << 21;
+	case USE_FRAGMENTED:
+		return memory / 2 >> 21 << 21;
 	case USE_BALLOON:
 	case USE_COMPILE:
 		return 0;
@@ -161,8 +171,11 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 	g_assert_not_reached();
 }
 
-static guint64 bytes_in_balloon(guint64 memory)
+static guint64 bytes_in_balloon(enum memory_use use, guint64 memory)
 {
+	/* More than is free in larger pieces */
+	if (use == USE_FRAGMENTED)
+		return memory / 16 * 11 >> 21 << 21;
 	return memory / 4 * 3 >> 21 << 21;
 }
 
@@ -183,14 +196,15 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 {
 	static const char group[] = "scenario";
 	static const char *const known[] = {
-		"name", "memory", "ram", "use", "fill", "rate", "objects", "append", NULL
+		"name", "memory", "ram", "use", "fill", "rate", "objects", "append", "way", NULL
 	};
 	static const char *const uses[] = {
-		"little", "freed", "all", "busy", "balloon", "compile", NULL
+		"little", "freed", "all", "busy", "balloon", "fragmented", "compile", NULL
 	};
 	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
 	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
 	g_autofree char *use = g_key_file_get_string(file, group, "use", NULL);
+	g_autofree char *way = g_key_file_get_string(file, group, "way", NULL);
 	g_autofree char *fill = g_key_file_get_string(file, group, "fill", NULL);
 	g_autofree char *rate = g_key_file_get_string(file, group, "rate", NULL);
 	g_autofree char *objects = g_key_file_get_string(file, group, "objects", NULL);
@@ -204,7 +218,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 			continue;
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate, "
-			    "objects, append", *k);
+			    "objects, append, way", *k);
 		return false;
 	}
 	s->name = g_key_file_get_string(file, group, "name", error);
@@ -225,15 +239,24 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	if (use && !uses[i]) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown use '%s'; there are: little, freed, all, busy, balloon, "
-			    "compile", use);
+			    "fragmented, compile", use);
 		return false;
 	}
 	s->use = use ? (enum memory_use)i : USE_LITTLE;
+	for (i = 0; way && ways[i]; i++)
+		if (strcmp(ways[i], way) == 0)
+			break;
+	if (way && !ways[i]) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "unknown way '%s'; there are: live, save, restore", way);
+		return false;
+	}
+	s->way = way ? (enum way)i : WAY_LIVE;
 	s->fill = bytes_to_fill(s->use, s->memory);
 	if (fill && !size_parse(fill, &s->fill, error))
 		return false;
 	s->rate = BUSY_RATE;
-	s->balloon = bytes_in_balloon(s->memory);
+	s->balloon = bytes_in_balloon(s->use, s->memory);
 	if (rate && !g_ascii_string_to_unsigned(rate, 10, 1, 10000000, &s->rate, error))
 		return false;
 	s->objects = COMPILE_OBJECTS;
@@ -253,7 +276,7 @@ static struct scenario *scenario_load(const char *path, guint64 memory, GError *
 		if (memory) {
 			s->memory = memory;
 			s->fill = MIN(s->fill, memory);
-			s->balloon = bytes_in_balloon(memory);
+			s->balloon = bytes_in_balloon(s->use, memory);
 		}
 		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
 					       path);
@@ -268,24 +291,47 @@ static struct scenario *scenario_load(const char *path, guint64 memory, GError *
 	return NULL;
 }
 
+/* Return: what is behind "save-" or "restore-" */
+static const char *skip_way(const char *name, enum way *way)
+{
+	for (int i = WAY_SAVE; ways[i]; i++) {
+		size_t len = strlen(ways[i]);
+
+		if (g_str_has_prefix(name, ways[i]) && name[len] == '-') {
+			*way = (enum way)i;
+			return name + len + 1;
+		}
+	}
+	return name;
+}
+
 struct scenario *scenario_parse(const char *name, guint64 memory, GError **error)
 {
 	g_autofree char *suffix = NULL;
-	const char *dash = strchr(name, '-');
+	enum way way = WAY_LIVE;
+	const char *kind, *dash;
 	struct scenario *s;
 	guint64 own = 0;
 	size_t i;
 
 	if (strchr(name, '/'))
 		return scenario_load(name, memory, error);
-	for (i = 0; dash && i < G_N_ELEMENTS(kinds); i++)
-		if (strlen(kinds[i].name) == (size_t)(dash - name) &&
-		    g_str_has_prefix(name, kinds[i].name))
-			break;
+	kind = skip_way(name, &way);
+	if (way != WAY_LIVE && size_parse(kind, &own, NULL)) {
+		i = 0;		/* idle */
+		dash = kind - 1;
+	} else {
+		dash = strchr(kind, '-');
+		for (i = 0; dash && i < G_N_ELEMENTS(kinds); i++)
+			if (strlen(kinds[i].name) == (size_t)(dash - kind) &&
+			    g_str_has_prefix(kind, kinds[i].name))
+				break;
+	}
 	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
-			    "busy-8g, compile-8g, balloon-8g and memfd-8g, any other size, as in idle-512m, and files, as in "
+			    "busy-8g, compile-8g, balloon-8g, memfd-8g, fragmented-8g and longdown-8g, any other size, as in idle-512m, "
+			    "each with save- or restore- before it, and files, as in "
 			    "./mine.scenario", name);
 		return NULL;
 	}
@@ -295,7 +341,9 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 		return NULL;
 	suffix = size_suffix(own);
 	s = g_new0(struct scenario, 1);
-	s->name = g_strdup_printf("%s-%s", kinds[i].name, suffix);
+	s->name = g_strdup_printf("%s%s%s-%s", way == WAY_LIVE ? "" : ways[way],
+				  way == WAY_LIVE ? "" : "-", kinds[i].name, suffix);
+	s->way = way;
 	s->ram = g_strdup(kinds[i].ram);
 	s->ram_words = g_strdup(kinds[i].ram_words);
 	if (!s->ram && own >= RESERVED_MAX)
@@ -306,7 +354,8 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->use = kinds[i].use;
 	s->fill = bytes_to_fill(s->use, own);
 	s->rate = BUSY_RATE;
-	s->balloon = bytes_in_balloon(own);
+	s->balloon = bytes_in_balloon(s->use, own);
+	s->downtime_ms = kinds[i].downtime_ms;
 	s->objects = COMPILE_OBJECTS;
 	return s;
 }
@@ -324,7 +373,7 @@ void scenario_free(struct scenario *s)
 
 const struct device *scenario_device(const struct scenario *s, const struct mode *m)
 {
-	if (s->use != USE_BALLOON)
+	if (s->use != USE_BALLOON && s->use != USE_FRAGMENTED)
 		return m->device;
 	if (!m->device)
 		return &plain_balloon;
@@ -356,6 +405,8 @@ char *scenario_help(void)
 	for (i = 0; i < G_N_ELEMENTS(kinds); i++)
 		g_string_append_printf(out, "  %s-SIZE%*s%s\n", kinds[i].name,
 				       (int)(14 - strlen(kinds[i].name)), "", kinds[i].help);
+	g_string_append(out, "  save-KIND-SIZE     one of these saved to a file, in $TMPDIR or /var/tmp\n"
+			"  restore-KIND-SIZE  loaded from it; without KIND-: idle\n");
 	g_string_append(out, "\nModes:\n");
 	for (m = modes; m->name; m++)
 		g_string_append_printf(out, "  %-18s %s\n", m->name, m->help);

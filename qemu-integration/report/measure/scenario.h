@@ -14,7 +14,15 @@ enum memory_use {
 	USE_ALL,	/* fills it with content and keeps that */
 	USE_BUSY,	/* fills some of it, and rewrites that all the time */
 	USE_BALLOON,	/* gives most of it to the balloon, and gets that back */
+	USE_FRAGMENTED,	/* gives single pages of it to the balloon, and keeps those between */
 	USE_COMPILE,	/* runs a compiler many times, before and during the migration */
+};
+
+/* Where the guest goes. */
+enum way {
+	WAY_LIVE,	/* to a QEMU that waits for it */
+	WAY_SAVE,	/* to a file; its time is that until the file is written */
+	WAY_RESTORE,	/* the same; its time is that until the file is loaded */
 };
 
 struct scenario {
@@ -25,9 +33,11 @@ struct scenario {
 	guint64 memory;
 	char *append;		/* parameters of the guest's kernel, or NULL */
 	enum memory_use use;
+	enum way way;
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 	guint64 rate;		/* of USE_BUSY: pages per second */
-	guint64 balloon;	/* of USE_BALLOON: bytes that go into it */
+	guint64 balloon;	/* of USE_BALLOON, USE_FRAGMENTED: bytes that go into it */
+	guint64 downtime_ms;	/* longest that QEMU is allowed; 0: its own */
 	guint64 objects;	/* of USE_COMPILE: made by one job */
 };
 
@@ -54,6 +64,8 @@ extern const struct mode modes[];	/* ends with a NULL name */
 
 /**
  * scenario_parse() - "KIND-SIZE", for instance "memfd-8g", or a file's name, which has a '/'
+ * "save-KIND-SIZE" and "restore-KIND-SIZE" are those by way of a file, KIND- being idle-
+ * where it is missing.
  * @memory: replaces SIZE, in the name as well, unless it is 0
  * Return: NULL with @error set to words that name what is allowed.
  */

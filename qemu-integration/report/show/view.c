@@ -30,6 +30,13 @@ static const struct figure data[] = {
 	{ NULL },
 };
 
+static const struct figure file[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "file MiB", 10, K_MIB, V_FILE_BYTES, "room that the saved guest takes on its disk" },
+	{ "load ms", 9, K_NS_IN_MS, V_LOAD_NS, "time until it was loaded from there" },
+	{ NULL },
+};
+
 static const struct figure costs[] = {
 	{ "mode", -13, K_MODE, 0, NULL },
 	{ "CPU src", 9, K_COUNT, V_SRC_CPU, "milliseconds of CPU time of the source with its guest" },
@@ -140,6 +147,7 @@ static const struct figure deflate[] = {
 const struct figure_table figure_tables[] = {
 	{ "time", times, true },
 	{ "data", data, true },
+	{ "file", file, true },
 	{ "cost", costs, true },
 	{ "pages", pages, true },
 	{ "compile", compile, true },

@@ -2,7 +2,9 @@
 #include "vm.h"
 #include "io.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DEFAULT_BANDWIDTH	UINT64_C(100000000000)
 #define DEFAULT_TIMEOUT_MS	(10 * 60 * 1000)
@@ -237,6 +239,12 @@ static bool enable_events(struct vm *vm, GError **error)
 		      "{\"capabilities\": [{\"capability\": \"events\", \"state\": true}]}");
 }
 
+static bool set_mapped_ram(struct vm *vm, GError **error)
+{
+	return vm_run(vm, error, "migrate-set-capabilities",
+		      "{\"capabilities\": [{\"capability\": \"mapped-ram\", \"state\": true}]}");
+}
+
 static bool set_multifd(struct vm *vm, unsigned int channels, GError **error)
 {
 	return vm_run(vm, error, "migrate-set-capabilities",
@@ -301,7 +309,10 @@ bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_op
 	if (opts->multifd && (!set_multifd(src, opts->multifd, error) ||
 			      !set_multifd(dst, opts->multifd, error)))
 		return false;
-	uri = listen_uri(dst, opts->address, error);
+	if (opts->file && (!set_mapped_ram(src, error) || !set_mapped_ram(dst, error)))
+		return false;
+	uri = opts->file ? g_strdup_printf("file:%s", opts->file) :
+			   listen_uri(dst, opts->address, error);
 	if (!uri)
 		return false;
 	qmp_drop_events(vm_qmp(src));
@@ -378,6 +389,30 @@ static bool wait_final(struct vm *vm, struct vm *other, const struct vm_migrate_
 	}
 }
 
+/* The file is written */
+static bool load(struct vm *dst, const char *file, struct vm_migration *m, gint64 deadline,
+		 GError **error)
+{
+	struct vm_migration at_dst = { .started = m->started };
+	gint64 began;
+	struct stat st;
+	bool ok;
+
+	if (stat(file, &st) < 0) {
+		g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION, "%s: %s", file, g_strerror(errno));
+		return false;
+	}
+	m->file_bytes = st.st_blocks * G_GUINT64_CONSTANT(512);
+	if (!vm_usage(dst, &m->dst_before, error))
+		return false;
+	began = g_get_monotonic_time();
+	ok = vm_run(dst, error, "migrate-incoming", "{\"uri\": \"file:%s\"}", file) &&
+	     wait_final(dst, NULL, NULL, deadline, &at_dst, error);
+	m->load_ns = (g_get_monotonic_time() - began) * 1000;
+	vm_migration_clear(&at_dst);
+	return ok;
+}
+
 bool vm_migrate_wait(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		     struct vm_migration *m, GError **error)
 {
@@ -389,6 +424,13 @@ bool vm_migrate_wait(struct vm *src, struct vm *dst, const struct vm_migrate_opt
 	ok = wait_final(src, dst, opts, deadline, m, error);
 	if (!ok)
 		return false;
+	if (opts && opts->file) {
+		if (!vm_usage(src, &m->src_after, error) ||
+		    !load(dst, opts->file, m, deadline, error))
+			return false;
+		m->wall_ms = (g_get_monotonic_time() - m->started) / 1000;
+		return vm_usage(dst, &m->dst_after, error) && vm_query_fph(src, &m->fph, error);
+	}
 	/* The source has written its last byte; the destination may still read. */
 	ok = wait_final(dst, NULL, NULL, deadline, &at_dst, error);
 	vm_migration_clear(&at_dst);

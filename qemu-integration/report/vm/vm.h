@@ -189,6 +189,7 @@ struct vm_migrate_opts {
 	unsigned int downtime_limit_ms;	/* 0: QEMU's own */
 	unsigned int multifd;		/* connections of multifd; 0: none */
 	const char *address;		/* where @dst listens for TCP; NULL: a UNIX socket */
+	const char *file;		/* saved to this mapped-ram file, and loaded from it; or NULL */
 	int timeout_ms;			/* for the whole migration; 0: 10 minutes */
 	unsigned int poll_ms;		/* between two query-migrate; 0: 5 */
 	void (*sample)(void *opaque, const struct vm_migration *m);	/* after each; or NULL */
@@ -232,6 +233,8 @@ struct vm_migration {
 	guint64 normal, duplicate;	/* pages sent whole, pages sent as zero */
 	guint64 sync_count, page_size, total_ram;
 	guint64 remaining;		/* bytes */
+	guint64 file_bytes;		/* of vm_migrate_opts.file: room that it takes */
+	guint64 load_ns;		/* from the command until the destination had it */
 	struct vm_fph fph;
 	struct vm_usage src_before, src_after, dst_before, dst_after;
 
@@ -245,7 +248,8 @@ struct vm_migration {
  * Through a UNIX socket in @dst's directory unless @opts say otherwise; @dst
  * was started with incoming.
  * RSS and CPU "before" are taken right before the migrate command, "after"
- * right after both sides completed.
+ * right after both sides completed; with a file, after and before each side's
+ * own part.
  */
 bool vm_migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		struct vm_migration *m, GError **error);
