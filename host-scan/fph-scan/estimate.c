@@ -47,7 +47,7 @@ static guint64 stream_bytes(const struct census *c, guint64 pages, guint64 zero_
 struct estimate estimate(const struct census *c, enum mode mode, double bandwidth)
 {
 	struct estimate e = { .mode = modes[mode], .pages = UNKNOWN, .zero_pages = UNKNOWN,
-			      .bytes = UNKNOWN };
+			      .bytes = UNKNOWN, .file_bytes = UNKNOWN };
 	guint64 full = 0, as_zero = 0, as_zero_in_none = 0, none;
 
 	if (mode == MODE_PRESCAN && !c->content)
@@ -65,6 +65,7 @@ struct estimate estimate(const struct census *c, enum mode mode, double bandwidt
 	}
 	e.pages = full / c->page_size;
 	e.zero_pages = as_zero / c->page_size;
+	e.file_bytes = full;
 	e.bytes = stream_bytes(c, e.pages, e.zero_pages);
 	none = stream_bytes(c, e.pages, as_zero_in_none / c->page_size);
 	e.seconds = e.bytes * 8 / bandwidth;

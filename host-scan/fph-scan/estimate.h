@@ -18,6 +18,7 @@ struct estimate {
 	guint64 pages;		/* with their content; all UNKNOWN if pages were not read */
 	guint64 zero_pages;	/* read, and announced as zero */
 	guint64 bytes;
+	guint64 file_bytes;	/* of pages that a save with mapped-ram writes */
 	double seconds;
 	double part;		/* of the bytes of MODE_NONE */
 };

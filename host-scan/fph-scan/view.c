@@ -23,6 +23,7 @@ enum kind {
 	K_SENT_ZERO,
 	K_SECONDS,
 	K_PART,
+	K_FILE_BYTES,
 };
 
 struct column {
@@ -64,10 +65,11 @@ static const struct column what[] = {
 static const struct column sends[] = {
 	{ "mode", "mode", -8, K_MODE, 0, "none: QEMU as it is; pagemap: with fph-source; prescan: it also reads pages ahead" },
 	{ "bytes", "MiB", 12, K_SENT_BYTES, 0, "data sent" },
-	{ "pages", "pages", 14, K_SENT_PAGES, 0, "pages sent with their content" },
-	{ "zero_pages", "zero pages", 14, K_SENT_ZERO, 0, "pages read, found to be zero and sent as such" },
+	{ "pages", "pages", 12, K_SENT_PAGES, 0, "pages sent with their content" },
+	{ "zero_pages", "zero pages", 12, K_SENT_ZERO, 0, "pages read, found to be zero and sent as such" },
 	{ "seconds", "seconds", 12, K_SECONDS, 0, "time for the data, at the bandwidth given" },
 	{ "part", "of none", 10, K_PART, 0, "data as a part of that in mode none" },
+	{ "file_bytes", "file MiB", 12, K_FILE_BYTES, 0, "pages that a save with mapped-ram writes; zero pages are read for it, too" },
 	{ NULL },
 };
 
@@ -132,6 +134,8 @@ static char *estimate_cell(const struct column *col, const struct estimate *e)
 		return g_strdup(e->mode);
 	case K_SENT_BYTES:
 		return mib(e->bytes);
+	case K_FILE_BYTES:
+		return mib(e->file_bytes);
 	case K_SENT_PAGES:
 		return number(e->pages);
 	case K_SENT_ZERO:
@@ -347,6 +351,9 @@ static void estimate_members(JsonBuilder *b, const struct estimate *e)
 			break;
 		case K_SENT_BYTES:
 			add_member(b, col->key, e->bytes);
+			break;
+		case K_FILE_BYTES:
+			add_member(b, col->key, e->file_bytes);
 			break;
 		case K_SENT_PAGES:
 			add_member(b, col->key, e->pages);
