@@ -8,10 +8,14 @@
  * are held up instead, until the file FPH_TEST_SEEN is gone; with one below 0
  * each takes so many milliseconds. Into that file
  * goes a byte for each call that was met, so that a test knows.
+ *
+ * CALL "nice" is each of libfph's calls by a thread of the lowest priority; they do
+ * not fail.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -19,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -46,6 +51,12 @@ static bool fails(const char *call, void *caller)
 
 	if (!fault || !seen || sscanf(fault, "%15s %d %lu %lu", name, &err, &first, &count) != 4)
 		abort();
+	if (!strcmp(name, "nice")) {
+		if (dladdr(caller, &info) && strstr(info.dli_fname, "/libfph.so") &&
+		    (getpriority(PRIO_PROCESS, 0) == 19 || sched_getscheduler(0) == SCHED_IDLE))
+			note(seen);
+		return false;
+	}
 	if (strcmp(name, call) || !dladdr(caller, &info) || !strstr(info.dli_fname, "/libfph.so"))
 		return false;
 	n = atomic_fetch_add(&calls, 1) + 1;

@@ -704,7 +704,33 @@ static void test_broken(void **state)
 	vm_free(vm);
 }
 
+/*
+ * In the kernel a thread has locks that the monitor and vCPUs wait for. Where all
+ * processors are busy, one of the lowest priority would have them for seconds.
+ */
+static void test_kernel(void **state)
+{
+	struct vm_config cfg = tiny_guest;
+	struct vm_fph f = { 0 };
+	const char *seen;
+	struct vm *vm;
+
+	cfg.memory = RAM;
+	cfg.fph_mode = "pagemap,prescan=on,prescan-cpu=100";
+	cfg.bios = patch_firsttouch(HUGE, 1);
+	patch_word(cfg.bios, FT_SET_BASE, FIRST);
+	cfg.qemu = faulty_qemu("nice 0 1 1", &seen);
+	vm = start(cfg);
+	give_zeroes(vm);
+	wait_for_zero(vm, &f, 5000, 2);
+	check(has_thread(vm));
+	check_int(file_size(seen), 0);
+	vm_fph_clear(&f);
+	vm_free(vm);
+}
+
 static const struct fph_test_single singles[] = {
+	{ "prescan-kernel", test_kernel },
 	{ "prescan-broken", test_broken },
 	{ "prescan-life", test_life },
 	{ "prescan-linux", test_linux },

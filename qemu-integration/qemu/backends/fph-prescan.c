@@ -79,6 +79,8 @@ typedef struct FphPrescanNap {
     bool looked;                /* since the last time that all had been */
 } FphPrescanNap;
 
+typedef struct FphPrescanStep FphPrescanStep;
+
 typedef struct FphPrescanBlock {
     struct rcu_head rcu;
     FphPrescan *p;
@@ -96,6 +98,19 @@ typedef struct FphPrescanMap {
     guint n;
     FphPrescanBlock *blocks[];
 } FphPrescanMap;
+
+/*
+ * Reads memory for the thread, with the lowest priority.  What the kernel is
+ * asked for is not its affair: it takes locks there that QEMU's other threads
+ * wait for, and with all processors busy it would keep them for seconds.
+ */
+typedef struct FphPrescanReader {
+    QemuThread thread;
+    QemuSemaphore go, done;
+    void (*read)(FphPrescanStep *s);    /* NULL: end */
+    FphPrescanStep *step;
+    uint64_t cpu_ns;
+} FphPrescanReader;
 
 /* What the thread shall do */
 typedef enum FphPrescanWish {
@@ -115,13 +130,15 @@ struct FphPrescan {
     uint64_t page_size;         /* the host's */
     uint64_t huge_size;
 
+    FphPrescanReader reader;    /* of the thread alone */
+
     /* Protected by the BQL */
     QEMUTimer *timer;
     QEMUBH *bh;                 /* a pass has ended */
     DeviceListener device_listener;
 
     /* Protected by fph_prescan_lock */
-    FphPrescanWish wish;
+    FphPrescanWish wish;        /* atomic to the reader */
     GPtrArray *wanted;          /* of FphPrescanBlock, for the next pass */
     FphPrescanState state;
     const char *reason;         /* static, if @state is aside */
@@ -133,7 +150,7 @@ struct FphPrescan {
 
     /*
      * Held while blocks are looked at or change.  Who takes it may wait for a
-     * step of a thread that has the lowest priority.
+     * step, in which memory is read with the lowest priority.
      */
     QemuMutex step_lock;
     GPtrArray *blocks;          /* of FphPrescanBlock */
@@ -205,22 +222,24 @@ static uint64_t fph_prescan_forget(FphPrescanBlock *b, uint64_t page,
     return known;
 }
 
-/*
- * The thread
- */
-
 typedef struct FphPrescanRun {
     uint64_t start;             /* host pages */
     uint64_t n;
+    bool huge;
 } FphPrescanRun;
 
-typedef struct FphPrescanStep {
+struct FphPrescanStep {
     FphPrescan *p;
     FphPrescanBlock *b;
+    GArray *seen;               /* of FphPrescanRun, to be read, or NULL */
     GArray *runs;               /* of FphPrescanRun, that look like zero */
     uint64_t pages;             /* that have memory, and are not protected */
     uint64_t found;             /* pages that are known now, and were not */
-} FphPrescanStep;
+};
+
+/*
+ * The reader
+ */
 
 static uint8_t *fph_prescan_page(FphPrescan *p, FphPrescanBlock *b,
                                  uint64_t page)
@@ -271,7 +290,7 @@ static void fph_prescan_unblock_sigbus(void)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* In the thread, where SIGBUS is not blocked */
+/* Where SIGBUS is not blocked */
 static bool fph_prescan_is_zero(const void *start, size_t len)
 {
     sigjmp_buf here;
@@ -300,6 +319,12 @@ static bool fph_looks_zero(FphPrescan *p, FphPrescanBlock *b, uint64_t page)
                                FPH_PRESCAN_GLANCE);
 }
 
+/* Somebody waits for the end of the step, or will */
+static bool fph_prescan_in_haste(const FphPrescan *p)
+{
+    return qatomic_read(&p->wish) != FPH_PRESCAN_PASS;
+}
+
 /* First page in [page, end) that does not look like zero, or @end */
 static uint64_t fph_looks_zero_until(FphPrescan *p, FphPrescanBlock *b,
                                      uint64_t page, uint64_t end)
@@ -317,13 +342,22 @@ static void fph_prescan_add_run(FphPrescanStep *s, uint64_t start, uint64_t end)
     g_array_append_val(s->runs, run);
 }
 
+static uint64_t fph_thread_cpu_ns(void)
+{
+    struct timespec ts = { 0 };
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+}
+
 /* Only as a whole, because it would be split */
 static void fph_prescan_huge(FphPrescanStep *s, uint64_t page, uint64_t end)
 {
     uint64_t n = s->p->huge_size / s->p->page_size;
     uint64_t base = (uintptr_t)s->b->region.host / s->p->page_size;
 
-    for (page = ROUND_UP(base + page, n) - base; page + n <= end; page += n) {
+    for (page = ROUND_UP(base + page, n) - base;
+         page + n <= end && !fph_prescan_in_haste(s->p); page += n) {
         if (fph_looks_zero_until(s->p, s->b, page, page + n) == page + n) {
             fph_prescan_add_run(s, page, page + n);
         }
@@ -332,7 +366,7 @@ static void fph_prescan_huge(FphPrescanStep *s, uint64_t page, uint64_t end)
 
 static void fph_prescan_small(FphPrescanStep *s, uint64_t page, uint64_t end)
 {
-    while (page < end) {
+    while (page < end && !fph_prescan_in_haste(s->p)) {
         uint64_t until = fph_looks_zero_until(s->p, s->b, page, end);
 
         if (until - page >= FPH_PRESCAN_MIN_RUN) {
@@ -340,6 +374,102 @@ static void fph_prescan_small(FphPrescanStep *s, uint64_t page, uint64_t end)
         }
         page = until + 1;
     }
+}
+
+/* Of what was seen, that which looks like zero */
+static void fph_prescan_glance(FphPrescanStep *s)
+{
+    for (guint i = 0; i < s->seen->len && !fph_prescan_in_haste(s->p); i++) {
+        const FphPrescanRun *run = &g_array_index(s->seen, FphPrescanRun, i);
+
+        if (run->huge) {
+            fph_prescan_huge(s, run->start, run->start + run->n);
+        } else {
+            fph_prescan_small(s, run->start, run->start + run->n);
+        }
+    }
+}
+
+/* Of what is known, that which is not zero, or not read, is known no more */
+static void fph_prescan_check(FphPrescanStep *s)
+{
+    FphPrescan *p = s->p;
+    uint64_t checked = 0;
+
+    for (guint k = 0; k < s->runs->len; k++) {
+        const FphPrescanRun *run = &g_array_index(s->runs, FphPrescanRun, k);
+
+        for (uint64_t i = run->start; i < run->start + run->n; i++) {
+            bool reads = !fph_prescan_in_haste(p);
+
+            checked += reads;
+            if (reads && fph_prescan_is_zero(fph_prescan_page(p, s->b, i),
+                                             p->page_size)) {
+                s->found++;
+            } else {
+                fph_prescan_forget(s->b, i, 1);
+            }
+        }
+    }
+    stat64_add(&p->checked, checked);
+}
+
+/*
+ * Lowest priority.  A sandbox that denies resource control allows SCHED_IDLE;
+ * where nothing is allowed, the share of a CPU is the limit.
+ */
+static void fph_prescan_be_nice(void)
+{
+    struct sched_param none = { 0 };
+
+    if (setpriority(PRIO_PROCESS, qemu_get_thread_id(), 19) < 0) {
+        sched_setscheduler(0, SCHED_IDLE, &none);
+    }
+}
+
+static void *fph_prescan_reader_thread(void *opaque)
+{
+    FphPrescanReader *r = opaque;
+
+    fph_prescan_unblock_sigbus();
+    fph_prescan_be_nice();
+    while (qemu_sem_wait(&r->go), r->read) {
+        r->read(r->step);
+        r->cpu_ns = fph_thread_cpu_ns();
+        qemu_sem_post(&r->done);
+    }
+    return NULL;
+}
+
+/*
+ * The thread
+ */
+
+static void fph_prescan_read(FphPrescanStep *s, void (*read)(FphPrescanStep *))
+{
+    FphPrescanReader *r = &s->p->reader;
+
+    r->read = read;
+    r->step = s;
+    qemu_sem_post(&r->go);
+    qemu_sem_wait(&r->done);
+}
+
+static void fph_prescan_reader_start(FphPrescanReader *r)
+{
+    qemu_sem_init(&r->go, 0);
+    qemu_sem_init(&r->done, 0);
+    qemu_thread_create(&r->thread, "fph-prescan-rd", fph_prescan_reader_thread,
+                       r, QEMU_THREAD_JOINABLE);
+}
+
+static void fph_prescan_reader_stop(FphPrescanReader *r)
+{
+    r->read = NULL;
+    qemu_sem_post(&r->go);
+    qemu_thread_join(&r->thread);
+    qemu_sem_destroy(&r->go);
+    qemu_sem_destroy(&r->done);
 }
 
 /* Not protected, so whatever was known of it is void */
@@ -352,13 +482,12 @@ static int fph_prescan_see(void *opaque, uint64_t start, uint64_t len,
 
     stat64_add(&s->p->written, fph_prescan_forget(s->b, page, n));
     s->pages += n;
-    if (!s->runs || flags & FPH_WATCH_SWAPPED) {
-        return 0;
-    }
-    if (flags & FPH_WATCH_HUGE) {
-        fph_prescan_huge(s, page, page + n);
-    } else {
-        fph_prescan_small(s, page, page + n);
+    if (s->seen && !(flags & FPH_WATCH_SWAPPED)) {
+        FphPrescanRun run = {
+            .start = page, .n = n, .huge = flags & FPH_WATCH_HUGE,
+        };
+
+        g_array_append_val(s->seen, run);
     }
     return 0;
 }
@@ -369,12 +498,7 @@ static int fph_prescan_protected(void *opaque, uint64_t start, uint64_t len,
     return 0;
 }
 
-/*
- * The order counts.  A write after the protection is noticed by the kernel.  A
- * device that was given the page before can write at any time: either it is
- * seen here, or the device ends later, and finds the bit that it has to clear.
- */
-static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
+static int fph_prescan_protect(FphPrescanStep *s, const FphPrescanRun *run)
 {
     FphPrescan *p = s->p;
     int ret = fph_watch_protect(p->watch, &s->b->region,
@@ -382,20 +506,10 @@ static int fph_prescan_check(FphPrescanStep *s, const FphPrescanRun *run)
                                 run->n * p->page_size,
                                 fph_prescan_protected, NULL);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        fph_prescan_know(s->b, run->start, run->n);
     }
-    fph_prescan_know(s->b, run->start, run->n);
-    smp_mb();   /* the bits before the look, fph_prescan_device_wrote() */
-    for (uint64_t i = run->start; i < run->start + run->n; i++) {
-        if (fph_prescan_is_zero(fph_prescan_page(p, s->b, i), p->page_size)) {
-            s->found++;
-        } else {
-            fph_prescan_forget(s->b, i, 1);
-        }
-    }
-    stat64_add(&p->checked, run->n);
-    return 0;
+    return ret;
 }
 
 static bool fph_prescan_block_exists(const void *opaque)
@@ -412,26 +526,43 @@ static bool fph_prescan_block_exists(const void *opaque)
 }
 
 /*
- * Looks at what is not protected, without a look at its content if @runs is
- * NULL.  step_lock and the RCU read lock are held.
+ * Looks for what is not protected.  step_lock and the RCU read lock are held.
  */
-static int fph_prescan_walk(FphPrescanStep *s, uint64_t start, GArray *runs)
+static int fph_prescan_walk(FphPrescanStep *s, uint64_t start)
 {
-    s->runs = runs;
     s->pages = 0;
     return fph_watch_written(s->p->watch, &s->b->region, start,
                              FPH_PRESCAN_STEP, fph_prescan_see, s);
 }
 
-static int fph_prescan_look(FphPrescanStep *s, uint64_t start, GArray *runs,
+/*
+ * The order counts.  A write after the protection is noticed by the kernel.  A
+ * device that was given the page before can write at any time: either that is
+ * seen here, or the device ends later, and finds the bit that it has to clear.
+ */
+static int fph_prescan_look(FphPrescanStep *s, uint64_t start,
                             FphPrescanNap *nap)
 {
+    g_autoptr(GArray) seen = g_array_new(false, false, sizeof(FphPrescanRun));
+    g_autoptr(GArray) runs = g_array_new(false, false, sizeof(FphPrescanRun));
     int ret;
 
-    g_array_set_size(runs, 0);
-    ret = fph_prescan_walk(s, start, runs);
+    s->seen = seen;
+    s->runs = runs;
+    ret = fph_prescan_walk(s, start);
+    if (ret == 0 && seen->len) {
+        fph_prescan_read(s, fph_prescan_glance);
+    }
     for (guint i = 0; ret == 0 && i < runs->len; i++) {
-        ret = fph_prescan_check(s, &g_array_index(runs, FphPrescanRun, i));
+        ret = fph_prescan_protect(s, &g_array_index(runs, FphPrescanRun, i));
+    }
+    if (ret == 0 && runs->len) {
+        smp_mb();   /* bits before the look, fph_prescan_device_wrote() */
+        fph_prescan_read(s, fph_prescan_check);
+    }
+    s->seen = s->runs = NULL;
+    if (fph_prescan_in_haste(s->p)) {
+        return ret;
     }
     nap->looked = true;
     nap->pages = s->pages - s->found;
@@ -446,8 +577,7 @@ static int fph_prescan_look(FphPrescanStep *s, uint64_t start, GArray *runs,
  * step_lock is held.  Memory that is taken away meanwhile stays until the end
  * of this.
  */
-static void fph_prescan_step(FphPrescan *p, FphPrescanBlock *b, uint64_t start,
-                             GArray *runs)
+static void fph_prescan_step(FphPrescan *p, FphPrescanBlock *b, uint64_t start)
 {
     FphPrescanNap *nap = &b->naps[start / FPH_PRESCAN_STEP];
     FphPrescanStep s = { .p = p, .b = b };
@@ -460,11 +590,11 @@ static void fph_prescan_step(FphPrescan *p, FphPrescanBlock *b, uint64_t start,
     }
     if (naps) {
         nap->left--;
-        ret = fph_prescan_walk(&s, start, NULL);
+        ret = fph_prescan_walk(&s, start);
     }
     /* Memory that was taken or written since is worth a look */
     if (ret == 0 && (!naps || s.pages != nap->pages)) {
-        ret = fph_prescan_look(&s, start, runs, nap);
+        ret = fph_prescan_look(&s, start, nap);
     }
     if (ret < 0) {
         fph_prescan_forget(b, start / p->page_size,
@@ -473,12 +603,10 @@ static void fph_prescan_step(FphPrescan *p, FphPrescanBlock *b, uint64_t start,
     }
 }
 
-static uint64_t fph_thread_cpu_ns(void)
+/* Of the thread, and of the reader for it */
+static uint64_t fph_prescan_cpu_ns(const FphPrescan *p)
 {
-    struct timespec ts = { 0 };
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+    return fph_thread_cpu_ns() + p->reader.cpu_ns;
 }
 
 static bool fph_prescan_wants_pass(FphPrescan *p)
@@ -508,23 +636,22 @@ static void fph_prescan_rest(FphPrescan *p, uint64_t *rest_ns, uint64_t cpu_ns)
 /* Returns false if it was broken off */
 static bool fph_prescan_pass(FphPrescan *p)
 {
-    g_autoptr(GArray) runs = g_array_new(false, false, sizeof(FphPrescanRun));
     uint64_t rest_ns = 0;
 
     for (guint i = 0; i < p->blocks->len; i++) {
         FphPrescanBlock *b = g_ptr_array_index(p->blocks, i);
 
         for (uint64_t at = 0; at < b->region.used; at += FPH_PRESCAN_STEP) {
-            uint64_t cpu_ns = fph_thread_cpu_ns();
+            uint64_t cpu_ns = fph_prescan_cpu_ns(p);
 
             WITH_QEMU_LOCK_GUARD(&p->step_lock) {
                 /* Asked under the lock: who has it can rely on the answer */
                 if (!fph_prescan_wants_pass(p)) {
                     return false;
                 }
-                fph_prescan_step(p, b, at, runs);
+                fph_prescan_step(p, b, at);
             }
-            fph_prescan_rest(p, &rest_ns, fph_thread_cpu_ns() - cpu_ns);
+            fph_prescan_rest(p, &rest_ns, fph_prescan_cpu_ns(p) - cpu_ns);
         }
     }
     return true;
@@ -636,19 +763,6 @@ static const char *fph_prescan_refresh(FphPrescan *p, GPtrArray *wanted)
     return p->blocks->len ? NULL : why ?: "there is no guest RAM";
 }
 
-/*
- * Lowest priority.  A sandbox that denies resource control allows SCHED_IDLE;
- * where nothing is allowed, the share of a CPU is the limit.
- */
-static void fph_prescan_be_nice(void)
-{
-    struct sched_param none = { 0 };
-
-    if (setpriority(PRIO_PROCESS, qemu_get_thread_id(), 19) < 0) {
-        sched_setscheduler(0, SCHED_IDLE, &none);
-    }
-}
-
 static void fph_prescan_set_state(FphPrescan *p, FphPrescanState state,
                                   const char *reason)
 {
@@ -684,7 +798,7 @@ static void fph_prescan_do_pass(FphPrescan *p)
     p->looks += looked;
     /* Or somebody has other plans by now */
     if (p->wish == FPH_PRESCAN_PASS) {
-        p->wish = why ? FPH_PRESCAN_LET_GO : FPH_PRESCAN_REST;
+        qatomic_set(&p->wish, why ? FPH_PRESCAN_LET_GO : FPH_PRESCAN_REST);
         fph_prescan_set_state(p, why ? FPH_PRESCAN_STATE_ASIDE :
                                        FPH_PRESCAN_STATE_RESTING, why);
         qemu_bh_schedule(p->bh);
@@ -695,8 +809,7 @@ static void *fph_prescan_thread(void *opaque)
 {
     FphPrescan *p = opaque;
 
-    fph_prescan_unblock_sigbus();
-    fph_prescan_be_nice();
+    fph_prescan_reader_start(&p->reader);
     rcu_register_thread();
     qemu_mutex_lock(&fph_prescan_lock);
     while (fph_prescan_running) {
@@ -720,6 +833,7 @@ static void *fph_prescan_thread(void *opaque)
     qemu_cond_broadcast(&fph_prescan_cond);
     qemu_mutex_unlock(&fph_prescan_lock);
     rcu_unregister_thread();
+    fph_prescan_reader_stop(&p->reader);
     p->gone(p->gone_opaque);
     return NULL;
 }
@@ -731,7 +845,7 @@ static void *fph_prescan_thread(void *opaque)
 /* The thread shall do what the state says; fph_prescan_lock is held */
 static void fph_prescan_order(FphPrescan *p, FphPrescanWish wish)
 {
-    p->wish = wish;
+    qatomic_set(&p->wish, wish);
     if (wish == FPH_PRESCAN_LET_GO || wish == FPH_PRESCAN_QUIT) {
         qatomic_set(&p->valid, false);
     }
