@@ -57,8 +57,12 @@
 
 /* The guest can stand still while so much is sent: some 1 ms */
 #define FPH_LAST_ROUND_BYTES (1 * MiB)
-/* On a busy host the migration may get nowhere in 50 ms; a busy guest never ends */
+/* On a busy host the migration may get nowhere meanwhile; a busy guest never ends */
 #define FPH_LOOKS_IN_VAIN 5
+/* From one look to the next */
+#define FPH_LOOK_NS (50 * SCALE_MS)
+/* QEMU goes through pages of zeroes so fast, where nothing is left out */
+#define FPH_ZEROES_PER_NS 10
 
 struct FphSource {
     int refs;                   /* atomic: the object, and each thread */
@@ -104,6 +108,8 @@ struct FphSource {
     int64_t held_since;
     uint64_t least_pending;     /* bytes, when the guest could be stopped */
     unsigned int looks;         /* since it has become less */
+    uint64_t cleared;           /* bits of this migration, each time */
+    int64_t looks_until;        /* no more of them after that; 0: not set yet */
 
     Stat64 chunks;
     Stat64 chunks_not_scanned;
@@ -310,6 +316,7 @@ static int64_t fph_piece_apply(void *opaque)
     }
     trace_fph_source_piece(FPH_AT_ONCE_BYTES - budget);
     p->cleared += sink.cleared;
+    p->fs->cleared += sink.cleared;
     return sink.cleared;
 }
 
@@ -517,6 +524,7 @@ static int64_t fph_answer_apply(void *opaque)
             cleared += sink.cleared;
         }
     }
+    a->fs->cleared += cleared;
     return cleared;
 }
 
@@ -740,10 +748,13 @@ static bool fph_source_hold_back(bool sync)
  * QEMU stops the guest when what is left fits into downtime-limit.  While it
  * sends zero pages it takes the bandwidth for small, and stops it late; without
  * them it would at once.  So the guest may run while that goes on shrinking, by
- * a sixteenth within a few looks (each 50 ms): no more than 95 times for 300 MiB.
+ * a sixteenth within a few looks (each 50 ms), and for as long as QEMU would have
+ * spent on what was left out: so the end is not later than without, also where
+ * nothing is left out and the guest writes all the time.
  */
 static bool fph_source_another_round(uint64_t pending)
 {
+    int64_t now = fph_now();
     FphSource *fs;
 
     QEMU_LOCK_GUARD(&fph_lock);
@@ -751,11 +762,17 @@ static bool fph_source_another_round(uint64_t pending)
     if (!fs || fs->postcopy) {
         return false;
     }
+    if (!fs->looks_until) {
+        fs->looks_until = now + fs->cleared * qemu_target_page_size() /
+                                FPH_ZEROES_PER_NS;
+    }
     if (pending <= fs->least_pending / 16 * 15) {
         fs->least_pending = pending;
         fs->looks = 0;
     }
-    return pending >= FPH_LAST_ROUND_BYTES && fs->looks++ < FPH_LOOKS_IN_VAIN;
+    return pending >= FPH_LAST_ROUND_BYTES &&
+           now + FPH_LOOK_NS <= fs->looks_until &&
+           fs->looks++ < FPH_LOOKS_IN_VAIN;
 }
 
 /*
@@ -1045,6 +1062,8 @@ static void fph_source_arm(FphSource *fs)
         fs->postcopy = fs->gate_open = fs->ahead = false;
         fs->deadline = fs->held_since = 0;
         fs->least_pending = UINT64_MAX;
+        fs->cleared = 0;
+        fs->looks_until = 0;
         stat64_set(&fs->chunks, 0);
         stat64_set(&fs->chunks_not_scanned, 0);
         stat64_set(&fs->scan_ns, 0);
