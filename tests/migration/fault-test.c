@@ -9,58 +9,13 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "harness.h"
-
-/*
- * The guest of both sides, and whether it is Debian's, with a driver that says
- * what is free, or the one that writes to fresh pages all the time.
- */
-static struct vm_config config(const char *mode, const char *ram)
-{
-	bool asked = !g_str_has_prefix(mode, "pagemap");
-	struct vm_config cfg = asked ? linux_guest : tiny_guest;
-
-	cfg.fph_mode = mode;
-	cfg.ram = ram;
-	if (asked) {
-		cfg.extra = fph_device;
-		cfg.append = FPH_APPEND;
-	} else {
-		cfg.bios = patch_firsttouch(20000, 0);
-	}
-	return cfg;
-}
-
-static struct vm *start_busy(const struct vm_config *cfg)
-{
-	struct vm *vm = start(*cfg);
-
-	if (!cfg->append) {
-		ft_wait_for(vm, 5000);
-		return vm;
-	}
-	boot(vm);
-	guest(vm, "fill 128M dense", "ok fill");
-	guest(vm, "free", "ok free");
-	guest(vm, "fill 16M", "ok fill");
-	guest(vm, "touch 2000 64M", "ok touch");
-	guest(vm, "rewrite 4000", "ok rewrite");
-	guest(vm, "churn 16M", "ok churn");
-	return vm;
-}
-
-/* It does something, and has lost nothing */
-static void check_guest(struct vm *vm, const struct vm_config *cfg)
-{
-	if (cfg->append)
-		guest_check(vm);
-	else
-		ft_wait_for(vm, ft_state(vm, FT_ST_COUNT) + 1000);
-}
 
 /* QEMU says that a migration has failed before it has cleaned up */
 static bool is_cleaned_up(struct vm *vm)
@@ -117,7 +72,7 @@ static void check_ended(struct vm *src, const char *before)
 static void check_over(struct vm *src, const struct vm_config *cfg)
 {
 	check_ended(src, NULL);
-	check_guest(src, cfg);
+	check_busy(src, cfg);
 }
 
 /* To a new destination, with the same object */
@@ -141,7 +96,7 @@ static void check_retry(struct vm *src, struct vm_config cfg)
 		check_ram_equal(src, dst);
 	}
 	ok(vm_cont(dst, E));
-	check_guest(dst, &cfg);
+	check_busy(dst, &cfg);
 	vm_migration_clear(&m);
 	vm_free(dst);
 }
@@ -175,7 +130,7 @@ struct death {
 
 static const struct death deaths[] = {
 	{ "dead-setup", "pagemap", VM_RAM_ANON, SETUP, "multifd" },
-	{ "dead-no-page-yet", "both,pv-wait=60000,x-pv-delay=500", VM_RAM_ANON, NO_PAGE_YET, NULL },
+	{ "dead-no-page-yet", "both,pv-wait=60000,x-pv-delay=2000", VM_RAM_ANON, NO_PAGE_YET, NULL },
 	{ "dead-first-round", "pagemap", VM_RAM_ANON, FIRST_ROUND, NULL },
 	{ "dead-first-round-both", "both", VM_RAM_ANON, FIRST_ROUND, NULL },
 	{ "dead-first-round-multifd", "pagemap", VM_RAM_MEMFD, FIRST_ROUND, "multifd" },
@@ -190,7 +145,8 @@ static bool is_time(enum when when, const struct vm_migration *m)
 	case SETUP:
 		return !strcmp(m->status, "setup");
 	case NO_PAGE_YET:
-		return m->fph.hints.state && !strcmp(m->fph.hints.state, "requested");
+		return m->fph.hints.state && !strcmp(m->fph.hints.state, "requested") &&
+		       m->fph.skipped > 0;
 	case FIRST_ROUND:
 		return m->normal > 1000;
 	case LATER_ROUND:
@@ -227,7 +183,7 @@ static void check_when(enum when when, struct vm_migration *m)
 static void test_death(void **state)
 {
 	const struct death *d = *state;
-	struct vm_config cfg = config(d->mode, d->ram);
+	struct vm_config cfg = busy_config(d->mode, d->ram);
 	struct vm_migrate_opts opts = { .max_bandwidth = 40 * MIB, .downtime_limit_ms = 1 };
 	struct vm_migration m = { 0 };
 	bool switchover = d->when == SWITCHOVER || d->when == DEVICE;
@@ -271,6 +227,9 @@ static void test_death(void **state)
 		g_usleep(300000);
 	}
 	check_int(kill(vm_pid(dst), SIGKILL), 0);
+	/* What is left fits into the socket, which there is until then */
+	until (!vm_alive(dst, NULL))
+		;
 	if (d->when == SWITCHOVER)
 		ok(vm_run(src, E, "migrate-continue", "{\"state\":\"pre-switchover\"}"));
 	wait_for_status(src, "failed", &m);
@@ -313,7 +272,7 @@ static void test_refusal(void **state)
 {
 	const struct refusal *r = *state;
 	struct vm_migrate_opts opts = { .downtime_limit_ms = 10000 };
-	struct vm_config cfg = config("pagemap", VM_RAM_ANON), other;
+	struct vm_config cfg = busy_config("pagemap", VM_RAM_ANON), other;
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
 
@@ -381,7 +340,7 @@ static void test_cancels(void **state)
 	const char *seed_text = g_getenv("FPH_TEST_SEED");
 	guint32 seed = seed_text ? strtoul(seed_text, NULL, 0) : g_random_int();
 	unsigned int no_page = 0, first = 0, later = 0, stopped = 0;
-	struct vm_config cfg = config(c->mode, c->ram);
+	struct vm_config cfg = busy_config(c->mode, c->ram);
 	GRand *rnd = g_rand_new_with_seed(seed);
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -422,7 +381,7 @@ static void test_cancels(void **state)
 	print_message("%u cancelled before a page was sent, %u in the first round, %u later, "
 		      "%u when the guest had stopped\n", no_page, first, later, stopped);
 	check(no_page > 0 && no_page < CANCELS);
-	check_guest(src, &cfg);
+	check_busy(src, &cfg);
 	no_capability(src, "pause-before-switchover");
 	check_retry(src, cfg);
 
@@ -439,7 +398,7 @@ static void test_cancels(void **state)
 static void test_cancel_account(void **state)
 {
 	struct vm_migrate_opts opts = { .downtime_limit_ms = 10000 };
-	struct vm_config cfg = config("pagemap", VM_RAM_ANON);
+	struct vm_config cfg = busy_config("pagemap", VM_RAM_ANON);
 	struct vm_migration m = { 0 };
 	struct vm_fph fph = { 0 };
 	struct vm *src, *dst;
@@ -521,7 +480,7 @@ static bool asks_again(const char *call)
 static void migrate_with_fault(const struct fault *f, int err)
 {
 	struct vm_migrate_opts opts = { .downtime_limit_ms = 10000 };
-	struct vm_config cfg = config(f->mode ? f->mode : "pagemap", f->ram);
+	struct vm_config cfg = busy_config(f->mode ? f->mode : "pagemap", f->ram);
 	g_autofree char *fault = g_strdup_printf("%s %d %lu %lu", f->call, err, f->first, f->count);
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -601,7 +560,7 @@ static void test_hold(void **state)
 {
 	const struct hold *h = *state;
 	struct vm_migrate_opts opts = { .downtime_limit_ms = 10000, .timeout_ms = MIGRATE_MS };
-	struct vm_config cfg = config(h->mode, h->ram);
+	struct vm_config cfg = busy_config(h->mode, h->ram);
 	g_autofree char *fault = g_strdup_printf("%s 0 %lu 1", h->call, h->number);
 	struct vm_migration m = { 0 };
 	GError *error = NULL;
@@ -623,7 +582,7 @@ static void test_hold(void **state)
 	g_free(vm_hmp(src, &error, "info fph"));
 	check(!error);
 	check(is_running(src));
-	check_guest(src, &cfg);
+	check_busy(src, &cfg);
 
 	if (h->cancel) {
 		/* Nobody waits for the call */
@@ -658,7 +617,7 @@ static void test_hold(void **state)
 static void test_cancel_late_answer(void **state)
 {
 	struct vm_migrate_opts slow = { .max_bandwidth = 4 * MIB, .timeout_ms = MIGRATE_MS };
-	struct vm_config cfg = config("pv,pv-wait=0,x-pv-delay=2000", VM_RAM_ANON);
+	struct vm_config cfg = busy_config("pv,pv-wait=0,x-pv-delay=2000", VM_RAM_ANON);
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
 
@@ -692,9 +651,56 @@ static void test_cancel_late_answer(void **state)
 	vm_free(dst);
 }
 
+/*
+ * A save to a disk that gets full
+ */
+
+static char *small_disk;
+
+static void remove_small_disk(void)
+{
+	umount2(small_disk, MNT_DETACH);
+	rmdir(small_disk);
+	g_free(small_disk);
+}
+
+/* In memory; only this process and those that it starts from now on see it */
+static const char *mount_small_disk(const char *options)
+{
+	if (unshare(geteuid() ? CLONE_NEWUSER | CLONE_NEWNS : CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		fph_test_skip_all("a mount namespace: %s", strerror(errno));
+	small_disk = g_dir_make_tmp("fph-disk-XXXXXX", NULL);
+	check(small_disk != NULL);
+	atexit(remove_small_disk);
+	if (mount("none", small_disk, "tmpfs", 0, options) < 0)
+		fph_test_skip_all("a tmpfs: %s", strerror(errno));
+	return small_disk;
+}
+
+static void test_full_disk(void **state)
+{
+	g_autofree char *uri = g_strdup_printf("file:%s/guest", mount_small_disk("size=8M"));
+	struct vm_config cfg = busy_config("pagemap", VM_RAM_MEMFD);
+	struct vm_migration m = { 0 };
+	struct vm *src;
+
+	src = start_busy(&cfg);
+	capability(src, src, "mapped-ram");
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
+	wait_for_status(src, "failed", &m);
+	check(m.fph.skipped > 1000);
+	check_over(src, &cfg);
+	no_capability(src, "mapped-ram");
+	check_retry(src, cfg);
+	vm_migration_clear(&m);
+	vm_free(src);
+}
+
 static const struct fph_test_single singles[] = {
 	{ "cancel-account", test_cancel_account },
 	{ "cancel-late-answer", test_cancel_late_answer },
+	{ "full-disk", test_full_disk },
 };
 
 int main(int argc, char **argv)

@@ -430,6 +430,48 @@ uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst)
 	return d.free;
 }
 
+struct vm_config busy_config(const char *mode, const char *ram)
+{
+	bool asked = !g_str_has_prefix(mode, "pagemap");
+	struct vm_config cfg = asked ? linux_guest : tiny_guest;
+
+	cfg.fph_mode = mode;
+	cfg.ram = ram;
+	if (asked) {
+		cfg.extra = fph_device;
+		cfg.append = FPH_APPEND;
+	} else {
+		cfg.bios = patch_firsttouch(20000, 0);
+	}
+	return cfg;
+}
+
+struct vm *start_busy(const struct vm_config *cfg)
+{
+	struct vm *vm = start(*cfg);
+
+	if (!cfg->append) {
+		ft_wait_for(vm, 5000);
+		return vm;
+	}
+	boot(vm);
+	guest(vm, "fill 128M dense", "ok fill");
+	guest(vm, "free", "ok free");
+	guest(vm, "fill 16M", "ok fill");
+	guest(vm, "touch 2000 64M", "ok touch");
+	guest(vm, "rewrite 4000", "ok rewrite");
+	guest(vm, "churn 16M", "ok churn");
+	return vm;
+}
+
+void check_busy(struct vm *vm, const struct vm_config *cfg)
+{
+	if (cfg->append)
+		guest_check(vm);
+	else
+		ft_wait_for(vm, ft_state(vm, FT_ST_COUNT) + 1000);
+}
+
 void print_migration(const struct vm_migration *m)
 {
 	print_message("%s in %" PRIu64 " ms: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64
@@ -472,7 +514,8 @@ void set_bandwidth(struct vm *src, uint64_t bytes_per_second)
 void let_go(struct vm *src)
 {
 	ok(vm_run(src, E, "migrate-set-parameters",
-		  "{\"max-bandwidth\":100000000000,\"downtime-limit\":10000}"));
+		  "{\"max-bandwidth\":100000000000,\"downtime-limit\":10000,"
+		  "\"avail-switchover-bandwidth\":0}"));
 }
 
 /* Pages that the guest has written so far, as it counts them; more if it writes no more */
@@ -485,7 +528,7 @@ static uint64_t guest_writes(struct vm *vm)
 }
 
 /*
- * With so little downtime QEMU only ends when no page is left to send. So each
+ * Without a channel for the end QEMU only ends when no page is left to send. So each
  * round stands still, at a page in 100 ms, until the guest has written some,
  * which are the next round's then. After that a part of what is left is sent each
  * moment: slower and slower, or the next round would be over before we look.
@@ -500,7 +543,9 @@ void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct
 	uint64_t round = 0, writes = 0;
 	bool written = false;
 
-	ok(vm_run(src, E, "migrate-set-parameters", "{\"downtime-limit\":1}"));
+	/* As fast as QEMU may find the channel to be, nothing is little enough */
+	ok(vm_run(src, E, "migrate-set-parameters",
+		  "{\"downtime-limit\":1,\"avail-switchover-bandwidth\":1}"));
 	until (m->status && enough(m)) {
 		ok(vm_migrate_poll(src, m, E));
 		if (!strcmp(m->status, "completed") || !strcmp(m->status, "failed"))

@@ -107,6 +107,15 @@ struct ring find_ring(struct vm *vm, unsigned int queue);
  */
 void mute_queues(struct vm *vm, unsigned int queues, bool mute);
 
+/*
+ * A guest that writes all the time: one whose driver says what is free, or, with
+ * mode=pagemap, the firmware that writes to fresh pages. It has begun to.
+ */
+struct vm_config busy_config(const char *mode, const char *ram);
+struct vm *start_busy(const struct vm_config *cfg);
+/* It does something, and has lost nothing */
+void check_busy(struct vm *vm, const struct vm_config *cfg);
+
 void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	     struct vm_migration *m);
 void print_migration(const struct vm_migration *m);

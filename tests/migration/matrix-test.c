@@ -202,15 +202,8 @@ static const struct row rows[] = {
 	{ .name = "tcp", .way = BY_TCP },
 	{ .name = "exec", .way = BY_EXEC },
 	{ .name = "file", .way = BY_FILE },
-	{ .name = "mapped-ram", .outcome = INACTIVE, .why = "mapped-ram files may hold older pages",
-	  .caps = "mapped-ram", .way = BY_FILE },
-	{ .name = "mapped-ram-multifd", .outcome = INACTIVE,
-	  .why = "mapped-ram files may hold older pages",
-	  .caps = "mapped-ram multifd", .way = BY_FILE },
-	{ .name = "mapped-ram-direct-io", .outcome = INACTIVE,
-	  .why = "mapped-ram files may hold older pages",
-	  .caps = "mapped-ram multifd", .params = "{\"direct-io\":true}", .way = BY_FILE,
-	  .paused = true },
+	{ .name = "mapped-ram", .caps = "mapped-ram", .way = BY_FILE },
+	{ .name = "mapped-ram-multifd", .caps = "mapped-ram multifd", .way = BY_FILE },
 	{ .name = "rdma", .outcome = REFUSED, .why = "expects a valid migration protocol",
 	  .command = "migrate", .arguments = "{\"uri\":\"rdma:127.0.0.1:1\"}" },
 	{ .name = "tls", .outcome = REFUSED, .why = "requires GNUTLS",
@@ -312,7 +305,6 @@ static const struct row rows[] = {
 	{ .name = "both-mute", .mode = "both", .extra = mute_device },
 	{ .name = "both-mute-multifd", .mode = "both", .extra = mute_device, .caps = "multifd" },
 	{ .name = "both-mute-mapped-ram", .mode = "both", .extra = mute_device,
-	  .outcome = INACTIVE, .why = "mapped-ram files may hold older pages",
 	  .caps = "mapped-ram", .way = BY_FILE },
 };
 
@@ -393,11 +385,11 @@ static void run(const struct row *r, struct vm *src, struct vm *dst, struct vm_m
 	else
 		set_limits(src, UNLIMITED, 300);
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", out));
-	if (r->storm)
+	if (r->storm) {
 		hold_until(src, 150 * MIB, resent_many, m);
-	if (midway || r->storm) {
-		if (midway)
-			midway(src);
+		let_go(src);
+	} else if (midway) {
+		midway(src);
 		set_limits(src, UNLIMITED, 300);
 	}
 	wait_for_status(src, "completed", m);

@@ -322,9 +322,23 @@ static void test_account(void **state)
  * host (a balloon does that) are absent and dirty in a later round. Leaving
  * them out would leave the old content at the destination (R3).
  */
+struct discard {
+	const char *name;
+	bool file;		/* saved to a file, and loaded from it */
+};
+
+static const struct discard discards[] = {
+	{ "discard", false },
+	{ "discard-file", true },
+};
+
 static void test_discard(void **state)
 {
-	struct vm_migrate_opts opts = { .max_bandwidth = 20 * MIB, .timeout_ms = MIGRATE_MS };
+	const struct discard *d = *state;
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 20 * MIB, .timeout_ms = MIGRATE_MS,
+		.file = d->file ? temp_file("", 0) : NULL,
+	};
 	struct vm_config cfg = tiny_guest;
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
@@ -849,7 +863,6 @@ static void test_lock_hold(void **state)
 static const struct fph_test_single singles[] = {
 	{ "quit", test_quit },
 	{ "object", test_object },
-	{ "discard", test_discard },
 	{ "tcg-due-page", test_tcg_due_page },
 	{ "not-ram", test_not_ram },
 	{ "cancel", test_cancel },
@@ -874,6 +887,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
 	fph_test_add_rows(&t, account_rows, test_account);
 	fph_test_add_rows(&t, inactive_rows, test_inactive);
+	fph_test_add_rows(&t, discards, test_discard);
 	fph_test_add_singles(&t, singles);
 
 	return harness_main(argc, argv, &t, asks_host);

@@ -1028,9 +1028,6 @@ static const char *fph_source_refuse(FphSource *fs)
     if (migrate_colo()) {
         return "COLO keeps a destination that has run already";
     }
-    if (migrate_mapped_ram()) {
-        return "mapped-ram files may hold older pages";
-    }
     if (migrate_rdma()) {
         return "RDMA is not supported";
     }
