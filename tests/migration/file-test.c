@@ -238,6 +238,12 @@ static const char *const fdset[] = {
 	"-add-fd", "fd=40,set=1", "-add-fd", "fd=41,set=1", NULL,
 };
 
+/* The guest was asked several times, if it can be */
+static bool some_rounds(const struct vm_migration *m)
+{
+	return resent_some(m) && (!m->fph.hints.present || m->sync_count >= 6);
+}
+
 /* In several rounds, of a guest that writes to fresh pages, or as fast as it goes */
 static void save(struct vm *src, const char *uri, bool rounds, struct vm_migration *m)
 {
@@ -247,7 +253,7 @@ static void save(struct vm *src, const char *uri, bool rounds, struct vm_migrati
 		let_go(src);
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
 	if (rounds) {
-		hold_until(src, 50 * MIB, resent_some, m);
+		hold_until(src, 50 * MIB, some_rounds, m);
 		let_go(src);
 	}
 	wait_for_status(src, "completed", m);
