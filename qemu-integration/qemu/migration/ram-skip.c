@@ -10,10 +10,47 @@
 #include "migration-stats.h"
 #include "migration.h"
 #include "qemu-file.h"
+#include "trace.h"
 
 uint64_t ram_sync_count(void)
 {
     return stat64_get(&mig_stats.dirty_sync_count);
+}
+
+uint64_t ram_chunk_armed(RAMBlock *rb, uint64_t start, uint64_t len)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+    uint64_t cleared = 0;
+
+    if (ops) {
+        cleared = ops->chunk_armed(rb, start, len);
+        trace_ram_skip_chunk_armed(rb->idstr, start, len, cleared);
+    }
+    return cleared;
+}
+
+bool ram_defer_armed(void)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+    bool deferred = false;
+
+    if (ops) {
+        deferred = ops->defer_armed();
+        trace_ram_skip_defer_armed(deferred);
+    }
+    return deferred;
+}
+
+bool ram_free_page_hint_taken(void *addr, size_t len)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+    bool taken = false;
+
+    if (ops) {
+        taken = ops->free_page_hint(addr, len);
+        trace_ram_skip_free_page_hint(addr, len, taken);
+    }
+    return taken;
 }
 
 /* Not when a postcopy was asked for: its pages cannot wait */
@@ -21,19 +58,63 @@ void ram_hold_back(bool sync)
 {
     const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
     MigrationState *s = migrate_get_current();
+    unsigned int times = 0;
 
-    while (ops && !qemu_file_get_error(s->to_dst_file) &&
-           !qatomic_read(&s->start_postcopy)) {
-        if (!ops->hold_back(sync)) {
-            break;
-        }
+    if (!ops) {
+        return;
     }
+    while (!qemu_file_get_error(s->to_dst_file) &&
+           !qatomic_read(&s->start_postcopy) && ops->hold_back(sync)) {
+        times++;
+    }
+    trace_ram_skip_hold_back(sync, times);
 }
 
 bool ram_another_round(uint64_t pending)
 {
     const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+    bool again;
 
-    return ops && !qatomic_read(&migrate_get_current()->start_postcopy) &&
-           ops->another_round(pending);
+    if (!ops || qatomic_read(&migrate_get_current()->start_postcopy)) {
+        return false;
+    }
+    again = ops->another_round(pending);
+    trace_ram_skip_another_round(pending, again);
+    return again;
+}
+
+bool ram_skip_postcopy(uint64_t *dirty_pages)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+    uint64_t due;
+
+    if (!ops) {
+        return false;
+    }
+    due = ops->postcopy();
+    *dirty_pages += due;
+    trace_ram_skip_postcopy(due);
+    return true;
+}
+
+bool ram_userfaultfd_held(RAMBlock *rb)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+    bool held = false;
+
+    if (ops) {
+        held = ops->userfaultfd_held(rb);
+        trace_ram_watch_userfaultfd_held(rb->idstr, held);
+    }
+    return held;
+}
+
+void ram_userfaultfd_wanted(void)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+
+    if (ops) {
+        trace_ram_watch_userfaultfd_wanted();
+        ops->userfaultfd_wanted();
+    }
 }

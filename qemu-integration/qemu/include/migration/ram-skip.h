@@ -70,11 +70,22 @@ static inline bool ram_skip_is_zero(RAMBlock *rb, uint64_t offset)
     return ops && ops->is_zero(rb, offset);
 }
 
+/*
+ * These call the hooks, if there are any, with a trace event each; is_zero(),
+ * which is asked of each page, has none.
+ */
+uint64_t ram_chunk_armed(RAMBlock *rb, uint64_t start, uint64_t len);
+bool ram_defer_armed(void);
+bool ram_free_page_hint_taken(void *addr, size_t len);
+
 /* In the migration thread, without locks: wait for hold_back() */
 void ram_hold_back(bool sync);
 
 /* The same for another_round(), which is not asked if a postcopy is to begin */
 bool ram_another_round(uint64_t pending);
+
+/* Adds to *@dirty_pages what postcopy() returns.  False if there is no hook */
+bool ram_skip_postcopy(uint64_t *dirty_pages);
 
 /* What who watches guest memory, also when nothing is migrated, asks */
 typedef struct RAMWatchOps {
@@ -112,21 +123,9 @@ static inline void ram_mapping_written(RAMBlock *rb, uint64_t offset,
     }
 }
 
-static inline bool ram_userfaultfd_held(RAMBlock *rb)
-{
-    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
-
-    return ops && ops->userfaultfd_held(rb);
-}
-
-static inline void ram_userfaultfd_wanted(void)
-{
-    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
-
-    if (ops) {
-        ops->userfaultfd_wanted();
-    }
-}
+/* With a trace event each, which the transfers of a device do not have */
+bool ram_userfaultfd_held(RAMBlock *rb);
+void ram_userfaultfd_wanted(void);
 
 /*
  * These are for the time between the first bitmap sync of a migration and
