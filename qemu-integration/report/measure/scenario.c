@@ -175,7 +175,7 @@ static guint64 bytes_in_balloon(enum memory_use use, guint64 memory)
 {
 	/* More than is free in larger pieces */
 	if (use == USE_FRAGMENTED)
-		return memory / 16 * 11 >> 21 << 21;
+		return memory / 8 * 5 >> 21 << 21;
 	return memory / 4 * 3 >> 21 << 21;
 }
 
