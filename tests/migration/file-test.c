@@ -28,6 +28,7 @@ struct save {
 	uint64_t old;		/* so many bytes of content has the file before */
 	bool fdset;		/* QEMU is given descriptors, as libvirt does */
 	bool stream;		/* without mapped-ram, as a stream */
+	bool fd;		/* to a descriptor that QEMU is given, as virsh save does */
 	bool paused;		/* the guest does not run */
 };
 
@@ -43,6 +44,8 @@ static const struct save saves[] = {
 	{ "save-offset", "pagemap", VM_RAM_ANON, .offset = 3 * MIB + 4096, .old = OLD },
 	{ "save-fdset", "pagemap", VM_RAM_ANON, .fdset = true, .old = OLD },
 	{ "save-fdset-multifd", "pagemap", VM_RAM_MEMFD, "multifd", .fdset = true, .old = OLD },
+	{ "save-fdset-direct-io", "pagemap", VM_RAM_ANON, "multifd", "{\"direct-io\":true}",
+	  .fdset = true, .old = OLD },
 	{ "save-old-file", "pagemap", VM_RAM_MEMFD, .old = OLD },
 	{ "save-old-file-multifd", "pagemap", VM_RAM_ANON, "multifd", .old = OLD },
 	{ "save-paused-anon", "pagemap", VM_RAM_ANON, .paused = true },
@@ -54,6 +57,7 @@ static const struct save saves[] = {
 	{ "save-both-multifd", "both", VM_RAM_ANON, "multifd", .old = OLD },
 	{ "save-pv-init-on-free", "pv", VM_RAM_ANON, .append = FPH_APPEND " init_on_free=1", .old = OLD },
 	{ "save-stream", "both", VM_RAM_MEMFD, .stream = true, .old = OLD },
+	{ "save-stream-fd", "pagemap", VM_RAM_MEMFD, .stream = true, .fd = true },
 	{ "kvm-save-anon", "pagemap", VM_RAM_ANON, .accel = "kvm" },
 	{ "kvm-save-memfd-multifd", "pagemap", VM_RAM_MEMFD, "multifd", .accel = "kvm", .old = OLD },
 };
@@ -224,19 +228,31 @@ static const char *new_file(uint64_t old)
 	return temp_file(content, old);
 }
 
-static const char *with_descriptors(const char *path)
+static void pass_file(struct vm *vm, const char *path, int flags, const char *command,
+		      const char *arguments)
 {
-	g_autofree char *text = g_strdup_printf("#!/bin/bash\nexec 40>>'%s' 41>>'%s'\n"
-						"exec '%s' \"$@\"\n", path, path, qemu);
-	const char *script = temp_file(text, -1);
+	int fd = open(path, O_WRONLY | O_CLOEXEC | flags);
 
-	check_int(chmod(script, 0700), 0);
-	return script;
+	check(fd >= 0);
+	ok(qmp_send_fd(vm_qmp(vm), fd, E));
+	ok(vm_run(vm, E, command, "%s", arguments));
+	close(fd);
 }
 
-static const char *const fdset[] = {
-	"-add-fd", "fd=40,set=1", "-add-fd", "fd=41,set=1", NULL,
-};
+/* The file's URI, for which QEMU was given what it needs */
+static char *destination_of(struct vm *src, const struct save *s, const char *path)
+{
+	if (s->fd) {
+		pass_file(src, path, 0, "getfd", "{\"fdname\":\"save\"}");
+		return g_strdup("fd:save");
+	}
+	if (!s->fdset)
+		return uri_of(path, s->offset);
+	pass_file(src, path, 0, "add-fd", "{\"fdset-id\":1}");
+	if (s->params)		/* direct I/O takes one of its own */
+		pass_file(src, path, O_DIRECT, "add-fd", "{\"fdset-id\":1}");
+	return g_strdup("file:/dev/fdset/1");
+}
 
 /* The guest was asked several times, if it can be */
 static bool some_rounds(const struct vm_migration *m)
@@ -301,28 +317,22 @@ static void test_save(void **state)
 	const struct save *s = *state;
 	bool asked = !g_str_has_prefix(s->mode, "pagemap");
 	const char *path = new_file(s->old);
-	g_autofree char *uri = uri_of(s->fdset ? "/dev/fdset/1" : path, s->offset);
 	struct vm_config cfg = guest_of(s);
 	struct vm_migration m = { 0 };
+	g_autofree char *uri = NULL;
 	struct vm *src, *dst;
 
 	/* Or one touch would populate 2 MiB */
 	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-	if (s->fdset) {
-		cfg.qemu = with_descriptors(path);
-		cfg.extra = fdset;
-	}
 	src = start_busy(&cfg);
 	if (s->append)
 		guest(src, "zerochurn 48M", "ok zerochurn");
-	cfg.qemu = NULL;
-	if (s->fdset)
-		cfg.extra = NULL;
 	if (s->paused)
 		ok(vm_stop(src, E));
 	set_up(src, s);
 	if (strstr(s->mode, "prescan=on"))
 		ok(vm_prescan_wait(src, MIGRATE_MS, E));
+	uri = destination_of(src, s, path);
 	save(src, uri, !s->paused, &m);
 
 	check_str(m.fph.state, "ended");

@@ -101,6 +101,27 @@ static void queue_event(struct qmp *q, JsonObject *msg)
 		json_object_unref(g_queue_pop_head(&q->events));
 }
 
+bool qmp_send_fd(struct qmp *q, int fd, GError **error)
+{
+	char space = ' ', control[CMSG_SPACE(sizeof(fd))] = { 0 };
+	struct iovec iov = { .iov_base = &space, .iov_len = 1 };
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(fd));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	if (sendmsg(q->fd, &message, MSG_NOSIGNAL) == 1)
+		return true;
+	g_set_error(error, QMP_ERROR, QMP_ERROR_CLOSED, "cannot send a descriptor: %s",
+		    g_strerror(errno));
+	return false;
+}
+
 JsonNode *qmp_command(struct qmp *q, int timeout_ms, GError **error,
 		      const char *name, JsonObject *arguments)
 {

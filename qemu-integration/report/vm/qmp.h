@@ -9,6 +9,7 @@
 
 #include <gio/gio.h>
 #include <json-glib/json-glib.h>
+#include <stdbool.h>
 
 #define QMP_ERROR (qmp_error_quark())
 GQuark qmp_error_quark(void);
@@ -52,6 +53,12 @@ void qmp_close(struct qmp *q);
  */
 JsonNode *qmp_command(struct qmp *q, int timeout_ms, GError **error,
 		      const char *name, JsonObject *arguments);
+
+/**
+ * qmp_send_fd() - send a descriptor for the command that comes next: getfd, add-fd
+ * @fd: stays the caller's
+ */
+bool qmp_send_fd(struct qmp *q, int fd, GError **error);
 
 /**
  * qmp_event() - take the oldest event out of the queue
