@@ -135,10 +135,11 @@ struct in_file {
 };
 
 /*
- * The guest's memory in the file: what the bitmap has is as it is at the source,
- * which has stopped. @zero: what it does not have reads as zero there.
+ * The guest's memory in the file. @all: what the bitmap has is as it is at the source,
+ * which has stopped, and what it does not have reads as zero there; not so for pages
+ * that the guest calls free.
  */
-static struct in_file check_file(struct vm *src, const char *path, uint64_t offset, bool zero)
+static struct in_file check_file(struct vm *src, const char *path, uint64_t offset, bool all)
 {
 	g_autoptr(GPtrArray) blocks = NULL;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -172,10 +173,10 @@ static struct in_file check_file(struct vm *src, const char *path, uint64_t offs
 			}
 			if (bitmap[n / 64] >> n % 64 & 1) {
 				ret.set++;
-				if (memcmp(p, in_file + in, PAGE))
+				if (all && memcmp(p, in_file + in, PAGE))
 					fail_msg("page %" PRIu64 " of %s is another in the file",
 						 n, b->name);
-			} else if (zero && !is_zero(p)) {
+			} else if (all && !is_zero(p)) {
 				fail_msg("page %" PRIu64 " of %s is not in the file", n, b->name);
 			}
 		}
