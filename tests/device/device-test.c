@@ -1187,6 +1187,7 @@ static void test_reset(void **state)
 {
 	const bool *machine = *state;
 	struct setup s = { .fph = "pv" PATIENT };
+	struct virtio_fph_command c;
 	struct machines x;
 	struct frame f;
 	uint32_t id;
@@ -1218,9 +1219,13 @@ static void test_reset(void **state)
 	again(&x);
 	ok(vm_cont(x.src, E));
 	memset(reported, 0, sizeof(reported));
+	/* It may have been asked once more, in a later round, and not have looked */
+	id += x.m.fph.hints.requests;
 	migrate_start(&x, NULL);
-	check_int(wait_request(&x), id + 1);
-	report_ranges(&x, id + 1, false);
+	do
+		check(driver_command(&x.driver, COMMAND_MS, &c));
+	while (c.id != id || c.op != VIRTIO_FPH_OP_REPORT);
+	report_ranges(&x, id, false);
 	migrate_wait(&x);
 	check_good(&x, "pv");
 	end(&x);
