@@ -16,8 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "firsttouch.h"
+#include "bench-firsttouch.h"
 
 #define RUNS_MAX	50
 #define WAIT_MS		600000
@@ -40,17 +39,6 @@ static gsize image_size;
 static void set_word(unsigned int at, uint32_t value)
 {
 	memcpy(image + at, &value, sizeof(value));
-}
-
-static uint32_t state(struct vm *vm, unsigned int offset)
-{
-	g_autofree char *command = g_strdup_printf("xp /1wx %#x", FT_STATE_ADDR + offset);
-	g_autofree char *answer = NULL;
-	char *value;
-
-	ok((answer = vm_hmp(vm, E, command)));
-	value = strstr(answer, ": 0x");
-	return value ? strtoul(value + 2, NULL, 16) : 0;
 }
 
 /* Sum of some of KVM's counters, 0 where it has none */
@@ -102,16 +90,17 @@ static void run(const char *bios, uint64_t memory, unsigned int mode, unsigned i
 	config.fph_mode = NULL;
 	config.incoming = config.paused = true;
 	ok((dst = vm_start(&config, E)));
-	while (state(src, FT_ST_MAGIC) != FT_MAGIC || state(src, FT_ST_STATE) == FT_TOUCHING)
+	while (bench_ft_state(src, FT_ST_MAGIC) != FT_MAGIC ||
+	       bench_ft_state(src, FT_ST_STATE) == FT_TOUCHING)
 		g_usleep(20000);
 	faults = kvm_faults(src);
-	touches = state(src, FT_ST_COUNT);
+	touches = bench_ft_state(src, FT_ST_COUNT);
 	ok(vm_migrate(src, dst, &opts, &m, E));
 	f->ms[n] = m.total_ms;
 	f->sent[n] = m.normal;
 	f->syncs[n] = m.sync_count;
 	f->faults[n] = kvm_faults(src) - faults;
-	f->touches[n] = (state(src, FT_ST_COUNT) - touches) * UINT64_C(1000) / m.total_ms;
+	f->touches[n] = (bench_ft_state(src, FT_ST_COUNT) - touches) * UINT64_C(1000) / m.total_ms;
 	printf("%-8s %6" PRIu64 " ms, %7" PRIu64 " pages sent in %" PRIu64 " rounds, %7" PRIu64
 	       " faults, %6" PRIu64 " writes a second\n", modes[mode] ? m.fph.mode : "none",
 	       f->ms[n], f->sent[n], f->syncs[n], f->faults[n], f->touches[n]);

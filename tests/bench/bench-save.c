@@ -15,8 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "bench.h"
-#include "firsttouch.h"
+#include "bench-firsttouch.h"
 
 #define RUNS_MAX	50
 #define WAIT_MS		600000
@@ -140,15 +139,12 @@ static void by_qemu(struct vm_config config, bool direct, unsigned int run)
 	};
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
-	char *state;
 
 	config.name = "source";
 	ok((src = vm_start(&config, E)));
-	do {
+	while (bench_ft_state(src, FT_ST_MAGIC) != FT_MAGIC ||
+	       bench_ft_state(src, FT_ST_STATE) != FT_DONE)
 		g_usleep(20000);
-		ok((state = vm_hmp(src, E, "xp /1wx 0x10004")));
-	} while (!strstr(state, ": 0x00000003") && (g_free(state), true));
-	g_free(state);
 	config.name = "destination";
 	config.incoming = config.paused = true;
 	ok((dst = vm_start(&config, E)));

@@ -407,6 +407,18 @@ static const struct save again[] = {
 	{ "save-again-both", "both", VM_RAM_ANON, "multifd", .old = OLD },
 };
 
+/* It is under way, and pages are in the file */
+static void save_in_part(struct vm *src, const struct save *s, const char *uri,
+			 struct vm_migration *m)
+{
+	set_up(src, s);
+	set_bandwidth(src, 4 * MIB);
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
+	until (m->normal > 1000)
+		ok(vm_migrate_poll(src, m, E));
+	check_str(m->status, "active");
+}
+
 /* Cancelled, and then saved over what is in the file by now */
 static void test_cancelled(void **state)
 {
@@ -419,12 +431,7 @@ static void test_cancelled(void **state)
 
 	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
 	src = start_busy(&cfg);
-	set_up(src, s);
-	set_bandwidth(src, 4 * MIB);
-	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
-	until (m.normal > 1000)
-		ok(vm_migrate_poll(src, &m, E));
-	check_str(m.status, "active");
+	save_in_part(src, s, uri, &m);
 	check(m.fph.skipped > 1000);
 	ok(vm_migrate_cancel(src, MIGRATE_MS, E));
 	check_busy(src, &cfg);
@@ -456,12 +463,7 @@ static void test_killed(void **state)
 	struct vm *src, *dst;
 
 	src = start_busy(&cfg);
-	set_up(src, s);
-	set_bandwidth(src, 4 * MIB);
-	ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
-	until (m.normal > 1000)
-		ok(vm_migrate_poll(src, &m, E));
-	check_str(m.status, "active");
+	save_in_part(src, s, uri, &m);
 	check_int(kill(vm_pid(src), SIGKILL), 0);
 
 	dst = start_destination(cfg);
