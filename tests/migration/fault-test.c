@@ -89,14 +89,8 @@ static void check_retry(struct vm *src, struct vm_config cfg)
 	check_sums(&m.fph);
 	check_end_event(src, "completed", &m.fph);
 	check(m.fph.skipped > 1000);
-	if (cfg.append) {
-		check_str(m.fph.hints.state, "answered");
-		check_ram_equal_or_free(src, dst);
-	} else {
-		check_ram_equal(src, dst);
-	}
-	ok(vm_cont(dst, E));
-	check_busy(dst, &cfg);
+	check_int(m.fph.hints.present, cfg.append != NULL);
+	check_arrived(src, dst, &cfg, &m);
 	vm_migration_clear(&m);
 	vm_free(dst);
 }

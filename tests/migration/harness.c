@@ -472,6 +472,19 @@ void check_busy(struct vm *vm, const struct vm_config *cfg)
 		ft_wait_for(vm, ft_state(vm, FT_ST_COUNT) + 1000);
 }
 
+void check_arrived(struct vm *src, struct vm *dst, const struct vm_config *cfg,
+		   const struct vm_migration *m)
+{
+	if (m->fph.hints.present) {
+		check_str(m->fph.hints.state, "answered");
+		check_ram_equal_or_free(src, dst);
+	} else {
+		check_ram_equal(src, dst);
+	}
+	ok(vm_cont(dst, E));
+	check_busy(dst, cfg);
+}
+
 void print_migration(const struct vm_migration *m)
 {
 	print_message("%s in %" PRIu64 " ms: %" PRIu64 " normal, %" PRIu64 " zero, %" PRIu64

@@ -115,6 +115,9 @@ struct vm_config busy_config(const char *mode, const char *ram);
 struct vm *start_busy(const struct vm_config *cfg);
 /* It does something, and has lost nothing */
 void check_busy(struct vm *vm, const struct vm_config *cfg);
+/* It was migrated: its memory is there, and it goes on */
+void check_arrived(struct vm *src, struct vm *dst, const struct vm_config *cfg,
+		   const struct vm_migration *m);
 
 void migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 	     struct vm_migration *m);
