@@ -781,6 +781,7 @@ const char *sanitized_qemu(void)
 	print_message("with %s\n", sanitized);
 	/* Whose libraries leak is not the question here */
 	check(g_setenv("ASAN_OPTIONS", "detect_leaks=0", true));
+	check(g_setenv("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1", true));
 	return sanitized;
 }
 

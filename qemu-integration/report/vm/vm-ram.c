@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -104,12 +105,44 @@ static int open_mem(struct vm *vm, GError **error)
 	return fd;
 }
 
-static bool read_mem(struct vm *vm, int fd, guint64 hva, void *buf, size_t len, GError **error)
+/*
+ * A block of shared memory, and where it begins in the file: a hole that is read
+ * there stays one. Return: -1 if it is private, or we may not (CAP_SYS_ADMIN).
+ */
+static int open_shared(struct vm *vm, const struct vm_block *b, guint64 *offset)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/maps", vm_pid(vm));
+	g_autofree char *text = NULL;
+	g_auto(GStrv) lines = NULL;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return -1;
+	lines = g_strsplit(text, "\n", -1);
+	for (char **l = lines; *l; l++) {
+		g_autofree char *file = NULL;
+		guint64 start, end, at;
+		char perms[5];
+
+		if (sscanf(*l, "%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x %4s %"
+			   G_GINT64_MODIFIER "x", &start, &end, perms, &at) != 4 ||
+		    b->hva < start || b->hva >= end)
+			continue;
+		if (perms[3] != 's')
+			return -1;
+		*offset = at + (b->hva - start);
+		file = g_strdup_printf("/proc/%d/map_files/%" G_GINT64_MODIFIER "x-%"
+				       G_GINT64_MODIFIER "x", vm_pid(vm), start, end);
+		return open(file, O_RDONLY | O_CLOEXEC);
+	}
+	return -1;
+}
+
+static bool read_mem(struct vm *vm, int fd, guint64 at, void *buf, size_t len, GError **error)
 {
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = pread(fd, (char *)buf + done, len - done, hva + done);
+		ssize_t n = pread(fd, (char *)buf + done, len - done, at + done);
 
 		if (n > 0) {
 			done += n;
@@ -118,7 +151,7 @@ static bool read_mem(struct vm *vm, int fd, guint64 hva, void *buf, size_t len, 
 		if (n < 0 && errno == EINTR)
 			continue;
 		g_set_error(error, VM_ERROR, VM_ERROR_MEMORY, "%s: memory at 0x%" G_GINT64_MODIFIER
-			    "x: %s", vm_name(vm), hva + done,
+			    "x: %s", vm_name(vm), at + done,
 			    n < 0 ? g_strerror(errno) : "QEMU has ended");
 		return false;
 	}
@@ -176,17 +209,39 @@ static bool same_blocks(struct vm *a, struct vm *b, GPtrArray *in_a, GPtrArray *
 	return true;
 }
 
+struct side {
+	struct vm *vm;
+	int mem;		/* all of its memory */
+	guint8 *buf;
+
+	int fd;			/* what a block is read from, */
+	guint64 offset;		/* from there on */
+};
+
 struct compare {
-	struct vm *a, *b;
-	int fd_a, fd_b;
-	guint8 *buf_a, *buf_b;
+	struct side a, b;
 	vm_diff_fn fn;
 	void *opaque;
 };
 
-static bool compare_block(struct compare *c, struct vm_block *x, const struct vm_block *y,
-			  GError **error)
+static void open_block(struct side *s, const struct vm_block *b)
 {
+	s->fd = open_shared(s->vm, b, &s->offset);
+	if (s->fd < 0) {
+		s->fd = s->mem;
+		s->offset = b->hva;
+	}
+}
+
+static void close_block(struct side *s)
+{
+	if (s->fd != s->mem)
+		close(s->fd);
+}
+
+static bool compare_pieces(struct compare *c, struct vm_block *x, GError **error)
+{
+	struct side *a = &c->a, *b = &c->b;
 	guint64 at;
 
 	for (at = 0; at < x->used; at += PIECE) {
@@ -196,27 +251,43 @@ static bool compare_block(struct compare *c, struct vm_block *x, const struct vm
 		/* Nothing to wait for, but an interruption still ends it. */
 		if (io_wait(-1, 0, 0, error) < 0)
 			return false;
-		if (!read_mem(c->a, c->fd_a, x->hva + at, c->buf_a, len, error) ||
-		    !read_mem(c->b, c->fd_b, y->hva + at, c->buf_b, len, error))
+		if (!read_mem(a->vm, a->fd, a->offset + at, a->buf, len, error) ||
+		    !read_mem(b->vm, b->fd, b->offset + at, b->buf, len, error))
 			return false;
 		x->pages += (len + PAGE - 1) / PAGE;
-		if (memcmp(c->buf_a, c->buf_b, len) == 0)
+		if (memcmp(a->buf, b->buf, len) == 0)
 			continue;
 		for (i = 0; i < len; i += PAGE) {
-			if (memcmp(c->buf_a + i, c->buf_b + i, MIN(PAGE, len - i)) == 0)
+			if (memcmp(a->buf + i, b->buf + i, MIN(PAGE, len - i)) == 0)
 				continue;
 			x->differing++;
 			if (c->fn)
-				c->fn(c->opaque, x, at + i, c->buf_a + i, c->buf_b + i);
+				c->fn(c->opaque, x, at + i, a->buf + i, b->buf + i);
 		}
 	}
 	return true;
 }
 
+static bool compare_block(struct compare *c, struct vm_block *x, const struct vm_block *y,
+			  GError **error)
+{
+	bool done;
+
+	open_block(&c->a, x);
+	open_block(&c->b, y);
+	done = compare_pieces(c, x, error);
+	close_block(&c->a);
+	close_block(&c->b);
+	return done;
+}
+
 gint64 vm_ram_compare(struct vm *a, struct vm *b, vm_diff_fn fn, void *opaque,
 		      GPtrArray **blocks, GError **error)
 {
-	struct compare c = { .a = a, .b = b, .fd_a = -1, .fd_b = -1, .fn = fn, .opaque = opaque };
+	struct compare c = {
+		.a = { .vm = a, .mem = -1 }, .b = { .vm = b, .mem = -1 },
+		.fn = fn, .opaque = opaque,
+	};
 	g_autoptr(GPtrArray) in_a = vm_ram_blocks(a, error);
 	g_autoptr(GPtrArray) in_b = in_a ? vm_ram_blocks(b, error) : NULL;
 	gint64 differing = 0;
@@ -226,11 +297,11 @@ gint64 vm_ram_compare(struct vm *a, struct vm *b, vm_diff_fn fn, void *opaque,
 		return -1;
 	if (!same_blocks(a, b, in_a, in_b, error) || !same_blocks(b, a, in_b, in_a, error))
 		return -1;
-	c.fd_a = open_mem(a, error);
-	c.fd_b = c.fd_a >= 0 ? open_mem(b, error) : -1;
-	c.buf_a = g_malloc(PIECE);
-	c.buf_b = g_malloc(PIECE);
-	if (c.fd_b < 0)
+	c.a.mem = open_mem(a, error);
+	c.b.mem = c.a.mem >= 0 ? open_mem(b, error) : -1;
+	c.a.buf = g_malloc(PIECE);
+	c.b.buf = g_malloc(PIECE);
+	if (c.b.mem < 0)
 		differing = -1;
 	for (i = 0; i < in_a->len && differing >= 0; i++) {
 		struct vm_block *x = in_a->pdata[i];
@@ -240,12 +311,12 @@ gint64 vm_ram_compare(struct vm *a, struct vm *b, vm_diff_fn fn, void *opaque,
 		else
 			differing = -1;
 	}
-	g_free(c.buf_a);
-	g_free(c.buf_b);
-	if (c.fd_a >= 0)
-		close(c.fd_a);
-	if (c.fd_b >= 0)
-		close(c.fd_b);
+	g_free(c.a.buf);
+	g_free(c.b.buf);
+	if (c.a.mem >= 0)
+		close(c.a.mem);
+	if (c.b.mem >= 0)
+		close(c.b.mem);
 	if (differing >= 0 && blocks)
 		*blocks = g_steal_pointer(&in_a);
 	return differing;

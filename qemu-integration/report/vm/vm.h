@@ -320,7 +320,8 @@ typedef void (*vm_diff_fn)(void *opaque, const struct vm_block *block, guint64 o
  * @blocks: receives the blocks with their counts, or NULL
  *
  * Both must be paused. Blocks that only one side has, or of another size, are
- * VM_ERROR_MEMORY.
+ * VM_ERROR_MEMORY. Shared memory gets no page by it if we may open what it
+ * maps; private memory as by vm_ram_read().
  *
  * Return: the number of pages that differ, or -1 with @error set.
  */
