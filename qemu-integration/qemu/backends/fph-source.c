@@ -57,13 +57,13 @@
 
 /* The guest can stand still while so much is sent: some 1 ms */
 #define FPH_LAST_ROUND_BYTES (1 * MiB)
-/* On a busy host the migration may get nowhere meanwhile; a busy guest never ends */
+/* On a busy host it may get nowhere meanwhile; a busy guest never ends */
 #define FPH_LOOKS_IN_VAIN 5
 /* From one look to the next */
 #define FPH_LOOK_NS (50 * SCALE_MS)
 /*
- * Where nothing is left out, QEMU goes through zeroes so fast; but shared memory
- * gets pages by that, and what is free in the guest is sent: some 1 GB/s.
+ * Where nothing is left out, QEMU goes through zeroes so fast; but shared
+ * memory gets pages by that, and what is free in the guest is sent: some 1 GB/s.
  */
 #define FPH_ZEROES_PER_NS 10
 
@@ -753,9 +753,9 @@ static bool fph_source_hold_back(bool sync)
  * QEMU stops the guest when what is left fits into downtime-limit.  While it
  * sends zero pages it takes the bandwidth for small, and stops it late; without
  * them it would at once.  So the guest may run while that goes on shrinking, by
- * a sixteenth within a few looks (each 50 ms), and for as long as QEMU would have
- * spent on what was left out: so the end is not later than without, also where
- * nothing is left out and the guest writes all the time.
+ * a sixteenth within a few looks (each 50 ms), and for as long as QEMU would
+ * have spent on what was left out: so the end is not later than without, also
+ * where nothing is left out and the guest writes all the time.
  */
 static bool fph_source_another_round(uint64_t pending)
 {
