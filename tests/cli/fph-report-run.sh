@@ -60,6 +60,22 @@ has_child() {
 	[ "$(ps -o pid= --ppid "$1")" ]
 }
 
+# figures: Python that says what it wants of the runs in $tmp/r.json
+cat >"$tmp/figures.py" <<'END'
+import atexit, json, os, sys
+with open(sys.argv[1]) as f:
+    runs = {(r['scenario'], r['mode']): r for r in json.load(f)['runs']}
+def want(ok, what):
+    if not ok:
+        print(what, flush=True)
+        atexit.register(os._exit, 1)
+def growth(r, side):
+    return (r['rss_kib'][side]['after'] - r['rss_kib'][side]['before']) / 1024
+END
+figures() {
+	PYTHONPATH=$tmp PYTHONDONTWRITEBYTECODE=1 python3 - "$tmp/r.json"
+}
+
 # A series is interrupted after its first run, and gone on with.
 # shellcheck disable=SC2086
 "$report" run $qemu --scenario idle-256m --modes none,both --json "$tmp/r.json" \
@@ -131,16 +147,8 @@ says out 'zero content'
 # out QEMU by itself reads all memory, which it thereby gives to it.
 run 0 --scenario save-memfd-256m,restore-memfd-256m --modes none,pagemap --json "$tmp/r.json"
 says out 'file MiB'
-python3 - "$tmp/r.json" <<'END' || problem 'figures of save and restore'
-import json, sys
-with open(sys.argv[1]) as f:
-    runs = {(r['scenario'], r['mode']): r for r in json.load(f)['runs']}
-bad = []
-def want(ok, what):
-    if not ok:
-        bad.append(what)
-def growth(r, side):
-    return (r['rss_kib'][side]['after'] - r['rss_kib'][side]['before']) / 1024
+figures <<'END' || problem 'figures of save and restore'
+from figures import growth, runs, want
 want(len(runs) == 4, f'{len(runs)} runs')
 for (scenario, mode), r in runs.items():
     name = f'{scenario} {mode}'
@@ -153,10 +161,26 @@ for (scenario, mode), r in runs.items():
          f"{name}: the source grows by {growth(r, 'source')} MiB")
     if scenario.startswith('restore'):
         want(r['total_ms'] == r['file']['load_ns'] // 1000000, f'{name}: time of something else')
-print('\n'.join(bad))
-sys.exit(bool(bad))
 END
 [ "$(ls "$TMPDIR")" = '' ] || problem "left in TMPDIR: $(ls "$TMPDIR")"
+
+# Two at once: sums, and the time until the last one is there.
+run 0 --scenario evacuate-2-256m --modes none,both --json "$tmp/r.json"
+says out 'evacuate-2-idle-256m'
+figures <<'END' || problem 'figures of an evacuation'
+from figures import growth, runs, want
+for mode in ('none', 'both'):
+    r = runs['evacuate-2-idle-256m', mode]
+    want(r['checked_pages'] == 2 * 1024, f"{mode}: {r['checked_pages']} pages were checked")
+    want(r['rss_kib']['source']['before'] > 2 * 100 * 1024, f'{mode}: memory of one source')
+    want(growth(r, 'destination') > 2 * 30, f"{mode}: they grew by {growth(r, 'destination')}")
+    want(r['bytes'] > r['pages']['sent'] * 4096, f"{mode}: fewer bytes than pages")
+    want(r['downtime_ms'] <= r['total_ms'], f'{mode}: a sum of downtimes')
+none, both = (runs['evacuate-2-idle-256m', mode] for mode in ('none', 'both'))
+want(both['pages']['skipped'] > 2 * 20000, f"{both['pages']['skipped']} pages were left out")
+pages = [r['pages']['sent'] + r['pages']['zero'] + r['pages']['skipped'] for r in (none, both)]
+want(min(pages) > 2 * 65536, f'{pages} pages in all')
+END
 
 # Who takes memory. In mode none the migration thread reads what nothing is mapped
 # for, and shared memory gets pages by that: the kernel's own count of faults has
@@ -173,14 +197,8 @@ else
 	says out 'traced ('
 	says out 'migr faults'
 	says out 'tracer ms'
-	python3 - "$tmp/r.json" <<'END' || problem 'figures of --trace'
-import json, sys
-with open(sys.argv[1]) as f:
-    runs = {(r['scenario'], r['mode']): r for r in json.load(f)['runs']}
-bad = []
-def want(ok, what):
-    if not ok:
-        bad.append(what)
+	figures <<'END' || problem 'figures of --trace'
+from figures import runs, want
 for (scenario, mode), r in runs.items():
     t, name = r['tracer'], f'{scenario} {mode}'
     source, destination = t['source'], t['destination']
@@ -204,8 +222,6 @@ want(r['faults'] > 0 and r['taken'] < 100, 'private memory got pages by reading'
 for scenario in ('memfd-256m', 'idle-256m'):
     r = runs[scenario, 'pagemap']['tracer']['source']['migration']
     want(r['faults'] < 100 and r['taken'] < 100, f'{scenario} pagemap: it read holes')
-print('\n'.join(bad))
-sys.exit(bool(bad))
 END
 fi
 

@@ -92,7 +92,8 @@ says err /nonexistent/x.html
 
 # Names that do not exist.
 for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m \
-	    save save- save-pony-8g restore-8gg save-save-8g saved-8g; do
+	    save save- save-pony-8g restore-8gg save-save-8g saved-8g \
+	    evacuate-8g evacuate-0-8g evacuate-65-8g evacuate-2-busy-8g evacuate-2-save-8g; do
 	try 2 run --scenario "$name"
 	silent out
 done

@@ -22,6 +22,11 @@
 #define CHECKED			"4M"	/* content of an idle guest, to be found again */
 #define GIB			(G_GUINT64_CONSTANT(1) << 30)
 
+struct guest {
+	struct vm *src, *dst;
+	struct vm_migration m;
+};
+
 struct job {
 	const struct setup *setup;
 	const struct scenario *scenario;
@@ -31,8 +36,7 @@ struct job {
 	int timeout_ms;
 	char *logs;
 	char *file;		/* that the guest is saved to, or NULL */
-	struct vm *src, *dst;
-	struct vm_migration m;
+	struct guest *guests;	/* scenario->guests of them */
 	struct sampler sampler;
 	struct tracing *tracing;
 };
@@ -44,6 +48,7 @@ static bool enough_memory(const struct job *j, GError **error)
 
 	if (j->scenario->shared && !j->mode->host_knows)
 		need = j->scenario->memory >> 10;
+	need *= j->scenario->guests;
 	if (!have || have >= 2 * need)
 		return true;
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_NO_SPACE,
@@ -59,7 +64,8 @@ static bool enough_memory(const struct job *j, GError **error)
 static guint64 expected_growth(const struct scenario *s)
 {
 	/* A kernel has 64 bytes for each page, and uses some memory at boot. */
-	return s->shared ? 2 * s->memory : MIN(s->memory, s->fill + s->memory / 64 + GIB);
+	return s->guests * (s->shared ? 2 * s->memory :
+					MIN(s->memory, s->fill + s->memory / 64 + GIB));
 }
 
 static bool has_device(const char *qemu, const struct device *d, GError **error)
@@ -71,7 +77,7 @@ static bool has_device(const char *qemu, const struct device *d, GError **error)
 	return false;
 }
 
-static bool fill(struct job *j, GError **error)
+static bool fill(struct job *j, struct vm *vm, GError **error)
 {
 	g_autofree char *what = NULL;
 	g_autofree char *filled = NULL;
@@ -83,10 +89,10 @@ static bool fill(struct job *j, GError **error)
 		what = g_strdup("all dense");
 	else
 		what = g_strdup_printf("%" G_GUINT64_FORMAT, j->scenario->fill);
-	if (!vm_usage(j->src, &before, error))
+	if (!vm_usage(vm, &before, error))
 		return false;
-	filled = vm_guest_command(j->src, j->timeout_ms, error, "fill %s", what);
-	if (!filled || !vm_usage(j->src, &after, error))
+	filled = vm_guest_command(vm, j->timeout_ms, error, "fill %s", what);
+	if (!filled || !vm_usage(vm, &after, error))
 		return false;
 	if (sscanf(filled, "ok fill pages=%" G_GUINT64_FORMAT, &kib) != 1) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
@@ -107,22 +113,22 @@ static bool fill(struct job *j, GError **error)
 }
 
 /* Every second page of what it has written goes into the balloon. */
-static bool fragment(struct job *j, GError **error)
+static bool fragment(struct job *j, struct vm *vm, GError **error)
 {
 	const struct scenario *s = j->scenario;
 	g_autofree char *done = NULL;
 
 	progress_step("%s: fragment", j->label);
-	done = vm_guest_command(j->src, j->timeout_ms, error, "fragment %" G_GUINT64_FORMAT,
+	done = vm_guest_command(vm, j->timeout_ms, error, "fragment %" G_GUINT64_FORMAT,
 				s->fill);
-	return done && balloon_go_to(j->src, s->memory - s->balloon, j->timeout_ms, error);
+	return done && balloon_go_to(vm, s->memory - s->balloon, j->timeout_ms, error);
 }
 
 /*
  * A guest that reports its free pages does so little by little, with hardly any
  * work; what it reported, QEMU has given back.
  */
-static bool wait_reported(struct job *j, GError **error)
+static bool wait_reported(struct job *j, struct vm *vm, GError **error)
 {
 	guint64 least = G_MAXUINT64;
 	struct vm_usage now;
@@ -131,7 +137,7 @@ static bool wait_reported(struct job *j, GError **error)
 	progress_step("%s: wait for free page reporting", j->label);
 	for (waited_ms = 0; still_s < REPORTED_STILL_S && waited_ms < REPORTED_MS;
 	     waited_ms += 1000) {
-		if (!vm_usage(j->src, &now, error) || !io_sleep(1000, error))
+		if (!vm_usage(vm, &now, error) || !io_sleep(1000, error))
 			return false;
 		still_s = now.rss_kib + 1024 < least ? 0 : still_s + 1;
 		least = MIN(least, now.rss_kib);
@@ -154,19 +160,19 @@ static bool read_work(struct job *j, struct vm *vm, guint64 *ret, GError **error
 }
 
 /* The guest works from now on; how fast it does when nobody bothers it. */
-static bool begin_work(struct job *j, GError **error)
+static bool begin_work(struct job *j, struct vm *vm, GError **error)
 {
 	g_autofree char *began = NULL;
 	guint64 before, after;
 	gint64 since;
 
 	progress_step("%s: work", j->label);
-	began = vm_guest_command(j->src, j->timeout_ms, error, "rewrite %" G_GUINT64_FORMAT,
+	began = vm_guest_command(vm, j->timeout_ms, error, "rewrite %" G_GUINT64_FORMAT,
 				 j->scenario->rate);
-	if (!began || !read_work(j, j->src, &before, error))
+	if (!began || !read_work(j, vm, &before, error))
 		return false;
 	since = g_get_monotonic_time();
-	if (!io_sleep(WORK_MS, error) || !read_work(j, j->src, &after, error))
+	if (!io_sleep(WORK_MS, error) || !read_work(j, vm, &after, error))
 		return false;
 	j->run->v[V_WORK_BEFORE] = (after - before) * G_USEC_PER_SEC /
 				   (g_get_monotonic_time() - since);
@@ -174,9 +180,9 @@ static bool begin_work(struct job *j, GError **error)
 }
 
 /* Its kernel may lack a module. It says so on its console, which is slow. */
-static bool can_do_all(struct job *j, GError **error)
+static bool can_do_all(struct vm *vm, GError **error)
 {
-	g_autofree char *complaint = vm_guest_complaint(j->src);
+	g_autofree char *complaint = vm_guest_complaint(vm);
 
 	if (complaint)
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
@@ -185,49 +191,49 @@ static bool can_do_all(struct job *j, GError **error)
 }
 
 /* Bring the guest's memory into the state that the scenario is about. */
-static bool use_memory(struct job *j, GError **error)
+static bool use_memory(struct job *j, struct vm *vm, GError **error)
 {
 	const struct scenario *s = j->scenario;
 	g_autofree char *freed = NULL;
 	g_autofree char *filled = NULL;
 
-	if (s->fill && !(s->use == USE_FRAGMENTED ? fragment(j, error) : fill(j, error)))
+	if (s->fill && !(s->use == USE_FRAGMENTED ? fragment(j, vm, error) : fill(j, vm, error)))
 		return false;
 	if (s->use == USE_FREED) {
-		freed = vm_guest_command(j->src, j->timeout_ms, error, "free");
+		freed = vm_guest_command(vm, j->timeout_ms, error, "free");
 		if (!freed)
 			return false;
 	}
 	if (s->use == USE_COMPILE) {
 		progress_step("%s: compile", j->label);
-		if (!compile_alone(j->src, s->objects, j->timeout_ms, j->run, error))
+		if (!compile_alone(vm, s->objects, j->timeout_ms, j->run, error))
 			return false;
 	}
 	/* Where nothing else is left to check. */
 	if (s->use == USE_FREED || !s->fill) {
-		filled = vm_guest_command(j->src, j->timeout_ms, error, "fill " CHECKED " dense");
+		filled = vm_guest_command(vm, j->timeout_ms, error, "fill " CHECKED " dense");
 		if (!filled)
 			return false;
 	}
 	progress_step("%s: settle", j->label);
-	if (!vm_guest_settle(j->src, SETTLE_MS, error))
+	if (!vm_guest_settle(vm, SETTLE_MS, error))
 		return false;
-	return !j->mode->reports || wait_reported(j, error);
+	return !j->mode->reports || wait_reported(j, vm, error);
 }
 
 /* A fast migration of a guest that lost something is worth nothing. */
-static bool check_content(struct job *j, GError **error)
+static bool check_content(struct job *j, struct vm *vm, GError **error)
 {
 	g_autofree char *answer = NULL;
 	guint64 pages, bad;
 
 	progress_step("%s: check", j->label);
-	answer = vm_guest_command(j->dst, j->timeout_ms, error, "check");
+	answer = vm_guest_command(vm, j->timeout_ms, error, "check");
 	if (!answer)
 		return false;
 	if (sscanf(answer, "ok check pages=%" G_GUINT64_FORMAT " bad=%" G_GUINT64_FORMAT,
 		   &pages, &bad) == 2 && pages > 0 && bad == 0) {
-		j->run->v[V_CHECKED] = pages;
+		j->run->v[V_CHECKED] += pages;
 		return true;
 	}
 	g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
@@ -253,30 +259,111 @@ static bool make_file(struct job *j, GError **error)
 	return true;
 }
 
+static void add_usage(struct vm_usage *sum, const struct vm_usage *u)
+{
+	sum->rss_kib += u->rss_kib;
+	sum->rss_anon_kib += u->rss_anon_kib;
+	sum->rss_file_kib += u->rss_file_kib;
+	sum->rss_shmem_kib += u->rss_shmem_kib;
+	sum->cpu_ms += u->cpu_ms;
+	sum->system_ms += u->system_ms;
+	sum->guest_cpu_ms += u->guest_cpu_ms;
+	sum->faults += u->faults;
+}
+
+static void add_fph(struct vm_fph *sum, const struct vm_fph *f)
+{
+	sum->skipped += f->skipped;
+	sum->unmapped += f->unmapped;
+	sum->zero_mapped += f->zero_mapped;
+	sum->zero_content += f->zero_content;
+	sum->free += f->free;
+	sum->resent += f->resent;
+	sum->guest_only += f->guest_only;
+	sum->host_only += f->host_only;
+	sum->both += f->both;
+	sum->chunks += f->chunks;
+	sum->chunks_not_scanned += f->chunks_not_scanned;
+	sum->scan_ns += f->scan_ns;
+	sum->hints.requests += f->hints.requests;
+	sum->hints.answers += f->hints.answers;
+	sum->hints.stale += f->hints.stale;
+	sum->hints.free += f->hints.free;
+}
+
+/*
+ * Of all guests together: sums, but for the time until the last one was there, the
+ * slowest downtime and set-up, and what is the same for all. Words and what they own
+ * stay the first one's.
+ */
+static struct vm_migration sum_up(const struct job *j)
+{
+	struct vm_migration sum = j->guests[0].m;
+
+	for (guint i = 1; i < j->scenario->guests; i++) {
+		const struct vm_migration *m = &j->guests[i].m;
+
+		sum.total_ms = MAX(sum.total_ms, (m->started - sum.started) / 1000 + m->total_ms);
+		sum.wall_ms = MAX(sum.wall_ms, (m->started - sum.started) / 1000 + m->wall_ms);
+		sum.downtime_ms = MAX(sum.downtime_ms, m->downtime_ms);
+		sum.setup_ms = MAX(sum.setup_ms, m->setup_ms);
+		sum.sync_count = MAX(sum.sync_count, m->sync_count);
+		sum.bytes += m->bytes;
+		sum.normal += m->normal;
+		sum.duplicate += m->duplicate;
+		add_usage(&sum.src_before, &m->src_before);
+		add_usage(&sum.src_after, &m->src_after);
+		add_usage(&sum.dst_before, &m->dst_before);
+		add_usage(&sum.dst_after, &m->dst_after);
+		add_fph(&sum.fph, &m->fph);
+	}
+	return sum;
+}
+
+/* All at once */
+static bool migrate_guests(struct job *j, struct vm_migrate_opts *opts, GError **error)
+{
+	guint n = j->scenario->guests;
+
+	/* Samples are one migration's */
+	opts->sample = n == 1 ? measure_sample : NULL;
+	for (guint i = 0; i < n; i++)
+		if (!vm_migrate_start(j->guests[i].src, j->guests[i].dst, opts, &j->guests[i].m,
+				      error))
+			return false;
+	for (guint i = 0; i < n; i++)
+		if (!vm_migrate_wait(j->guests[i].src, j->guests[i].dst, opts, &j->guests[i].m,
+				     error))
+			return false;
+	return true;
+}
+
 static bool migrate(struct job *j, GError **error)
 {
 	const struct setup *setup = j->setup;
 	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
 	struct vm_migrate_opts opts = {
 		.timeout_ms = j->timeout_ms, .multifd = setup->multifd,
-		.address = linked ? LINK_ADDRESS : NULL, .sample = measure_sample,
+		.address = linked ? LINK_ADDRESS : NULL,
 		.downtime_limit_ms = j->scenario->downtime_ms, .opaque = &j->sampler,
 	};
 	bool works = j->scenario->use == USE_BUSY, compiles = j->scenario->use == USE_COMPILE;
+	struct vm *src = j->guests[0].src, *dst = j->guests[0].dst;
+	struct vm_migration sum;
 	guint64 before = 0, after = 0;
 	gint64 since = 0, began = 0;
 
-	if (works && !begin_work(j, error))
+	if (works && !begin_work(j, src, error))
 		return false;
 	if (setup->trace) {
-		j->tracing = tracing_begin(vm_pid(j->src), vm_pid(j->dst), j->scenario->memory,
+		j->tracing = tracing_begin(vm_pid(src), vm_pid(dst), j->scenario->memory,
 					   error);
 		if (!j->tracing)
 			return false;
 	}
-	if (works && !read_work(j, j->src, &before, error))
+	if (works && !read_work(j, src, &before, error))
 		return false;
-	if (compiles && !compile_begin(j->src, j->scenario->objects, j->timeout_ms, j->run, &began,
+	if (compiles && !compile_begin(src, j->scenario->objects, j->timeout_ms, j->run, &began,
 				       error))
 		return false;
 	if (j->scenario->way != WAY_LIVE && !make_file(j, error))
@@ -284,21 +371,41 @@ static bool migrate(struct job *j, GError **error)
 	opts.file = j->file;
 	since = g_get_monotonic_time();
 	progress_step("%s: migrate", j->label);
-	if (!vm_migrate(j->src, j->dst, &opts, &j->m, error) ||
+	if (!migrate_guests(j, &opts, error) ||
 	    (j->tracing && !tracing_end(j->tracing, j->run, error)))
 		return false;
-	if (works && !read_work(j, j->dst, &after, error))
+	if (works && !read_work(j, dst, &after, error))
 		return false;
 	if (works)
 		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
 					   (g_get_monotonic_time() - since);
-	measure_take(j->run, &j->m);
+	sum = sum_up(j);
+	measure_take(j->run, &sum);
 	if (j->scenario->way == WAY_RESTORE)
 		j->run->v[V_TOTAL_MS] = j->run->v[V_LOAD_NS] / 1000000;
 	if (!compiles)
 		return true;
 	progress_step("%s: compile to the end", j->label);
-	return compile_end(j->dst, j->timeout_ms, began, j->run, error);
+	return compile_end(dst, j->timeout_ms, began, j->run, error);
+}
+
+/* Its name in messages and of its logs; there are several only if there are several guests */
+static const char *side_name(const struct job *j, const char *side, guint i)
+{
+	g_autofree char *name = g_strdup_printf("%s-%u", side, i + 1);
+
+	return g_intern_string(j->scenario->guests > 1 ? name : side);
+}
+
+static bool start_source(struct job *j, struct vm_config cfg, guint i, GError **error)
+{
+	struct guest *g = &j->guests[i];
+
+	cfg.name = side_name(j, "source", i);
+	progress_step("%s: boot", j->label);
+	g->src = vm_start(&cfg, error);
+	return g->src && vm_guest_wait_ready(g->src, j->timeout_ms, error) &&
+	       use_memory(j, g->src, error) && can_do_all(g->src, error);
 }
 
 static bool measure(struct job *j, GError **error)
@@ -311,7 +418,7 @@ static bool measure(struct job *j, GError **error)
 		g_strdup_printf(VM_APPEND " %s", more);
 	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
 	struct vm_config source = {
-		.name = "source", .qemu = setup->qemu, .memory = j->scenario->memory,
+		.qemu = setup->qemu, .memory = j->scenario->memory,
 		.ram = j->scenario->ram, .kernel = setup->kernel, .initrd = setup->initrd,
 		.initrd_more = j->scenario->use == USE_COMPILE ? setup->compiler : NULL,
 		.append = append, .extra = device ? device->args : NULL, .accel = setup->accel,
@@ -319,39 +426,52 @@ static bool measure(struct job *j, GError **error)
 		.netns = linked ? &setup->link.ns[LINK_SOURCE] : NULL,
 	};
 	struct vm_config destination = source;
+	guint n = j->scenario->guests;
 
-	destination.name = "destination";
 	destination.qemu = setup->destination_qemu;
 	destination.fph_mode = NULL;
 	destination.incoming = true;
 	destination.netns = linked ? &setup->link.ns[LINK_DESTINATION] : NULL;
+	if (n > 1 && setup->trace) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+			    "the tracer counts what one guest does");
+		return false;
+	}
 	if (!has_device(source.qemu, device, error) ||
 	    !has_device(destination.qemu, device, error) ||
 	    !enough_memory(j, error))
 		return false;
-	progress_step("%s: boot", j->label);
-	j->src = vm_start(&source, error);
-	if (!j->src || !vm_guest_wait_ready(j->src, j->timeout_ms, error) ||
-	    !use_memory(j, error) || !can_do_all(j, error))
-		return false;
+	for (guint i = 0; i < n; i++)
+		if (!start_source(j, source, i, error))
+			return false;
 	if (j->scenario->use == USE_BALLOON) {
 		progress_step("%s: balloon", j->label);
-		if (!balloon_measure(j->src, device, j->scenario, j->timeout_ms, j->run, error))
+		if (!balloon_measure(j->guests[0].src, device, j->scenario, j->timeout_ms, j->run,
+				     error))
 			return false;
 	}
-	if (j->mode->prescan) {
+	for (guint i = 0; j->mode->prescan && i < n; i++) {
 		progress_step("%s: prescan", j->label);
-		if (!vm_prescan_wait(j->src, j->timeout_ms, error))
+		if (!vm_prescan_wait(j->guests[i].src, j->timeout_ms, error))
 			return false;
 	}
-	j->dst = vm_start(&destination, error);
-	if (!j->dst)
-		return false;
+	for (guint i = 0; i < n; i++) {
+		destination.name = side_name(j, "destination", i);
+		j->guests[i].dst = vm_start(&destination, error);
+		if (!j->guests[i].dst)
+			return false;
+	}
 	if (!setup->cold) {
 		progress_step("%s: warm up", j->label);
 		j->run->v[V_WARM] = machine_warm(expected_growth(j->scenario)) >> 10;
 	}
-	return migrate(j, error) && check_content(j, error);
+	if (!migrate(j, error))
+		return false;
+	j->run->v[V_CHECKED] = 0;
+	for (guint i = 0; i < n; i++)
+		if (!check_content(j, j->guests[i].dst, error))
+			return false;
+	return true;
 }
 
 static void remove_logs(const char *dir)
@@ -403,12 +523,16 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 	};
 	g_autoptr(GError) error = NULL;
 
+	j.guests = g_new0(struct guest, scenario->guests);
 	j.logs = g_dir_make_tmp("fph-report-XXXXXX", &error);
 	r->ok = j.logs && measure(&j, &error);
 	tracing_free(j.tracing);
-	vm_free(j.src);
-	vm_free(j.dst);
-	vm_migration_clear(&j.m);
+	for (guint i = 0; i < scenario->guests; i++) {
+		vm_free(j.guests[i].src);
+		vm_free(j.guests[i].dst);
+		vm_migration_clear(&j.guests[i].m);
+	}
+	g_free(j.guests);
 	if (r->ok) {
 		take_floor(&j);
 		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", label,

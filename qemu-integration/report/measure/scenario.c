@@ -14,6 +14,7 @@
 #define NOT_RESERVED	"memory-backend-ram,reserve=off"
 #define BUSY_RATE	20000u
 #define COMPILE_OBJECTS	22u	/* each source twice */
+#define GUESTS_MAX	64u
 
 static const struct {
 	const char *name;
@@ -230,6 +231,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 				    "memory is missing");
 		return false;
 	}
+	s->guests = 1;
 	s->ram = g_key_file_get_string(file, group, "ram", NULL);
 	s->shared = s->ram && strstr(s->ram, "share=on");
 	s->append = g_key_file_get_string(file, group, "append", NULL);
@@ -305,10 +307,36 @@ static const char *skip_way(const char *name, enum way *way)
 	return name;
 }
 
+/* Return: what is behind "evacuate-N-" */
+static const char *skip_guests(const char *name, guint *guests)
+{
+	static const char word[] = "evacuate-";
+	g_autofree char *number = NULL;
+	const char *dash;
+	guint64 n;
+
+	if (!g_str_has_prefix(name, word))
+		return name;
+	name += strlen(word);
+	dash = strchr(name, '-');
+	number = dash ? g_strndup(name, dash - name) : NULL;
+	if (!number || !g_ascii_string_to_unsigned(number, 10, 1, GUESTS_MAX, &n, NULL))
+		return name;
+	*guests = n;
+	return dash + 1;
+}
+
+/* What these do is measured by itself, for one guest */
+static bool can_be_many(enum memory_use use)
+{
+	return use != USE_BUSY && use != USE_BALLOON && use != USE_COMPILE;
+}
+
 struct scenario *scenario_parse(const char *name, guint64 memory, GError **error)
 {
-	g_autofree char *suffix = NULL;
+	g_autofree char *suffix = NULL, *prefix = NULL;
 	enum way way = WAY_LIVE;
+	guint guests = 0;
 	const char *kind, *dash;
 	struct scenario *s;
 	guint64 own = 0;
@@ -316,8 +344,10 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 
 	if (strchr(name, '/'))
 		return scenario_load(name, memory, error);
-	kind = skip_way(name, &way);
-	if (way != WAY_LIVE && size_parse(kind, &own, NULL)) {
+	kind = skip_guests(name, &guests);
+	if (!guests)
+		kind = skip_way(name, &way);
+	if ((way != WAY_LIVE || guests) && size_parse(kind, &own, NULL)) {
 		i = 0;		/* idle */
 		dash = kind - 1;
 	} else {
@@ -327,12 +357,13 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 			    g_str_has_prefix(kind, kinds[i].name))
 				break;
 	}
-	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL)) {
+	if (!dash || i == G_N_ELEMENTS(kinds) || !size_parse(dash + 1, &own, NULL) ||
+	    (guests && !can_be_many(kinds[i].use))) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
 			    "busy-8g, compile-8g, balloon-8g, memfd-8g, fragmented-8g and longdown-8g, any other size, as in idle-512m, "
-			    "each with save- or restore- before it, and files, as in "
-			    "./mine.scenario", name);
+			    "each with save- or restore- before it, all but busy, compile and "
+			    "balloon with evacuate-N-, and files, as in ./mine.scenario", name);
 		return NULL;
 	}
 	if (memory)
@@ -341,11 +372,14 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 		return NULL;
 	suffix = size_suffix(own);
 	s = g_new0(struct scenario, 1);
-	s->name = g_strdup_printf("%s%s%s-%s", way == WAY_LIVE ? "" : ways[way],
-				  way == WAY_LIVE ? "" : "-", kinds[i].name, suffix);
+	prefix = guests ? g_strdup_printf("evacuate-%u-", guests) :
+		 way != WAY_LIVE ? g_strdup_printf("%s-", ways[way]) : g_strdup("");
+	s->name = g_strdup_printf("%s%s-%s", prefix, kinds[i].name, suffix);
 	s->way = way;
+	s->guests = MAX(guests, 1);
 	s->ram = g_strdup(kinds[i].ram);
-	s->ram_words = g_strdup(kinds[i].ram_words);
+	s->ram_words = guests ? g_strdup_printf("%s; %u such guests at once", kinds[i].ram_words,
+						guests) : g_strdup(kinds[i].ram_words);
 	if (!s->ram && own >= RESERVED_MAX)
 		s->ram = g_strdup(NOT_RESERVED);
 	s->shared = kinds[i].shared;
@@ -406,7 +440,10 @@ char *scenario_help(void)
 		g_string_append_printf(out, "  %s-SIZE%*s%s\n", kinds[i].name,
 				       (int)(14 - strlen(kinds[i].name)), "", kinds[i].help);
 	g_string_append(out, "  save-KIND-SIZE     one of these saved to a file, in $TMPDIR or /var/tmp\n"
-			"  restore-KIND-SIZE  loaded from it; without KIND-: idle\n");
+			"  restore-KIND-SIZE  loaded from it; without KIND-: idle\n"
+			"  evacuate-N-KIND-SIZE\n"
+			"                     N of them at once: the time until all are there, the\n"
+			"                     slowest downtime, and sums\n");
 	g_string_append(out, "\nModes:\n");
 	for (m = modes; m->name; m++)
 		g_string_append_printf(out, "  %-18s %s\n", m->name, m->help);

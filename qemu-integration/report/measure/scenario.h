@@ -30,7 +30,8 @@ struct scenario {
 	char *ram;		/* for vm_config */
 	char *ram_words;
 	bool shared;		/* QEMU reads a hole of it and thereby fills it */
-	guint64 memory;
+	guint64 memory;		/* of each guest */
+	guint guests;		/* that migrate at once */
 	char *append;		/* parameters of the guest's kernel, or NULL */
 	enum memory_use use;
 	enum way way;
@@ -64,8 +65,8 @@ extern const struct mode modes[];	/* ends with a NULL name */
 
 /**
  * scenario_parse() - "KIND-SIZE", for instance "memfd-8g", or a file's name, which has a '/'
- * "save-KIND-SIZE" and "restore-KIND-SIZE" are those by way of a file, KIND- being idle-
- * where it is missing.
+ * "save-KIND-SIZE" and "restore-KIND-SIZE" are those by way of a file, "evacuate-N-KIND-SIZE"
+ * so many of them at once; KIND- is idle- where it is missing.
  * @memory: replaces SIZE, in the name as well, unless it is 0
  * Return: NULL with @error set to words that name what is allowed.
  */
