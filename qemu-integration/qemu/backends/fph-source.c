@@ -63,7 +63,8 @@
 #define FPH_LOOK_NS (50 * SCALE_MS)
 /*
  * Where nothing is left out, QEMU goes through zeroes so fast; but shared
- * memory gets pages by that, and what is free in the guest is sent: some 1 GB/s.
+ * memory gets pages by that, and what is free in the guest is sent, at some
+ * 1 GB/s.
  */
 #define FPH_ZEROES_PER_NS 10
 
