@@ -20,7 +20,6 @@
 
 #define BPFFS	"/sys/fs/bpf"
 #define PATH	BPFFS "/fph"
-#define MIN	(16u << 20)
 
 /* Columns and JSON members: one for each cause */
 static const struct column {
@@ -59,8 +58,7 @@ static struct {
 	unsigned long count;
 	bool timestamp, json, top, ranges, verbose;
 } opt = {
-	.path = PATH, .capacity = UINT64_C(1) << 40, .min = MIN, .shift = FPH_PAGE_SHIFT,
-	.interval = 1,
+	.path = PATH, .capacity = UINT64_C(1) << 40, .shift = FPH_PAGE_SHIFT, .interval = 1,
 };
 
 void complain(const char *fmt, ...)
@@ -79,15 +77,15 @@ static void usage(FILE *f)
 	fputs("Usage: fph-trace [-p PID | -n NAME] [OPTION]... [INTERVAL [COUNT]]\n"
 	      "       fph-trace --load | --unload | --status [OPTION]...\n"
 	      "Show who takes and who gives back the memory of a virtual machine.\n"
-	      "Without -p and -n it is the only QEMU that runs here.\n\n"
-	      "  -p, --pid PID        a process, QEMU or not\n"
-	      "  -n, --name NAME      the QEMU with -name NAME\n"
+	      "Without -p and -n it is the only one that runs here.\n\n"
+	      "  -p, --pid PID        a process, virtual machine or not\n"
+	      "  -n, --name NAME      the virtual machine of that name\n"
 	      "  -d, --duration SEC   stop after so many seconds\n"
 	      "  -T, --timestamp      show the time with each interval\n"
 	      "  -t, --top            by thread instead of by kind of thread\n"
 	      "  -r, --ranges         also a map of the memory\n"
 	      "  -j, --json           one JSON object for each interval\n"
-	      "  -m, --min SIZE       smallest piece of memory to look at; 16m\n"
+	      "  -m, --min SIZE       all memory in pieces of SIZE or more; default: guest RAM\n"
 	      "  -g, --grain SIZE     memory that shares a bit; 4k\n"
 	      "      --pin PATH       where the tracer is; " PATH "\n"
 	      "      --load           load the tracer and leave it there\n"
@@ -103,7 +101,7 @@ static void usage(FILE *f)
 		fprintf(f, "  %-8s %-9s %s\n", columns[i].title, columns[i].member,
 			columns[i].text);
 	fputs("\nExamples:\n"
-	      "  fph-trace                     the only QEMU, each second\n"
+	      "  fph-trace                     the only virtual machine, each second\n"
 	      "  fph-trace -n web1 5 12        one minute of the VM web1\n"
 	      "  fph-trace -p 1234 -tT         threads of that process, with times\n"
 	      "  fph-trace -d 10 -r 10         a map after 10 seconds\n"
@@ -509,7 +507,7 @@ static int trace(void)
 	sigset_t set;
 
 	if (!opt.pid)
-		opt.pid = find_qemu(opt.name);
+		opt.pid = find_machine(opt.name);
 	if (!opt.pid)
 		return X_FAIL;
 	if (!process_comm(opt.pid, comm)) {

@@ -49,8 +49,8 @@ int trace_cost(const char *path, struct trace_cost *ret);
 
 /* trace-proc.c */
 
-/* The one QEMU that has this name (NULL: any), or 0; complains */
-pid_t find_qemu(const char *name);
+/* The one virtual machine that has this name (NULL: any), or 0; complains */
+pid_t find_machine(const char *name);
 bool process_comm(pid_t pid, char comm[FPH_COMM_LEN]);
 
 /* False if its threads cannot be told apart */
@@ -59,10 +59,9 @@ bool threads_are_named(pid_t pid);
 struct memory {
 	struct fph_traced v[FPH_MAX_RANGES];
 	unsigned int n;
-	char *names[FPH_MAX_RANGES];
 };
 
-/* Memory of @pid that could be a guest's: pieces of @min bytes and more */
+/* Guest RAM of @pid; with @min all that could be, in pieces of so many bytes and more */
 int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret);
 void free_memory(struct memory *m);
 /* Trace it; negative errno. @complete: receives whether what was taken before is known. */

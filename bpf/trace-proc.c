@@ -15,6 +15,8 @@
 #include <fph/scan.h>
 
 #include "fph-trace.h"
+#include "machines.h"
+#include "ram.h"
 
 bool process_comm(pid_t pid, char comm[FPH_COMM_LEN])
 {
@@ -58,99 +60,25 @@ bool threads_are_named(pid_t pid)
 	return named || n < 2;
 }
 
-/* The first of QEMU's options at @arg, where ",," is a comma; returns where the next one is */
-static const char *next_option(const char *arg, char *ret)
+pid_t find_machine(const char *name)
 {
-	while (*arg && (*arg != ',' || *++arg == ','))
-		*ret++ = *arg++;
-	*ret = '\0';
-	return arg;
+	g_autoptr(GError) error = NULL;
+	pid_t pid = machines_only(NULL, name, &error);
+
+	if (!pid)
+		complain("%s", error->message);
+	return pid;
 }
 
-/* Whether the argument of -name says that the guest has this one; @before if it says nothing */
-static bool is_guest(const char *arg, const char *name, bool before)
-{
-	char *option = malloc(strlen(arg) + 1);
-	const char *next;
-
-	for (next = arg; option && *next;) {
-		bool first = next == arg;
-
-		next = next_option(next, option);
-		if (strncmp(option, "guest=", 6) == 0)
-			before = strcmp(option + 6, name) == 0;
-		else if (first && !strchr(option, '='))
-			before = strcmp(option, name) == 0;
-	}
-	free(option);
-	return before;
-}
-
-/* By -name, of which QEMU takes several together */
-static bool has_name(pid_t pid, const char *name)
-{
-	char path[64], *arg = NULL;
-	bool is_name = false, found = false;
-	size_t size = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	while (getdelim(&arg, &size, '\0', f) > 0) {
-		if (is_name)
-			found = is_guest(arg, name, found);
-		is_name = strcmp(arg, "-name") == 0 || strcmp(arg, "--name") == 0;
-	}
-	free(arg);
-	fclose(f);
-	return found;
-}
-
-pid_t find_qemu(const char *name)
-{
-	char comm[FPH_COMM_LEN];
-	pid_t found = 0;
-	struct dirent *e;
-	int n = 0;
-	DIR *proc;
-
-	proc = opendir("/proc");
-	if (!proc) {
-		complain("/proc cannot be read: %s", strerror(errno));
-		return 0;
-	}
-	while ((e = readdir(proc))) {
-		pid_t pid = isdigit(e->d_name[0]) ? atoi(e->d_name) : 0;
-
-		if (!pid || !process_comm(pid, comm) || strncmp(comm, "qemu", 4) != 0)
-			continue;
-		if (name && !has_name(pid, name))
-			continue;
-		found = pid;
-		n++;
-	}
-	closedir(proc);
-	if (n == 1)
-		return found;
-	if (n == 0)
-		complain("no QEMU%s%s runs here; name a process with -p", name ? " named " : "",
-			 name ? name : "");
-	else
-		complain("%d QEMUs run here; name one with -p or -n", n);
-	return 0;
-}
-
-static bool is_tmpfs(int fd)
+static bool is_on(int fd, long magic)
 {
 	struct statfs fs;
 
-	return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+	return fstatfs(fd, &fs) == 0 && fs.f_type == magic;
 }
 
 /* Keep the largest ones */
-static void keep(struct memory *m, const struct fph_traced *piece, const char *name)
+static void keep(struct memory *m, const struct fph_traced *piece)
 {
 	unsigned int i = m->n;
 
@@ -164,86 +92,72 @@ static void keep(struct memory *m, const struct fph_traced *piece, const char *n
 			return;
 		if (m->v[i].fd >= 0)
 			close(m->v[i].fd);
-		free(m->names[i]);
 	} else {
 		m->n++;
 	}
 	m->v[i] = *piece;
-	m->names[i] = strdup(name);
 	if (piece->fd >= 0)
 		m->v[i].fd = dup(piece->fd);
 }
 
-static void flush(struct memory *m, struct fph_traced *piece, uint64_t min)
+/* Of huge pages, and of files that are on disks, the tracer sees nothing */
+static void keep_area(struct memory *m, const struct target *t, const struct area *a,
+		      uint32_t shift)
 {
-	if (piece->len >= min && piece->len)
-		keep(m, piece, "anonymous");
-	piece->len = 0;
+	const struct mapping *first = a->first;
+	struct fph_traced piece = {
+		.sz = sizeof(piece), .start = a->start, .len = a->end - a->start, .fd = -1,
+		.shift = shift,
+	};
+	int fd = first->inode ? target_open_file(t, first, NULL) : -1;
+
+	if (first->shared && fd >= 0 && is_on(fd, TMPFS_MAGIC)) {
+		piece.fd = fd;
+		piece.offset = first->offset;
+		keep(m, &piece);
+	} else if (!first->shared && !is_on(fd, HUGETLBFS_MAGIC) &&
+		   strncmp(first->name, "/anon_hugepage", 14) != 0) {
+		keep(m, &piece);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* @error is told; negative errno */
+static int failed(GError *error)
+{
+	complain("%s", error->message);
+	return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED) ? -EACCES : -ENOENT;
 }
 
 int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret)
 {
-	struct fph_traced anon = { .sz = sizeof(anon), .fd = -1, .shift = shift };
-	char path[96], *line = NULL;
-	size_t size = 0;
-	FILE *f;
+	char *any[] = { (char *)"all", NULL };
+	g_autoptr(GError) error = NULL;
+	g_autoptr(GArray) areas = NULL;
+	struct target *t;
+	int err = 0;
 
 	memset(ret, 0, sizeof(*ret));
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	f = fopen(path, "re");
-	if (!f) {
-		int err = -errno;
+	t = target_open(NULL, pid, false, &error);
+	if (!t)
+		return failed(error);
+	areas = ram_find(t, min ? any : NULL, &error);
+	for (guint i = 0; areas && i < areas->len; i++) {
+		const struct area *a = &g_array_index(areas, struct area, i);
 
-		complain("%s: %s", path, strerror(-err));
-		return err;
+		if (a->end - a->start >= min)
+			keep_area(ret, t, a, shift);
 	}
-	while (getline(&line, &size, f) > 0) {
-		uint64_t start, end, offset, inode;
-		char perms[5] = "";
-		int name = 0;
-
-		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*s %" SCNu64 " %n",
-			   &start, &end, perms, &offset, &inode, &name) < 5)
-			continue;
-		line[strcspn(line, "\n")] = '\0';
-		/* What is executed is code, such as that which TCG made of the guest's */
-		if (perms[1] == 'w' && perms[2] != 'x' && perms[3] == 'p' && !inode &&
-		    (!line[name] || strncmp(line + name, "[anon", 5) == 0)) {
-			/* Advice splits what is one piece */
-			if (anon.len && anon.start + anon.len == start) {
-				anon.len += end - start;
-				continue;
-			}
-			flush(ret, &anon, min);
-			anon.start = start;
-			anon.len = end - start;
-			continue;
-		}
-		flush(ret, &anon, min);
-		if (perms[1] == 'w' && perms[3] == 's' && inode && end - start >= min) {
-			struct fph_traced shared = {
-				.sz = sizeof(shared), .start = start, .len = end - start,
-				.offset = offset, .shift = shift,
-			};
-
-			snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64,
-				 (int)pid, start, end);
-			shared.fd = open(path, O_RDONLY | O_CLOEXEC);
-			if (shared.fd < 0)
-				continue;
-			if (is_tmpfs(shared.fd))
-				keep(ret, &shared, line + name);
-			close(shared.fd);
-		}
+	if (!areas) {
+		err = failed(error);
+	} else if (!ret->n) {
+		complain("process %d has no memory in pieces of %" PRIu64 " KiB or more that can be traced",
+			 (int)pid, min >> 10);
+		err = -ENOENT;
 	}
-	flush(ret, &anon, min);
-	free(line);
-	fclose(f);
-	if (ret->n)
-		return 0;
-	complain("process %d has no memory in pieces of %" PRIu64 " KiB or more", (int)pid,
-		 min >> 10);
-	return -ENOENT;
+	target_free(t);
+	return err;
 }
 
 void free_memory(struct memory *m)
@@ -251,7 +165,6 @@ void free_memory(struct memory *m)
 	for (unsigned int i = 0; i < m->n; i++) {
 		if (m->v[i].fd >= 0)
 			close(m->v[i].fd);
-		free(m->names[i]);
 	}
 	m->n = 0;
 }

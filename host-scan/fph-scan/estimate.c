@@ -14,6 +14,11 @@ static const char *const modes[MODE_MAX] = {
 	[MODE_PRESCAN] = "prescan",
 };
 
+const char *mode_name(enum mode mode)
+{
+	return modes[mode];
+}
+
 static guint64 known(guint64 v)
 {
 	return v == UNKNOWN ? 0 : v;
@@ -71,6 +76,14 @@ struct estimate estimate(const struct census *c, enum mode mode, double bandwidt
 	e.seconds = e.bytes * 8 / bandwidth;
 	e.part = none ? (double)e.bytes / none : 1;
 	return e;
+}
+
+guint64 left_out(const struct census *c, enum mode mode)
+{
+	struct estimate e = estimate(c, mode, 1);
+
+	return e.bytes == UNKNOWN ? UNKNOWN :
+	       c->sum[F_SIZE] - (e.pages + e.zero_pages) * c->page_size;
 }
 
 char *size_words(guint64 bytes)

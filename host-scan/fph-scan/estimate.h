@@ -26,6 +26,11 @@ struct estimate {
 /** estimate() - @bandwidth in bits per second */
 struct estimate estimate(const struct census *c, enum mode mode, double bandwidth);
 
+/** left_out() - bytes whose pages are neither sent nor announced; UNKNOWN as in an estimate */
+guint64 left_out(const struct census *c, enum mode mode);
+
+const char *mode_name(enum mode mode);
+
 /** advice() - sentences for people. Return: of char *, which it frees. */
 GPtrArray *advice(const struct census *c);
 

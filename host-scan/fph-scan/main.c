@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-scan: what a migration of a running virtual machine would send. */
-#include "census.h"
 #include "view.h"
 
 #include <stdio.h>
@@ -15,6 +14,8 @@ enum { X_DONE, X_FAIL, X_USAGE };	/* exit statuses */
 
 static struct {
 	gint pid;
+	char *name;
+	gboolean all;
 	char **regions;
 	gboolean content;
 	char *scanner;
@@ -28,9 +29,11 @@ static struct {
 } opt = { .watch = -1, .pid = NO_PID };
 
 static const GOptionEntry entries[] = {
-	{ "pid", 'p', 0, G_OPTION_ARG_INT, &opt.pid, "the process; default: the virtual machine that runs", "PID" },
+	{ "pid", 'p', 0, G_OPTION_ARG_INT, &opt.pid, "a process, in detail", "PID" },
+	{ "name", 'n', 0, G_OPTION_ARG_FILENAME, &opt.name, "the virtual machine of that name, in detail", "NAME" },
+	{ "all", 'a', 0, G_OPTION_ARG_NONE, &opt.all, "every virtual machine of the host, with a sum", NULL },
 	{ "region", 'r', 0, G_OPTION_ARG_FILENAME_ARRAY, &opt.regions,
-	  "all, NAME, 0xADDRESS or 0xSTART-0xEND; may be repeated", "SELECT" },
+	  "all, NAME, 0xADDRESS or 0xSTART-0xEND; repeatable", "SELECT" },
 	{ "content", 'c', 0, G_OPTION_ARG_NONE, &opt.content, "read pages in use: do they hold zeroes?", NULL },
 	{ "scanner", 0, 0, G_OPTION_ARG_STRING, &opt.scanner, "auto, pagemap-scan, pagemap or off", "HOW" },
 	{ "cpu", 0, 0, G_OPTION_ARG_INT, &opt.cpu, "take at most this share of one CPU", "PERCENT" },
@@ -39,7 +42,7 @@ static const GOptionEntry entries[] = {
 	{ "watch", 'w', 0, G_OPTION_ARG_INT, &opt.watch, "again and again, with a pause", "SEC" },
 	{ "record", 0, 0, G_OPTION_ARG_FILENAME, &opt.record, "keep what was found in this folder", "DIR" },
 	{ "sysroot", 0, 0, G_OPTION_ARG_FILENAME, &opt.sysroot, "show what --record kept there", "DIR" },
-	{ "version", 0, 0, G_OPTION_ARG_NONE, &opt.version, "the version", NULL },
+	{ "version", 'V', 0, G_OPTION_ARG_NONE, &opt.version, "the version", NULL },
 	{ NULL },
 };
 
@@ -113,29 +116,37 @@ static int print(const char *text)
 	return X_DONE;
 }
 
-static char *scan_once(const struct census_opts *opts, double bandwidth, GError **error)
+static char *scan_process(const struct census_opts *opts, double bandwidth, GError **error)
 {
-	bool sizes = opts->scanner == FPH_SCANNER_OFF;
-	struct target *t = target_open(opt.sysroot, opt.pid, sizes, error);
-	g_autoptr(GArray) areas = NULL;
-	struct census *c = NULL;
+	struct census *c;
 	char *text = NULL;
 
-	if (t)
-		areas = ram_find(t, opt.regions, error);
-	if (t && !areas && target_ended(t)) {
-		g_clear_error(error);
-		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "process %d has ended",
-			    opt.pid);
-	}
 	progress_began = g_get_monotonic_time();
-	if (areas)
-		c = census_take(t, areas, opts, error);
+	c = process_census(opt.sysroot, opt.pid, opt.regions, opts, error);
 	end_progress();
 	if (c)
 		text = opt.json ? view_json(c, bandwidth, opt.watch < 0) : view_text(c, bandwidth);
 	census_free(c);
-	target_free(t);
+	return text;
+}
+
+static char *scan_host(const struct census_opts *opts, double bandwidth, GError **error)
+{
+	struct host *h;
+	char *text = NULL;
+
+	progress_began = g_get_monotonic_time();
+	h = host_look(opt.sysroot, opts);
+	end_progress();
+	if (!h->machines->len)
+		g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, opt.sysroot ?
+			"there is no virtual machine in that record" :
+			"no virtual machine runs here that this user can see; --pid PID names a process");
+	else if (opt.json)
+		text = view_host_json(h, bandwidth, opt.all, opt.watch < 0);
+	else
+		text = view_host_text(h, bandwidth, opt.all);
+	host_free(h);
 	return text;
 }
 
@@ -146,7 +157,8 @@ static int scan(const struct census_opts *opts, double bandwidth)
 	int status;
 
 	for (;; first = false) {
-		g_autofree char *text = scan_once(opts, bandwidth, &error);
+		g_autofree char *text = opt.pid == NO_PID ? scan_host(opts, bandwidth, &error) :
+							    scan_process(opts, bandwidth, &error);
 
 		if (!text && !first && g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
 			fail(error->message);
@@ -163,30 +175,14 @@ static int scan(const struct census_opts *opts, double bandwidth)
 	}
 }
 
-/* Without --pid: the only one there is, or a table of them. False: @status is it */
-static bool choose(int *status)
-{
-	g_autoptr(GPtrArray) machines = machines_find(opt.sysroot);
-	g_autofree char *text = NULL;
-
-	if (machines->len == 1) {
-		opt.pid = ((struct machine *)machines->pdata[0])->pid;
-		return true;
-	}
-	if (machines->len) {
-		text = view_machines(machines, opt.json);
-		*status = print(text);
-	} else {
-		*status = fail(opt.sysroot ? "there is no process in that record" :
-			       "no virtual machine runs here that this user can see; --pid PID names a process");
-	}
-	return false;
-}
-
 static int check_options(struct census_opts *opts, double *bandwidth, GError **error)
 {
 	if (opt.pid <= 0 && opt.pid != NO_PID)
 		return usage_error("--pid is the number of a process");
+	if ((opt.pid != NO_PID) + (opt.name != NULL) + opt.all > 1)
+		return usage_error("one of --pid, --name and --all, not several");
+	if (opt.pid == NO_PID && !opt.name && (opt.regions || opt.record))
+		return usage_error("--region and --record take a process: --pid or --name");
 	for (char **r = opt.regions; r && *r; r++)
 		if (!ram_check(*r, error))
 			return usage_error((*error)->message);
@@ -250,7 +246,10 @@ int main(int argc, char **argv)
 		return status;
 	if (isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0)
 		opts.progress = show_progress;
-	if (opt.pid == NO_PID && !choose(&status))
-		return status;
+	if (opt.name) {
+		opt.pid = machines_only(opt.sysroot, opt.name, &error);
+		if (!opt.pid)
+			return fail(error->message);
+	}
 	return scan(&opts, bandwidth);
 }

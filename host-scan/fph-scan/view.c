@@ -16,6 +16,12 @@ enum kind {
 	K_WHY,
 	K_CHANGED,
 	K_BYTES,		/* figure @what; MiB in text */
+	/* of a virtual machine */
+	K_VMM,
+	K_KVM,
+	K_RAM,
+	K_LEFT_OUT,		/* in mode @what */
+	K_PROGRAM,
 	/* of an estimate */
 	K_MODE,
 	K_SENT_BYTES,
@@ -31,7 +37,7 @@ struct column {
 	const char *head;	/* in text; NULL: JSON only */
 	int width;		/* negative: to the left; 0: the rest of the line */
 	enum kind kind;
-	enum figure what;
+	int what;		/* enum figure, or enum mode */
 	const char *help;
 };
 
@@ -209,34 +215,30 @@ static void add_sum(GString *out, const struct census *c)
 	end_line(out);
 }
 
-static void add_estimates(GString *out, const struct census *c, double bandwidth)
+static void add_estimate(GString *out, const struct estimate *e)
 {
-	add_heads(out, sends);
-	for (guint i = 0; i < MODE_MAX; i++) {
-		struct estimate e = estimate(c, i, bandwidth);
+	for (const struct column *col = sends; col->key; col++) {
+		g_autofree char *text = estimate_cell(col, e);
 
-		for (const struct column *col = sends; col->key; col++) {
-			g_autofree char *text = estimate_cell(col, &e);
-
-			add_cell(out, col, text);
-		}
-		end_line(out);
+		add_cell(out, col, text);
 	}
+	end_line(out);
 }
 
-static void add_wrapped(GString *out, const char *sentence)
+/* The line has @indent columns already; the next ones begin there, too */
+static void add_words(GString *out, const char *sentence, gsize indent)
 {
 	g_autofree char *text = view_printable(sentence);
 	g_auto(GStrv) words = g_strsplit(text, " ", -1);
-	gsize at = 0;
+	gsize at = indent;
 
 	for (char **w = words; *w; w++) {
 		gsize len = g_utf8_strlen(*w, -1);
 
-		if (at && at + 1 + len > WIDTH) {
-			g_string_append_c(out, '\n');
-			at = 0;
-		} else if (at) {
+		if (at > indent && at + 1 + len > WIDTH) {
+			g_string_append_printf(out, "\n%*s", (int)indent, "");
+			at = indent;
+		} else if (at > indent) {
 			g_string_append_c(out, ' ');
 			at++;
 		}
@@ -244,6 +246,11 @@ static void add_wrapped(GString *out, const char *sentence)
 		at += len;
 	}
 	g_string_append_c(out, '\n');
+}
+
+static void add_wrapped(GString *out, const char *sentence)
+{
+	add_words(out, sentence, 0);
 }
 
 char *view_text(const struct census *c, double bandwidth)
@@ -263,7 +270,12 @@ char *view_text(const struct census *c, double bandwidth)
 	add_regions(out, c, what);
 	if (c->regions->len > 1)
 		add_sum(out, c);
-	add_estimates(out, c, bandwidth);
+	add_heads(out, sends);
+	for (guint i = 0; i < MODE_MAX; i++) {
+		struct estimate e = estimate(c, i, bandwidth);
+
+		add_estimate(out, &e);
+	}
 	g_string_append_c(out, '\n');
 	for (guint i = 0; i < sentences->len; i++)
 		add_wrapped(out, sentences->pdata[i]);
@@ -340,10 +352,11 @@ static void region_members(JsonBuilder *b, const struct column *cols, const stru
 	}
 }
 
-static void estimate_members(JsonBuilder *b, const struct estimate *e)
+static void add_object(JsonBuilder *b, const struct estimate *e)
 {
 	bool unknown = e->bytes == UNKNOWN;
 
+	json_builder_begin_object(b);
 	for (const struct column *col = sends; col->key; col++) {
 		switch (col->kind) {
 		case K_MODE:
@@ -374,15 +387,32 @@ static void estimate_members(JsonBuilder *b, const struct estimate *e)
 			g_assert_not_reached();
 		}
 	}
+	json_builder_end_object(b);
+}
+
+static void begin_json(JsonBuilder *b)
+{
+	json_builder_begin_object(b);
+	add_member(b, "schema", 1);
+	add_text(b, "tool", "fph-scan");
+	add_text(b, "version", fph_version());
+}
+
+static char *end_json(JsonBuilder *b, bool pretty)
+{
+	g_autoptr(JsonNode) root = NULL;
+	g_autofree char *text = NULL;
+
+	json_builder_end_object(b);
+	root = json_builder_get_root(b);
+	text = json_to_string(root, pretty);
+	return g_strconcat(text, "\n", NULL);
 }
 
 static void census_members(JsonBuilder *b, const struct census *c, double bandwidth)
 {
 	g_autoptr(GPtrArray) sentences = advice(c);
 
-	add_member(b, "schema", 1);
-	add_text(b, "tool", "fph-scan");
-	add_text(b, "version", fph_version());
 	add_member(b, "pid", c->pid);
 	add_text(b, "comm", c->comm);
 	add_text(b, "command", c->command);
@@ -413,9 +443,7 @@ static void census_members(JsonBuilder *b, const struct census *c, double bandwi
 	for (guint i = 0; i < MODE_MAX; i++) {
 		struct estimate e = estimate(c, i, bandwidth);
 
-		json_builder_begin_object(b);
-		estimate_members(b, &e);
-		json_builder_end_object(b);
+		add_object(b, &e);
 	}
 	json_builder_end_array(b);
 
@@ -429,96 +457,206 @@ static void census_members(JsonBuilder *b, const struct census *c, double bandwi
 char *view_json(const struct census *c, double bandwidth, bool pretty)
 {
 	g_autoptr(JsonBuilder) b = json_builder_new();
-	g_autoptr(JsonNode) root = NULL;
-	g_autofree char *text = NULL;
 
-	json_builder_begin_object(b);
+	begin_json(b);
 	census_members(b, c, bandwidth);
-	json_builder_end_object(b);
-	root = json_builder_get_root(b);
-	text = json_to_string(root, pretty);
-	return g_strconcat(text, "\n", NULL);
+	return end_json(b, pretty);
 }
 
-/* Virtual machines to choose from */
-static const struct column choice[] = {
+/* Virtual machines of the host */
+static const struct column machines[] = {
 	{ "pid", "    pid", 7, K_NUMBER, 0, "of the process" },
-	{ "rss", "MiB", 12, K_BYTES, 0, "memory it has" },
-	{ "name", "  name", -24, K_NAME, 0, "of the guest" },
-	{ "program", "program", 0, K_METHOD, 0, "that it runs in" },
+	{ "vmm", "  vmm", -18, K_VMM, 0, "what it is: qemu, cloud-hypervisor, crosvm, firecracker; kvm: another" },
+	{ "kvm", NULL, 0, K_KVM, 0, "it runs by KVM" },
+	{ "ram", "ram", 10, K_RAM, 0, "RAM of the guest" },
+	{ "present", "present", 10, K_BYTES, F_PRESENT, "as above; of the RAM" },
+	{ "pagemap", "pagemap", 10, K_LEFT_OUT, MODE_PAGEMAP, "left out by fph-source with mode=pagemap" },
+	{ "prescan", "prescan", 10, K_LEFT_OUT, MODE_PRESCAN, "the same with prescan=on; with --content" },
+	{ "name", "  name", 0, K_NAME, 0, "of the guest" },
+	{ "program", NULL, 0, K_PROGRAM, 0, "that it runs in" },
+	{ "error", NULL, 0, K_WHY, 0, "why it could not be looked at" },
 	{ NULL },
 };
 
-static char *machine_cell(const struct column *col, const struct machine *m)
+static guint64 machine_figure(const struct column *col, const struct look *l)
+{
+	if (col->kind == K_RAM)
+		return l->census ? l->census->sum[F_SIZE] : l->machine->ram;
+	if (!l->census)
+		return UNKNOWN;
+	return col->kind == K_BYTES ? l->census->sum[col->what] : left_out(l->census, col->what);
+}
+
+static guint64 host_figure(const struct column *col, const struct host *h)
+{
+	guint64 sum = UNKNOWN;
+
+	for (guint i = 0; i < h->looks->len; i++) {
+		guint64 v = machine_figure(col, h->looks->pdata[i]);
+
+		if (v != UNKNOWN)
+			sum = (sum == UNKNOWN ? 0 : sum) + v;
+	}
+	return sum;
+}
+
+static char *machine_cell(const struct column *col, const struct look *l)
 {
 	g_autofree char *name = NULL;
 
 	switch (col->kind) {
 	case K_NUMBER:
-		return number(m->pid);
-	case K_BYTES:
-		return mib(m->rss);
+		return number(l->machine->pid);
+	case K_VMM:
+		return g_strdup_printf("  %s", l->machine->vmm);
 	case K_NAME:
-		name = view_printable(m->name);
-		return g_strdup_printf("  %s ", *name ? name : "-");
+		name = view_printable(l->machine->name);
+		return g_strdup_printf("  %s", *name ? name : "-");
 	default:
-		return view_printable(m->program);
+		return mib(machine_figure(col, l));
 	}
 }
 
-static char *machines_json(const GPtrArray *machines)
+static void add_host_sum(GString *out, const struct host *h, double bandwidth)
+{
+	for (const struct column *col = machines; col->key; col++) {
+		g_autofree char *text = NULL;
+
+		if (!col->head)
+			continue;
+		if (col->kind == K_NUMBER)
+			text = g_strdup("all");
+		else if (col->kind == K_VMM || col->kind == K_NAME)
+			text = g_strdup("");
+		else
+			text = mib(host_figure(col, h));
+		add_cell(out, col, text);
+	}
+	end_line(out);
+	add_heads(out, sends);
+	for (guint i = 0; i < MODE_MAX; i++) {
+		struct estimate e = host_estimate(h, i, bandwidth);
+
+		add_estimate(out, &e);
+	}
+}
+
+char *view_host_text(const struct host *h, double bandwidth, bool sum)
+{
+	GString *out = g_string_new(NULL);
+	guint failed = 0;
+
+	g_string_append_printf(out, "%u virtual machine%s", h->looks->len,
+			       h->looks->len == 1 ? "" : "s");
+	if (h->ns)
+		g_string_append_printf(out, " in %.1f ms", h->ns / 1e6);
+	g_string_append(out, ", in MiB; --pid PID shows one in detail\n");
+	add_heads(out, machines);
+	for (guint i = 0; i < h->looks->len; i++) {
+		const struct look *l = h->looks->pdata[i];
+
+		for (const struct column *col = machines; col->key; col++) {
+			g_autofree char *text = col->head ? machine_cell(col, l) : NULL;
+
+			if (text)
+				add_cell(out, col, text);
+		}
+		end_line(out);
+		failed += !l->census;
+	}
+	if (sum)
+		add_host_sum(out, h, bandwidth);
+	if (failed)
+		g_string_append_c(out, '\n');
+	for (guint i = 0; i < h->looks->len; i++) {
+		const struct look *l = h->looks->pdata[i];
+
+		if (l->why)
+			add_wrapped(out, l->why);
+	}
+	if (sum && failed)
+		add_wrapped(out, "The sum is without what could not be looked at.");
+	return g_string_free(out, FALSE);
+}
+
+static void machine_members(JsonBuilder *b, const struct look *l)
+{
+	for (const struct column *col = machines; col->key; col++) {
+		switch (col->kind) {
+		case K_NUMBER:
+			add_member(b, col->key, l->machine->pid);
+			break;
+		case K_VMM:
+			add_text(b, col->key, l->machine->vmm);
+			break;
+		case K_KVM:
+			json_builder_set_member_name(b, col->key);
+			json_builder_add_boolean_value(b, l->machine->kvm);
+			break;
+		case K_NAME:
+			add_text(b, col->key, l->machine->name);
+			break;
+		case K_PROGRAM:
+			add_text(b, col->key, l->machine->program);
+			break;
+		case K_WHY:
+			if (l->why)
+				add_text(b, col->key, l->why);
+			break;
+		default:
+			add_member(b, col->key, machine_figure(col, l));
+		}
+	}
+}
+
+static void host_sum_members(JsonBuilder *b, const struct host *h, double bandwidth)
+{
+	json_builder_set_member_name(b, "total");
+	json_builder_begin_object(b);
+	for (const struct column *col = machines; col->key; col++)
+		if (col->kind == K_RAM || col->kind == K_BYTES || col->kind == K_LEFT_OUT)
+			add_member(b, col->key, host_figure(col, h));
+	json_builder_end_object(b);
+	json_builder_set_member_name(b, "estimates");
+	json_builder_begin_array(b);
+	for (guint i = 0; i < MODE_MAX; i++) {
+		struct estimate e = host_estimate(h, i, bandwidth);
+
+		add_object(b, &e);
+	}
+	json_builder_end_array(b);
+}
+
+char *view_host_json(const struct host *h, double bandwidth, bool sum, bool pretty)
 {
 	g_autoptr(JsonBuilder) b = json_builder_new();
-	g_autoptr(JsonNode) root = NULL;
-	g_autofree char *text = NULL;
 
-	json_builder_begin_object(b);
-	add_member(b, "schema", 1);
-	add_text(b, "tool", "fph-scan");
-	add_text(b, "version", fph_version());
+	begin_json(b);
+	add_member(b, "scan_ns", h->ns);
+	add_member(b, "bandwidth", bandwidth);
 	json_builder_set_member_name(b, "machines");
 	json_builder_begin_array(b);
-	for (guint i = 0; i < machines->len; i++) {
-		const struct machine *m = machines->pdata[i];
-
+	for (guint i = 0; i < h->looks->len; i++) {
 		json_builder_begin_object(b);
-		add_member(b, "pid", m->pid);
-		add_member(b, "rss", m->rss);
-		add_text(b, "name", m->name);
-		add_text(b, "program", m->program);
+		machine_members(b, h->looks->pdata[i]);
 		json_builder_end_object(b);
 	}
 	json_builder_end_array(b);
-	json_builder_end_object(b);
-	root = json_builder_get_root(b);
-	text = json_to_string(root, true);
-	return g_strconcat(text, "\n", NULL);
-}
-
-char *view_machines(const GPtrArray *machines, bool json)
-{
-	GString *out;
-
-	if (json)
-		return machines_json(machines);
-	out = g_string_new("Several virtual machines; --pid PID shows one:\n");
-	add_heads(out, choice);
-	for (guint i = 0; i < machines->len; i++) {
-		for (const struct column *col = choice; col->key; col++) {
-			g_autofree char *text = machine_cell(col, machines->pdata[i]);
-
-			add_cell(out, col, text);
-		}
-		end_line(out);
-	}
-	return g_string_free(out, FALSE);
+	if (sum)
+		host_sum_members(b, h, bandwidth);
+	return end_json(b, pretty);
 }
 
 static void add_help(GString *out, const struct column *cols)
 {
-	for (; cols->key; cols++)
-		if (cols->help)
-			g_string_append_printf(out, "  %-12s %s\n", cols->key, cols->help);
+	for (; cols->key; cols++) {
+		gsize line = out->len;
+
+		if (!cols->help)
+			continue;
+		g_string_append_printf(out, "  %-12s ", cols->key);
+		add_words(out, cols->help, out->len - line);
+	}
 }
 
 char *view_help(void)
@@ -527,8 +665,8 @@ char *view_help(void)
 
 	add_help(out, where);
 	add_help(out, what);
-	g_string_append(out, "\nOf virtual machines, if there are several and no --pid:\n");
-	add_help(out, choice);
+	g_string_append(out, "\nOf the virtual machines of the host:\n");
+	add_help(out, machines);
 	g_string_append(out, "\nOf the estimates:\n");
 	add_help(out, sends);
 	return g_string_free(out, FALSE);

@@ -3,8 +3,7 @@
 #ifndef FPH_SCAN_VIEW_H
 #define FPH_SCAN_VIEW_H
 
-#include "estimate.h"
-#include "machines.h"
+#include "host.h"
 
 /** view_text() - @bandwidth in bits per second */
 char *view_text(const struct census *c, double bandwidth);
@@ -12,8 +11,9 @@ char *view_text(const struct census *c, double bandwidth);
 /** view_json() - one object; on one line, or on many */
 char *view_json(const struct census *c, double bandwidth, bool pretty);
 
-/** view_machines() - a table of struct machine, or one JSON object */
-char *view_machines(const GPtrArray *machines, bool json);
+/** view_host_text() - a row for each virtual machine; @sum: and for all of them */
+char *view_host_text(const struct host *h, double bandwidth, bool sum);
+char *view_host_json(const struct host *h, double bandwidth, bool sum, bool pretty);
 
 /**
  * view_printable() - @text as one line that may go to a terminal

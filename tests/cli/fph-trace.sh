@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fph-trace as its users meet it, where nothing is loaded. Arguments: the
-# program, the man page.
+# program, the man page, a program with memory.
 set -u
-trace=$1 man=$2
+trace=$1 man=$2 target=$3
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -30,8 +30,10 @@ says() {
 	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
 }
 
-try 0 --version
-says out 'fph-trace '
+for version in -V --version; do
+	try 0 $version
+	says out 'fph-trace '
+done
 try 0 --help
 says out 'Usage: fph-trace'
 says out 'Examples:'
@@ -69,28 +71,33 @@ says err 'is not in a bpffs'
 try 1 -p 2147483647
 says err 'there is no process 2147483647'
 try 1 -n "no QEMU has this name $$"
-says err 'no QEMU named'
+says err 'no virtual machine named'
 # A shell has no piece of memory of that size
 try 1 -p $$ -m 1t
 says err "process $$ has no memory in pieces of"
 
+try 1 -p $$
+says err 'looks like guest RAM'
+
 # The QEMU of that name, however -name says it: NAME ARGUMENT...
-cp /bin/sh "$tmp/qemu-fake"
+cp "$target" "$tmp/kvm"
 named() {
 	name=$1
 	shift
 	mkfifo "$tmp/end"
-	"$tmp/qemu-fake" -c 'echo there >&2; read -r _ <"$0"' "$tmp/end" "$@" 2>"$tmp/there" &
+	: >"$tmp/there"
+	"$tmp/kvm" -m 8G "$@" large <"$tmp/end" >"$tmp/there" &
 	fake=$!
-	while [ ! -s "$tmp/there" ]; do sleep 0.05; done
+	exec 9>"$tmp/end"
+	while ! grep -q ready "$tmp/there"; do sleep 0.05; done
 	try 1 -n "$name" -m 1t
-	echo >"$tmp/end"
+	exec 9>&-
 	wait $fake
-	rm "$tmp/end" "$tmp/there"
+	rm "$tmp/end"
 }
 for arg in web1 guest=web1 debug-threads=on,guest=web1 guest=web1,debug-threads=on \
 	web1,process=x process=guest=x,guest=web1; do
-	named web1 -m 1g -name "$arg" -S
+	named web1 -name "$arg" -S
 	says err "process $fake has no memory in pieces of"
 done
 named web1 --name db,debug-threads=on -name guest=web1
@@ -99,10 +106,10 @@ named a,b -name debug-threads=on,guest=a,,b
 says err "process $fake has no memory in pieces of"
 for arg in web12 guest=web process=web1 debug-threads=on,web1 db,,guest=web1; do
 	named web1 -name "$arg"
-	says err 'no QEMU named web1'
+	says err 'no virtual machine named web1'
 done
 named web1 -name guest=web1 -name guest=db
-says err 'no QEMU named web1'
+says err 'no virtual machine named web1'
 
 # Without rights it does not say what it cannot know
 if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then

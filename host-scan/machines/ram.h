@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Which mappings of a process are guest RAM */
-#ifndef FPH_SCAN_RAM_H
-#define FPH_SCAN_RAM_H
+#ifndef FPH_RAM_H
+#define FPH_RAM_H
 
 #include "target.h"
 
@@ -23,5 +23,8 @@ bool ram_check(const char *select, GError **error);
  * there is none.
  */
 GArray *ram_find(const struct target *t, char **selects, GError **error);
+
+/** ram_is_named() - has it memory of a size that its command line names, if it names any? */
+bool ram_is_named(const struct target *t);
 
 #endif

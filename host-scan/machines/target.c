@@ -181,7 +181,8 @@ bool target_refresh(struct target *t, GError **error)
 	return read_mappings(t, "maps", error);
 }
 
-GStrv target_split_cmdline(const char *text, gsize len)
+/* The words of /proc/PID/cmdline */
+static GStrv split_cmdline(const char *text, gsize len)
 {
 	GPtrArray *words = g_ptr_array_new();
 
@@ -191,23 +192,32 @@ GStrv target_split_cmdline(const char *text, gsize len)
 	return (GStrv)g_ptr_array_free(words, FALSE);
 }
 
-/* -1: it cannot be told */
-static int has_userfaultfd(DIR *proc, const char *pid)
+GStrv target_cmdline(const char *sysroot, gint pid)
+{
+	g_autofree char *path = g_strdup_printf("%s/proc/%d/cmdline", sysroot ? sysroot : "", pid);
+	g_autofree char *text = NULL;
+	gsize len;
+
+	return g_file_get_contents(path, &text, &len, NULL) ? split_cmdline(text, len) : NULL;
+}
+
+/* 1, 0, or negative errno if it cannot be told */
+static int has_descriptor(int proc, const char *pid, const char *what)
 {
 	g_autofree char *path = g_strdup_printf("%s/fd", pid);
-	int fd = openat(dirfd(proc), path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent *e;
 	int found = 0;
 	DIR *dir;
 
 	if (fd < 0)
-		return errno == ENOENT || errno == ESRCH ? 0 : -1;
+		return -errno;
 	dir = fdopendir(fd);
 	if (!dir) {
 		close(fd);
-		return -1;
+		return -ENOMEM;
 	}
-	while (!found && (e = readdir(dir))) {
+	while (found <= 0 && (e = readdir(dir))) {
 		char link[64];
 		ssize_t n;
 
@@ -215,21 +225,27 @@ static int has_userfaultfd(DIR *proc, const char *pid)
 			continue;
 		n = readlinkat(fd, e->d_name, link, sizeof(link) - 1);
 		if (n < 0) {
-			found = errno == ENOENT || errno == ESRCH ? 0 : -1;
+			/* It was closed meanwhile */
+			if (errno != ENOENT)
+				found = -errno;
 			continue;
 		}
 		link[n] = '\0';
-		found = strcmp(link, "anon_inode:[userfaultfd]") == 0;
+		if (strcmp(link, what) == 0)
+			found = 1;
 	}
 	closedir(dir);
 	return found;
 }
 
-/*
- * Could any process be a pager? It has to have a userfaultfd, and need not be
- * the one whose memory it provides. Without all processes in sight, yes.
- */
-static bool pagers_possible(void)
+int target_has_descriptor(const char *sysroot, gint pid, const char *what)
+{
+	g_autofree char *path = g_strdup_printf("%s/proc/%d", sysroot ? sysroot : "", pid);
+
+	return has_descriptor(AT_FDCWD, path, what);
+}
+
+bool target_pagers_possible(void)
 {
 	/* The number of the first namespace is part of the kernel's ABI */
 	static const char all_processes[] = "pid:[4026531836]";
@@ -238,14 +254,20 @@ static bool pagers_possible(void)
 	struct dirent *e;
 	bool possible = g_strcmp0(namespace, all_processes) != 0 || !proc;
 
-	while (!possible && (e = readdir(proc)))
-		possible = g_ascii_isdigit(*e->d_name) && has_userfaultfd(proc, e->d_name) != 0;
+	while (!possible && (e = readdir(proc))) {
+		int found;
+
+		if (!g_ascii_isdigit(*e->d_name))
+			continue;
+		found = has_descriptor(dirfd(proc), e->d_name, "anon_inode:[userfaultfd]");
+		possible = found != 0 && found != -ENOENT && found != -ESRCH;
+	}
 	if (proc)
 		closedir(proc);
 	return possible;
 }
 
-static bool read_all(struct target *t, bool sizes, GError **error)
+static bool read_all(struct target *t, bool smaps, GError **error)
 {
 	g_autofree char *cmdline = NULL;
 	gsize len = 0;
@@ -257,13 +279,11 @@ static bool read_all(struct target *t, bool sizes, GError **error)
 	cmdline = target_read(t, "cmdline", &len, error);
 	if (!cmdline)
 		return false;
-	t->cmdline = target_split_cmdline(cmdline, len);
+	t->cmdline = split_cmdline(cmdline, len);
 	if (t->recorded)
-		sizes = faccessat(t->dir, "smaps", R_OK, 0) == 0 ||
+		smaps = faccessat(t->dir, "smaps", R_OK, 0) == 0 ||
 			faccessat(t->dir, "maps", R_OK, 0) < 0;
-	else if (!sizes)
-		sizes = pagers_possible();
-	if (!read_mappings(t, sizes ? "smaps" : "maps", error))
+	if (!read_mappings(t, smaps ? "smaps" : "maps", error))
 		return false;
 	if (t->mappings->len == 0) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
@@ -274,7 +294,7 @@ static bool read_all(struct target *t, bool sizes, GError **error)
 	return true;
 }
 
-struct target *target_open(const char *sysroot, gint pid, bool sizes, GError **error)
+struct target *target_open(const char *sysroot, gint pid, bool smaps, GError **error)
 {
 	struct target *t = g_new0(struct target, 1);
 
@@ -291,7 +311,7 @@ struct target *target_open(const char *sysroot, gint pid, bool sizes, GError **e
 		else
 			set_errno(error, errno, t->path, "");
 	}
-	if (t->dir < 0 || !read_all(t, sizes, error)) {
+	if (t->dir < 0 || !read_all(t, smaps, error)) {
 		target_free(t);
 		return NULL;
 	}

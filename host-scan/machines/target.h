@@ -3,8 +3,8 @@
  * A process, as /proc or a recorded tree shows it: who it is, what it has
  * mapped, and the files behind that.
  */
-#ifndef FPH_SCAN_TARGET_H
-#define FPH_SCAN_TARGET_H
+#ifndef FPH_TARGET_H
+#define FPH_TARGET_H
 
 #include <gio/gio.h>
 #include <stdbool.h>
@@ -38,14 +38,13 @@ struct target {
 /**
  * target_open() - look at process @pid
  * @sysroot: folder with a recorded proc/PID, or NULL for this machine
- * @sizes: read smaps, which takes the kernel a walk through all page tables
+ * @smaps: read smaps, which takes the kernel a walk through all page tables. It
+ *         has sizes, and, where target_pagers_possible(), what memory a pager
+ *         provides
  *
- * smaps is read as well where somebody could be a pager, since only there it says
- * of what memory. A record may lack it, and have maps.
- *
- * Errors say which right is missing.
+ * A record may lack smaps, and have maps. Errors say which right is missing.
  */
-struct target *target_open(const char *sysroot, gint pid, bool sizes, GError **error);
+struct target *target_open(const char *sysroot, gint pid, bool smaps, GError **error);
 void target_free(struct target *t);
 
 /**
@@ -67,8 +66,24 @@ bool target_has(const struct target *t, guint64 start, guint64 end);
  */
 int target_open_file(const struct target *t, const struct mapping *m, GError **error);
 
-/** target_split_cmdline() - the words of /proc/PID/cmdline */
-GStrv target_split_cmdline(const char *text, gsize len);
+/**
+ * target_pagers_possible() - could any process of this machine be a pager?
+ *
+ * It has to have a userfaultfd, and need not be the one whose memory it provides.
+ * Without all processes in sight, yes.
+ */
+bool target_pagers_possible(void);
+
+/** target_cmdline() - words of a process that need not be opened; NULL if it has ended */
+GStrv target_cmdline(const char *sysroot, gint pid);
+
+/**
+ * target_has_descriptor() - has such a process a descriptor of @what?
+ * @what: as its link shows it, "anon_inode:kvm-vm"
+ *
+ * Return: 1, 0, or a negative errno if it cannot be told.
+ */
+int target_has_descriptor(const char *sysroot, gint pid, const char *what);
 
 /** target_read() - all of a file in the folder of the process */
 char *target_read(const struct target *t, const char *name, gsize *len, GError **error);

@@ -179,6 +179,15 @@ static GArray *by_size(const struct target *t, GHashTable *sizes, guint *missing
 	return areas;
 }
 
+bool ram_is_named(const struct target *t)
+{
+	g_autoptr(GHashTable) sizes = known_sizes(t);
+	guint missing;
+	g_autoptr(GArray) areas = by_size(t, sizes, &missing);
+
+	return areas->len || g_hash_table_size(sizes) == 0;
+}
+
 static bool overlaps(const GArray *areas, const struct area *a)
 {
 	for (guint i = 0; i < areas->len; i++) {
@@ -338,7 +347,7 @@ GArray *ram_find(const struct target *t, char **selects, GError **error)
 		if (areas->len == 0) {
 			g_array_unref(areas);
 			g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
-				    "nothing of process %d (%s) looks like guest RAM; --region all shows what else there is",
+				    "nothing of process %d (%s) looks like guest RAM; fph-scan --region all shows what else there is",
 				    t->pid, t->comm);
 			return NULL;
 		}
