@@ -15,7 +15,11 @@
 
 #include <fph/tracer.h>
 
+#include "../host-scan/sized.h"
 #include "fph_tracer.h"
+
+/* What the first version had of it */
+#define FPH_TRACED_LEAST	FPH_SIZE_TO(struct fph_traced, shift)
 
 /* The first PID namespace, the one that BPF programs see numbers of */
 #define INIT_PID_NS	"pid:[4026531836]"
@@ -364,7 +368,7 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 	return 0;
 }
 
-int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
+static int add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
 {
 	__u64 page = 1ull << FPH_PAGE_SHIFT;
 	struct fph_range r = {
@@ -377,7 +381,7 @@ int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char 
 	int lock, err;
 
 	*why = "such memory cannot be traced";
-	if (m->sz < sizeof(*m) || !m->len || r.end <= r.start ||
+	if (!m->len || r.end <= r.start ||
 	    (m->start | m->len | m->offset) % page ||
 	    r.shift < FPH_PAGE_SHIFT || r.shift > FPH_MAX_SHIFT)
 		return -EINVAL;
@@ -410,6 +414,16 @@ int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char 
 	return err;
 }
 
+int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
+{
+	struct fph_traced known;
+
+	*why = "such memory cannot be traced";
+	if (fph_sized_in(&known, sizeof(known), m, FPH_TRACED_LEAST) != 0)
+		return -EINVAL;
+	return add(t, &known, why);
+}
+
 void fph_tracer_remove(struct fph_tracer *t, uint64_t start)
 {
 	struct fph_target *target = &t->target;
@@ -431,15 +445,20 @@ void fph_tracer_remove(struct fph_tracer *t, uint64_t start)
 
 int fph_tracer_get(const struct fph_tracer *t, unsigned int index, struct fph_traced *ret)
 {
-	const struct fph_range *r = &t->target.range[index];
+	const struct fph_range *r;
+	struct fph_traced known;
 
 	if (index >= t->target.nranges)
 		return 0;
-	ret->start = r->start;
-	ret->len = r->end - r->start;
-	ret->fd = r->flags & FPH_RANGE_SHARED ? 0 : -1;
-	ret->offset = r->offset;
-	ret->shift = r->shift;
+	r = &t->target.range[index];
+	known = (struct fph_traced){
+		.start = r->start,
+		.len = r->end - r->start,
+		.fd = r->flags & FPH_RANGE_SHARED ? 0 : -1,
+		.offset = r->offset,
+		.shift = r->shift,
+	};
+	fph_sized_out(ret, &known, sizeof(known));
 	return 1;
 }
 

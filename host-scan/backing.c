@@ -180,22 +180,11 @@ static enum fph_backing find_backing(struct fph_scanner *s,
 	return file_backing(r, &file);
 }
 
-/* A caller built against a newer header may say more than is known here. */
-static bool has_unknown_fields(const struct fph_region *r)
-{
-	const unsigned char *p = (const unsigned char *)r;
-
-	for (size_t i = sizeof(*r); i < r->sz; i++)
-		if (p[i])
-			return true;
-	return false;
-}
-
 static uint32_t find_facts(const struct fph_region *r)
 {
 	uint32_t facts = r->flags & KNOWN_FLAGS;
 
-	if ((r->flags & ~KNOWN_FLAGS) || has_unknown_fields(r))
+	if (r->flags & ~KNOWN_FLAGS)
 		facts |= FACT_UNKNOWN_FLAGS;
 	if (r->used != r->max)
 		facts |= FPH_REGION_RESIZABLE;
@@ -207,12 +196,10 @@ static bool aligned(uint64_t n, uint64_t to)
 	return !(n & (to - 1));
 }
 
-int fph_region_check(const struct fph_scanner *s, const struct fph_region *r)
+static int check(const struct fph_scanner *s, const struct fph_region *r)
 {
 	uintptr_t host = (uintptr_t)r->host;
 
-	if (r->sz < FPH_REGION_LEAST)
-		return -EINVAL;
 	if (!r->page_size || !aligned(r->page_size, r->page_size) ||
 	    r->page_size < s->page_size)
 		return -EINVAL;
@@ -227,9 +214,21 @@ int fph_region_check(const struct fph_scanner *s, const struct fph_region *r)
 	return 0;
 }
 
+int fph_region_read(const struct fph_scanner *s, const struct fph_region *from,
+		    struct fph_region *ret)
+{
+	int err = fph_sized_in(ret, sizeof(*ret), from, FPH_REGION_LEAST);
+
+	/* A caller built against a newer header may say more than is known here */
+	if (err > 0)
+		ret->flags |= ~KNOWN_FLAGS;
+	return err < 0 ? err : check(s, ret);
+}
+
 int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 			struct fph_verdict *ret)
 {
+	struct fph_region known;
 	const char *no_tables = NULL;
 	enum fph_backing backing;
 	int64_t pages = 0;
@@ -237,10 +236,10 @@ int fph_region_classify(struct fph_scanner *s, const struct fph_region *r,
 	size_t i = 0;
 	int err;
 
-	err = fph_region_check(s, r);
+	err = fph_region_read(s, r, &known);
 	if (err < 0)
 		return err;
-
+	r = &known;
 	facts = find_facts(r);
 	backing = find_backing(s, r, &facts);
 	if (fph_scanner_error(s, &no_tables) < 0)

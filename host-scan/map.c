@@ -240,7 +240,8 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 		   uint64_t start, uint64_t len, uint32_t flags,
 		   fph_page_fn fn, void *opaque, struct fph_scan_stats *stats)
 {
-	struct fph_scan_stats unused = { .sz = sizeof(unused) };
+	struct fph_scan_stats sum = { .sz = sizeof(sum) };
+	struct fph_region known;
 	struct fph_window w = { .s = s, .base = (uintptr_t)r->host, .all = true };
 	struct fph_verdict v;
 	const char *why;
@@ -248,8 +249,14 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	uint64_t t0, first;
 	int err;
 
-	if ((stats && stats->sz < FPH_SCAN_STATS_LEAST) || (flags & ~FPH_MAP_CONTENT))
+	if (stats && fph_sized_in(&sum, sizeof(sum), stats, FPH_SCAN_STATS_LEAST) < 0)
 		return -EINVAL;
+	if (flags & ~FPH_MAP_CONTENT)
+		return -EINVAL;
+	err = fph_region_read(s, r, &known);
+	if (err < 0)
+		return err;
+	r = &known;
 	err = fph_region_classify(s, r, &v);
 	if (err < 0)
 		return err;
@@ -263,7 +270,7 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	if (!m)
 		return -ENOMEM;
 	*m = (struct map){ .s = s, .r = r, .fn = fn, .opaque = opaque };
-	m->stats = stats ? stats : &unused;
+	m->stats = &sum;
 	m->pend_start = m->pend_end = w.pos;
 	m->content = (flags & FPH_MAP_CONTENT) && readable(r, &v);
 	m->by_file = r->fd >= 0 && (r->flags & FPH_REGION_SHARED);
@@ -280,8 +287,10 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	first = w.pos;
 	t0 = s->sys->now_ns();
 	err = walk(m, &w);
-	m->stats->ns += s->sys->now_ns() - t0;
-	m->stats->scanned += w.pos - first;
+	sum.ns += s->sys->now_ns() - t0;
+	sum.scanned += w.pos - first;
+	if (stats)
+		fph_sized_out(stats, &sum, sizeof(sum));
 	free(m->buf);
 	free(m);
 	return err;

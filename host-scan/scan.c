@@ -334,33 +334,35 @@ int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 		    fph_sink_fn sink, void *opaque,
 		    struct fph_scan_stats *stats)
 {
-	struct fph_scan_stats unused = { .sz = sizeof(unused) };
-	struct scan c = { .s = s, .r = r, .sink = sink, .opaque = opaque };
+	struct fph_scan_stats sum = { .sz = sizeof(sum) };
+	struct fph_region known;
+	struct scan c = { .s = s, .r = &known, .stats = &sum, .sink = sink, .opaque = opaque };
 	const char *why;
 	uint64_t t0;
 	int err;
 
-	if (stats && stats->sz < FPH_SCAN_STATS_LEAST)
+	if (stats && fph_sized_in(&sum, sizeof(sum), stats, FPH_SCAN_STATS_LEAST) < 0)
 		return -EINVAL;
-	err = fph_region_check(s, r);
+	err = fph_region_read(s, r, &known);
 	if (err < 0)
 		return err;
 	err = fph_scanner_error(s, &why);
 	if (err < 0)
 		return err;
-	if (!method_fits(s, r, method))
+	if (!method_fits(s, &known, method))
 		return -EINVAL;
 
-	if (!fph_clamp(s, r, start, len, &c.start, &c.end))
+	if (!fph_clamp(s, &known, start, len, &c.start, &c.end))
 		return 0;
-	c.stats = stats ? stats : &unused;
 	c.pos = c.pend_start = c.pend_end = c.start;
 
 	t0 = s->sys->now_ns();
 	fph_pace_begin(s);
 	err = run(&c, method);
 	fph_pace_end(s);
-	c.stats->ns += s->sys->now_ns() - t0;
-	c.stats->scanned += c.pos - c.start;
+	sum.ns += s->sys->now_ns() - t0;
+	sum.scanned += c.pos - c.start;
+	if (stats)
+		fph_sized_out(stats, &sum, sizeof(sum));
 	return err;
 }

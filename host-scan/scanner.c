@@ -119,30 +119,23 @@ static int probe(struct fph_scanner *s, enum fph_scanner_kind wanted)
 	return 0;
 }
 
-static bool known_opts(const struct fph_scanner_opts *opts)
+/* What a newer header has is refused if it is asked for */
+static bool read_opts(const struct fph_scanner_opts *from, struct fph_scanner_opts *ret)
 {
-	const unsigned char *p = (const unsigned char *)opts;
-
-	if (opts->sz < FPH_SCANNER_OPTS_LEAST || (unsigned int)opts->kind >= FPH_SCANNER_MAX ||
-	    opts->pid < 0 || opts->cpu_percent > 100)
-		return false;
-	for (size_t i = sizeof(*opts); i < opts->sz; i++)
-		if (p[i])
-			return false;
-	return true;
+	return fph_sized_in(ret, sizeof(*ret), from, FPH_SCANNER_OPTS_LEAST) == 0 &&
+	       (unsigned int)ret->kind < FPH_SCANNER_MAX && ret->pid >= 0 &&
+	       ret->cpu_percent <= 100;
 }
 
 int fph_scanner_open_sys(struct fph_scanner **ret,
 			 const struct fph_scanner_opts *opts,
 			 const struct fph_sys *sys)
 {
-	static const struct fph_scanner_opts defaults = { .sz = sizeof(defaults) };
+	struct fph_scanner_opts known = { .sz = sizeof(known) };
 	struct fph_scanner *s;
 	int err;
 
-	if (!opts)
-		opts = &defaults;
-	if (!known_opts(opts))
+	if (opts && !read_opts(opts, &known))
 		return -EINVAL;
 	s = calloc(1, sizeof(*s));
 	if (!s)
@@ -151,9 +144,9 @@ int fph_scanner_open_sys(struct fph_scanner **ret,
 	s->fd = -1;
 	s->page_size = sys->page_size();
 	s->pid = sys->pid();
-	s->pid_of = opts->pid == s->pid ? 0 : opts->pid;
-	s->cpu_percent = opts->cpu_percent % 100;
-	err = probe(s, opts->kind);
+	s->pid_of = known.pid == s->pid ? 0 : known.pid;
+	s->cpu_percent = known.cpu_percent % 100;
+	err = probe(s, known.kind);
 	if (err < 0) {
 		fph_scanner_close(s);
 		return err;

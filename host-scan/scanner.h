@@ -6,6 +6,7 @@
 #include <fph/scan.h>
 #include <fph/watch.h>
 
+#include "sized.h"
 #include "sys.h"
 
 /*
@@ -65,12 +66,7 @@ struct fph_scanner {
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
 };
 
-/*
- * Structs of callers grow at their end, and callers are older than the library:
- * what the first version had is there, and of what came later only what @sz
- * covers. So never compare with sizeof.
- */
-#define FPH_SIZE_TO(type, field)	(offsetof(type, field) + sizeof(((type *)0)->field))
+/* What the first version had of each struct */
 #define FPH_REGION_LEAST		FPH_SIZE_TO(struct fph_region, flags)
 #define FPH_SCANNER_OPTS_LEAST		FPH_SIZE_TO(struct fph_scanner_opts, cpu_percent)
 #define FPH_SCAN_STATS_LEAST		FPH_SIZE_TO(struct fph_scan_stats, given_up)
@@ -90,6 +86,8 @@ int fph_scanner_open_sys(struct fph_scanner **ret,
 int fph_watch_open_sys(struct fph_watch **ret, const struct fph_sys *sys);
 
 /* -EINVAL if @r contradicts itself */
-int fph_region_check(const struct fph_scanner *s, const struct fph_region *r);
+/* The caller's region, as far as it is known here. -EINVAL if it contradicts itself. */
+int fph_region_read(const struct fph_scanner *s, const struct fph_region *from,
+		    struct fph_region *ret);
 
 #endif /* FPH_SCANNER_H */

@@ -120,8 +120,10 @@ int fph_watch_is_exact(const struct fph_watch *w, const char **why)
 	return -EBUSY;
 }
 
-/* Offsets relative to r->host, whole host pages */
+/* Offsets relative to @base, whole host pages */
 struct part {
+	uint64_t base;
+	uint64_t page_size;	/* of what is behind it */
 	uint64_t start;
 	uint64_t end;
 };
@@ -130,19 +132,20 @@ static int part_of(struct fph_watch *w, const struct fph_region *r,
 		   uint64_t start, uint64_t len, struct part *ret)
 {
 	uint64_t mask = w->scanner->page_size - 1;
+	struct fph_region known;
 	const char *why;
 	int err;
 
-	err = fph_region_check(w->scanner, r);
+	err = fph_region_read(w->scanner, r, &known);
 	if (err < 0)
 		return err;
 	err = fph_watch_error(w, &why);
 	if (err < 0)
 		return err;
-	*ret = (struct part){ 0 };
-	if (start >= r->used)
+	*ret = (struct part){ .base = (uintptr_t)known.host, .page_size = known.page_size };
+	if (start >= known.used)
 		return 0;
-	ret->end = (len > r->used - start ? r->used : start + len) & ~mask;
+	ret->end = (len > known.used - start ? known.used : start + len) & ~mask;
 	ret->start = start + (-start & mask);
 	return 0;
 }
@@ -162,17 +165,16 @@ int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
 	err = fph_watch_error(w, why);
 	if (err < 0)
 		return err;
-	err = part_of(w, r, 0, r->used, &p);
+	err = part_of(w, r, 0, UINT64_MAX, &p);
 	if (err < 0)
 		return err;
-	if (r->page_size > w->scanner->page_size) {
+	if (p.page_size > w->scanner->page_size) {
 		*why = "pages larger than the host's cannot be watched";
 		return -EOPNOTSUPP;
 	}
 	if (p.start >= p.end)
 		return 0;
-	err = w->sys->uffd_register(w->uffd, (uintptr_t)r->host + p.start,
-				    p.end - p.start);
+	err = w->sys->uffd_register(w->uffd, p.base + p.start, p.end - p.start);
 	if (err < 0)
 		*why = fph_why(add_why, err);
 	return err == -EINVAL ? -EOPNOTSUPP : err;
@@ -180,7 +182,7 @@ int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
 
 void fph_watch_remove(struct fph_watch *w, const struct fph_region *r)
 {
-	fph_watch_remove_part(w, r, 0, r->used);
+	fph_watch_remove_part(w, r, 0, UINT64_MAX);
 }
 
 void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
@@ -197,8 +199,7 @@ void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
 	while (p.start < p.end) {
 		uint64_t end = window_end(&p);
 
-		w->sys->uffd_unregister(w->uffd, (uintptr_t)r->host + p.start,
-					end - p.start);
+		w->sys->uffd_unregister(w->uffd, p.base + p.start, end - p.start);
 		p.start = end;
 	}
 }
@@ -210,13 +211,12 @@ static uint32_t flags_of(uint64_t categories)
 }
 
 /* One ioctl; moves @p->start behind what was walked */
-static int walk_window(struct fph_watch *w, const struct fph_region *r,
-		       const struct fph_pm_scan *query, struct part *p,
+static int walk_window(struct fph_watch *w, const struct fph_pm_scan *query, struct part *p,
 		       fph_watch_fn fn, void *opaque)
 {
 	/* On the stack: threads share the watch */
 	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
-	uint64_t base = (uintptr_t)r->host;
+	uint64_t base = p->base;
 	uint64_t limit = window_end(p);
 	uint64_t seen = p->start;
 	struct fph_pm_scan arg = *query;
@@ -263,7 +263,7 @@ static int walk(struct fph_watch *w, const struct fph_region *r,
 
 	err = part_of(w, r, start, len, &p);
 	while (err == 0 && p.start < p.end)
-		err = walk_window(w, r, query, &p, fn, opaque);
+		err = walk_window(w, query, &p, fn, opaque);
 	return err;
 }
 

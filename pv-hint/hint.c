@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../host-scan/sized.h"
+
 #include <fph/hint.h>
 #include <fph/virtio-fph.h>
 
@@ -225,16 +227,6 @@ static const char *check_frame(const struct frame *f, uint64_t *pages)
 	return "unknown encoding";
 }
 
-static void fill(struct fph_hint_frame *ret, const struct fph_hint_frame *all)
-{
-	size_t sz = ret->sz;
-
-	if (sz > sizeof(*all))
-		memset((char *)ret + sizeof(*all), 0, sz - sizeof(*all));
-	memcpy(ret, all, sz < sizeof(*all) ? sz : sizeof(*all));
-	ret->sz = sz;
-}
-
 static int malformed(struct fph_hint *h, const char **why, const char *what)
 {
 	h->open = false;
@@ -300,7 +292,7 @@ int fph_hint_feed(struct fph_hint *h, const void *data, size_t len, fph_sink_fn 
 	h->complete = info.last;
 	info.id = id;
 	info.ranges = e.ranges;
-	fill(ret, &info);
+	fph_sized_out(ret, &info, sizeof(*ret));
 	return 0;
 }
 

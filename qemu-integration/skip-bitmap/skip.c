@@ -7,6 +7,8 @@
 
 #include <fph/skip.h>
 
+#include "../../host-scan/sized.h"
+
 #define WORD_BITS	(sizeof(unsigned long) * CHAR_BIT)
 
 /* More pages than an address space of 64 bits has */
@@ -17,6 +19,8 @@
  * Planes are written under the caller's lock only, but read at any time, as
  * are the counters: hence relaxed atomics, which cost nothing.
  */
+_Static_assert(FPH_REASON_MAX <= FPH_SKIP_REASONS, "reasons fit into struct fph_skip_counts");
+
 struct fph_skip {
 	uint64_t npages;
 	bool dry_run;
@@ -293,7 +297,6 @@ static uint64_t get_counter(const uint64_t *counter)
 void fph_skip_get_counts(const struct fph_skip *k, struct fph_skip_counts *ret)
 {
 	struct fph_skip_counts c = {
-		.sz = ret->sz,
 		.skipped = get_counter(&k->skipped),
 		.resent = get_counter(&k->resent),
 		.both = get_counter(&k->both),
@@ -303,9 +306,7 @@ void fph_skip_get_counts(const struct fph_skip *k, struct fph_skip_counts *ret)
 		c.reason[i] = get_counter(&k->reason[i]);
 
 	/* Counters that only a newer caller knows read as 0 */
-	if (c.sz > sizeof(c))
-		memset((char *)ret + sizeof(c), 0, c.sz - sizeof(c));
-	memcpy(ret, &c, c.sz < sizeof(c) ? c.sz : sizeof(c));
+	fph_sized_out(ret, &c, sizeof(c));
 }
 
 int fph_skip_sink_fn(void *opaque, uint64_t start, uint64_t len,

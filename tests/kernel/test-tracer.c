@@ -941,6 +941,33 @@ static void test_stale(void **state)
 	drop(&m);
 }
 
+/* A program whose struct is shorter or longer than the library's */
+static void test_sizes(void **state)
+{
+	struct {
+		struct fph_traced t;
+		uint64_t newer;
+	} big = { .t = { .sz = sizeof(big), .start = 64 * MIB, .len = MIB, .fd = -1 } };
+	struct fph_traced small = { .sz = offsetof(struct fph_traced, fd) };
+	const char *why;
+
+	check_int(fph_tracer_add(tracer, &small, &why), -EINVAL);
+	big.newer = 1;
+	check_int(fph_tracer_add(tracer, &big.t, &why), -EINVAL);
+	big.newer = 0;
+	check_int(fph_tracer_add(tracer, &big.t, &why), 0);
+	big.newer = 1;
+	small.fd = 4711;
+	for (int i = 0; small.start != 64 * MIB; i++)
+		check_int(fph_tracer_get(tracer, i, &small), 1);
+	check_int(small.len, MIB);
+	check_int(small.fd, 4711);
+	for (int i = 0; big.newer; i++)
+		check_int(fph_tracer_get(tracer, i, &big.t), 1);
+	check_int(big.t.sz, sizeof(big));
+	fph_tracer_remove(tracer, 64 * MIB);
+}
+
 static void test_refused(void **state)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
@@ -1411,6 +1438,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "too much for one event", test_clear_max, NULL);
 	fph_test_add(&t, "what need not be scanned", test_next, NULL);
 	fph_test_add(&t, "room in the bitmap", test_room, NULL);
+	fph_test_add(&t, "structs of other sizes", test_sizes, NULL);
 	fph_test_add(&t, "refused in words", test_refused, NULL);
 	fph_test_add(&t, "fph-trace", test_tool, NULL);
 	fph_test_add(&t, "fph-trace sees what was last", test_tool_last, NULL);

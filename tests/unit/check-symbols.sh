@@ -27,6 +27,20 @@ for list in map library; do
 	diff -u "$tmp/headers" "$tmp/$list" || status=1
 done
 
+# Each node has all that was there before
+sed -n 's/^FPH_\([0-9.]*\) {$/\1/p; s/^}\(.*\);$/:\1/p' "$map" | tr -d ' \n' >"$tmp/chain"
+before=
+for node in $(sed -n 's/^FPH_\([0-9.]*\) {$/\1/p' "$map"); do
+	printf '%s:%s' "$node" "${before:+FPH_$before}"
+	before=$node
+done >"$tmp/wanted"
+cmp -s "$tmp/chain" "$tmp/wanted" ||
+	{ echo "nodes of the symbol map are not chained: $(cat "$tmp/chain")"; status=1; }
+
+header=$(cat "$@" | sed -n 's/^#define FPH_VERSION_[A-Z]*[[:space:]]*//p' | tr '\n' .)
+[ "$header" = "$version." ] ||
+	{ echo "FPH_VERSION_* are $header, the library is $version"; status=1; }
+
 node=$(sed -n 's/^FPH_\([0-9.]*\) {$/\1/p' "$map" | tail -n 1)
 if [ "$node" != "${version%.*}" ]; then
 	echo "symbol map ends with FPH_$node, the library is $version"

@@ -90,7 +90,8 @@ FPH_API int fph_tracer_check(const struct fph_tracer *t, const char **why);
  *
  * All of its bits are clear at first, whatever was taken before.
  *
- * Return: 0; -EINVAL; -ENOSPC if the bitmap is too small, or if too much has
+ * Return: 0; -EINVAL if @m is not of whole pages, overlaps, or has what this
+ * version does not know; -ENOSPC if the bitmap is too small, or if too much has
  * been added; -EBUSY if somebody else has arranged for the process to be
  * traced; -EAGAIN if the tracer's folder stays locked (flock()) for a second;
  * -EBADF, -EPERM ... of the system. Since 0.1.
@@ -111,8 +112,8 @@ FPH_API void fph_tracer_remove(struct fph_tracer *t, uint64_t start);
  * fph_tracer_get() - memory that is traced
  * @t:     the tracer
  * @index: 0 and up
- * @ret:   address, length and grain; @ret->sz is set by the caller, @ret->fd is
- *         0 for shared memory and -1 for private
+ * @ret:   filled up to @ret->sz, which the caller sets, with address, length,
+ *         offset and grain; @ret->fd is 0 for shared memory and -1 for private
  *
  * Return: 1, or 0 if there are no more. Since 0.1.
  */

@@ -8,7 +8,23 @@
  *
  * Every function returns 0 or a positive result on success and a negative
  * errno on failure. Outputs are written only on success. The library never
- * prints and never exits.
+ * prints, never exits, starts no thread and handles no signal.
+ *
+ * Units are bytes, nanoseconds and pages, as each function says; ranges begin
+ * with @start and have @len bytes, or end before @end. Strings that functions
+ * return are static.
+ *
+ * Threads: functions without an object, such as fph_version() and those that give
+ * names, are for any thread at any time. Of an object its struct says who may use
+ * it; different objects have nothing in common.
+ *
+ * Growth: structs that begin with @sz get new fields at their end. Set @sz to
+ * sizeof of the struct, and all else that is not meant to zero: then a program
+ * works with a library that is older than the header it was built with, as long as
+ * it asks for nothing new, and with a newer one. Results are cut off at @sz, and
+ * zero behind what the library knows. Structs without @sz (struct fph_verdict,
+ * struct fph_skip_sink) stay as they are; so do the values of enums, to which more
+ * are added, so that the last one, *_MAX, moves.
  */
 #ifndef FPH_TYPES_H
 #define FPH_TYPES_H
@@ -16,6 +32,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Of this header; fph_version() is that of the library */
+#define FPH_VERSION_MAJOR	0
+#define FPH_VERSION_MINOR	1
+#define FPH_VERSION_PATCH	0
 
 #define FPH_API __attribute__((visibility("default")))
 

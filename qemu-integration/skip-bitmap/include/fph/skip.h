@@ -20,21 +20,26 @@
 extern "C" {
 #endif
 
-struct fph_skip; /* opaque */
+/** struct fph_skip - a skip bitmap, opaque. One thread at a time may change it;
+ *  where a function says so, others may read it meanwhile. */
+struct fph_skip;
+
+/* Room for reasons to come, so that struct fph_skip_counts keeps its layout */
+#define FPH_SKIP_REASONS	8
 
 /**
  * struct fph_skip_counts - pages of a skip bitmap
  * @sz:      sizeof(struct fph_skip_counts)
  * @skipped: pages left out now, for any reason
  * @resent:  pages that had been left out and then were dirtied again
- * @reason:  pages left out now, by reason; a page can have more than one
+ * @reason:  pages left out now, by enum fph_reason; a page can have more than one
  * @both:    pages left out now for FPH_FREE and a host-zero reason as well
  */
 struct fph_skip_counts {
 	size_t sz;
 	uint64_t skipped;
 	uint64_t resent;
-	uint64_t reason[FPH_REASON_MAX];
+	uint64_t reason[FPH_SKIP_REASONS];
 	uint64_t both;
 };
 
