@@ -18,8 +18,7 @@
 
 #include "fph-trace.h"
 
-#define BPFFS	"/sys/fs/bpf"
-#define PATH	BPFFS "/fph"
+#define PATH	"/sys/fs/bpf/fph"
 
 /* Columns and JSON members: one for each cause */
 static const struct column {
@@ -209,6 +208,12 @@ static void subtract(struct table *new, struct table *old, struct table *ret)
 		struct row *was = find_row(old, new->v[i].comm);
 		struct row *row = find_row(ret, new->v[i].comm);
 
+		/* Less than before: it was counted anew, since somebody began again */
+		for (int k = 0; k < FPH_NCAUSES; k++) {
+			if (new->v[i].c.pages[k] < was->c.pages[k] ||
+			    new->v[i].c.events[k] < was->c.events[k])
+				was->c = (struct fph_counts){ 0 };
+		}
 		for (int k = 0; k < FPH_NCAUSES; k++) {
 			row->c.pages[k] = new->v[i].c.pages[k] - was->c.pages[k];
 			row->c.events[k] = new->v[i].c.events[k] - was->c.events[k];
@@ -518,16 +523,16 @@ static int trace(void)
 	if (err)
 		return err == -EACCES || err == -EPERM ? X_UNSUPPORTED : X_FAIL;
 	if (!trace_loaded(opt.path)) {
-		err = trace_load_private(BPFFS, PATH, opt.object, words_for(&memory), opt.verbose);
-		opt.path = PATH;
+		err = trace_load_own(opt.object, words_for(&memory), opt.verbose);
+		opt.path = NULL;
 		if (err) {
 			free_memory(&memory);
 			return unsupported(err);
 		}
 	}
-	err = fph_tracer_open(&tracer, opt.path, opt.pid, &why);
+	err = trace_open(&tracer, opt.path, opt.pid, &why);
 	if (err) {
-		complain("%s: %s", opt.path, why);
+		complain("%s", why);
 		free_memory(&memory);
 		return unsupported(err);
 	}

@@ -16,16 +16,20 @@ enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED };
 /* How: the program's own */
 __attribute__((format(printf, 1, 2))) void complain(const char *fmt, ...);
 
-/* trace-load.c: all take the folder where the tracer is, or shall be, pinned */
+/*
+ * trace-load.c: all take the folder where the tracer is, or shall be, pinned; NULL for
+ * the one of trace_load_own()
+ */
 
 /* @object: "tp", "complete", or NULL for the latter where the kernel allows it */
 int trace_load(const char *path, const char *object, uint64_t words, bool verbose);
 int trace_unload(const char *path);
 /* False with errno set if it is not, or cannot be seen */
 bool trace_loaded(const char *path);
-/* A bpffs of our own at @mount, gone when the process is; then as trace_load() */
-int trace_load_private(const char *mount, const char *path, const char *object,
-		       uint64_t words, bool verbose);
+/* The same for this process alone: nothing is pinned, and it is gone when the process is */
+int trace_load_own(const char *object, uint64_t words, bool verbose);
+/* As fph_tracer_open() */
+int trace_open(struct fph_tracer **ret, const char *path, pid_t pid, const char **why);
 /* Which hooks: "tp", "complete" */
 const char *trace_object(const char *path);
 /* Descriptor of a map, or negative errno */

@@ -5,7 +5,8 @@
  * Maps (names are ABI, as are the layouts below; sizes are checked by users):
  *
  *   fph_targets   hash, process (tgid) -> struct fph_target: whose memory is
- *                 traced, and where. Entries of processes that end are removed.
+ *                 traced, and where. Entries of processes that end are removed,
+ *                 or lose their ranges.
  *   fph_touched   array of u64 that can be mmapped: one bit per grain of traced
  *                 memory, set when memory is taken, cleared when it is given
  *                 back. A cleared bit says nothing: events can be missed.
@@ -53,12 +54,17 @@ struct fph_range {
 #define FPH_RANGE_SHARED	(1u << 0)
 
 struct fph_target {
-	__u32 nranges;
+	__u32 nranges;		/* 0: the process has ended; see FPH_TARGET_KEEP */
 	__u32 flags;
+	__u32 owner;		/* process that has arranged for it; 0: itself */
+	__u32 pad;
 	struct fph_range range[FPH_MAX_RANGES];
 };
 
-/* Its counts stay when it ends, for whoever traces it: they are his to remove */
+/*
+ * When it ends, its counts stay for whoever traces it, and so does this entry,
+ * without ranges. They are the owner's to remove; if that has ended, anybody's.
+ */
 #define FPH_TARGET_KEEP		(1u << 0)
 
 /* What was done to pages, and how */
@@ -105,7 +111,7 @@ enum fph_drop {
 #define FPH_TOUCHED_WORDS	(1u << 22)	/* 1 TiB at 4 KiB: 32 MiB */
 
 _Static_assert(sizeof(struct fph_range) == 56, "layout of fph_range");
-_Static_assert(sizeof(struct fph_target) == 8 + 56 * FPH_MAX_RANGES,
+_Static_assert(sizeof(struct fph_target) == 16 + 56 * FPH_MAX_RANGES,
 	       "layout of fph_target");
 _Static_assert(sizeof(struct fph_counts_key) == 20, "layout of fph_counts_key");
 _Static_assert(sizeof(struct fph_counts) == 16 * FPH_NCAUSES,

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Loading, pinning and removing the tracer: the same layout as by bpftool */
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <linux/magic.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -28,6 +29,14 @@ static const struct object {
 	{ "complete", fph_tracer__elf_bytes },
 	{ "tp", fph_tracer_tp__elf_bytes },
 };
+
+/* A tracer of our own, that nobody else sees: gone when this process is */
+static struct {
+	struct bpf_object *obj;
+	const char *name;
+	struct bpf_link *links[16];
+	size_t nlinks;
+} own;
 
 static bool tell_all;
 
@@ -60,6 +69,10 @@ int trace_map(const char *path, const char *name)
 	char file[PATH_MAX];
 	int fd;
 
+	if (!path) {
+		fd = fcntl(bpf_object__find_map_fd_by_name(own.obj, name), F_DUPFD_CLOEXEC, 0);
+		return fd < 0 ? -errno : fd;
+	}
 	if (snprintf(file, sizeof(file), "%s/maps/%s", path, name) >= (int)sizeof(file))
 		return -ENAMETOOLONG;
 	fd = bpf_obj_get(file);
@@ -70,7 +83,21 @@ const char *trace_object(const char *path)
 {
 	char file[PATH_MAX];
 
+	if (!path)
+		return own.name;
 	return join(file, path, "fph_zap") && access(file, F_OK) == 0 ? "complete" : "tp";
+}
+
+int trace_open(struct fph_tracer **ret, const char *path, pid_t pid, const char **why)
+{
+	struct fph_tracer_maps maps = { .sz = sizeof(maps) };
+
+	if (path)
+		return fph_tracer_open(ret, path, pid, why);
+	maps.targets = bpf_object__find_map_fd_by_name(own.obj, "fph_targets");
+	maps.touched = bpf_object__find_map_fd_by_name(own.obj, "fph_touched");
+	maps.counts = bpf_object__find_map_fd_by_name(own.obj, "fph_counts");
+	return fph_tracer_open_maps(ret, &maps, pid, why);
 }
 
 /* All names of our own: what else lies there is not ours. Negative errno of the last that failed. */
@@ -120,16 +147,33 @@ int trace_unload(const char *path)
 	return err && err != -ENOENT ? err : remove_pins(path);
 }
 
+/*
+ * At once, and not from one key to the next: where a process ends meanwhile, and its
+ * counts go, that begins anew, and tells others twice.
+ */
 void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque)
 {
-	struct fph_counts_key key, *prev = NULL;
-	struct fph_counts c;
+	struct bpf_map_info info = { 0 };
+	__u32 len = sizeof(info), n, cursor;
+	struct fph_counts_key *keys = NULL;
+	struct fph_counts *counts = NULL;
+	int err;
 
-	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
-		prev = &key;
-		if (key.tgid == (__u32)pid && bpf_map_lookup_elem(fd, &key, &c) == 0)
-			fn(opaque, key.comm, &c);
+	if (bpf_map_get_info_by_fd(fd, &info, &len) < 0)
+		return;
+	n = info.max_entries;
+	keys = calloc(n, sizeof(*keys));
+	counts = calloc(n, sizeof(*counts));
+	if (keys && counts) {
+		/* It ends with ENOENT when it has all */
+		err = bpf_map_lookup_batch(fd, NULL, &cursor, keys, counts, &n, NULL);
+		for (__u32 i = 0; (!err || errno == ENOENT) && i < n; i++) {
+			if (keys[i].tgid == (__u32)pid)
+				fn(opaque, keys[i].comm, &counts[i]);
+		}
 	}
+	free(keys);
+	free(counts);
 }
 
 void trace_drops(int fd, uint64_t drops[FPH_NDROPS])
@@ -140,19 +184,30 @@ void trace_drops(int fd, uint64_t drops[FPH_NDROPS])
 	}
 }
 
+static int add_program(int fd, struct trace_cost *ret)
+{
+	struct bpf_prog_info prog = { 0 };
+	__u32 len = sizeof(prog);
+
+	if (bpf_prog_get_info_by_fd(fd, &prog, &len) < 0)
+		return -errno;
+	ret->ns += prog.run_time_ns;
+	ret->runs += prog.run_cnt;
+	ret->missed += prog.recursion_misses;
+	return 0;
+}
+
 /* What lies there with a program's name is its link */
 static int add_cost(const char *file, void *opaque)
 {
-	struct trace_cost *ret = opaque;
 	struct bpf_link_info link = { 0 };
-	struct bpf_prog_info prog = { 0 };
-	__u32 link_len = sizeof(link), prog_len = sizeof(prog);
+	__u32 len = sizeof(link);
 	int fd, err = 0;
 
 	fd = bpf_obj_get(file);
 	if (fd < 0)
 		return -errno;
-	if (bpf_link_get_info_by_fd(fd, &link, &link_len) < 0)
+	if (bpf_link_get_info_by_fd(fd, &link, &len) < 0)
 		err = -errno;
 	close(fd);
 	if (err)
@@ -160,19 +215,24 @@ static int add_cost(const char *file, void *opaque)
 	fd = bpf_prog_get_fd_by_id(link.prog_id);
 	if (fd < 0)
 		return -errno;
-	if (bpf_prog_get_info_by_fd(fd, &prog, &prog_len) < 0)
-		err = -errno;
+	err = add_program(fd, opaque);
 	close(fd);
-	ret->ns += prog.run_time_ns;
-	ret->runs += prog.run_cnt;
-	ret->missed += prog.recursion_misses;
 	return err;
 }
 
 int trace_cost(const char *path, struct trace_cost *ret)
 {
+	struct bpf_program *prog;
+	int err = 0;
+
 	*ret = (struct trace_cost){ 0 };
-	return for_each_pin(path, add_cost, ret);
+	if (path)
+		return for_each_pin(path, add_cost, ret);
+	bpf_object__for_each_program(prog, own.obj) {
+		if (!err)
+			err = add_program(bpf_program__fd(prog), ret);
+	}
+	return err;
 }
 
 static int pin(struct bpf_object *obj, const char *path)
@@ -200,6 +260,44 @@ static int pin(struct bpf_object *obj, const char *path)
 	return 0;
 }
 
+static int attach(struct bpf_object *obj)
+{
+	struct bpf_program *prog;
+
+	bpf_object__for_each_program(prog, obj) {
+		struct bpf_link *link = bpf_program__attach(prog);
+
+		if (!link)
+			return -errno;
+		if (own.nlinks == sizeof(own.links) / sizeof(own.links[0])) {
+			bpf_link__destroy(link);
+			return -E2BIG;
+		}
+		own.links[own.nlinks++] = link;
+	}
+	return 0;
+}
+
+static void detach(void)
+{
+	while (own.nlinks)
+		bpf_link__destroy(own.links[--own.nlinks]);
+}
+
+static int pin_at(struct bpf_object *obj, const char *path)
+{
+	int err;
+
+	/* Of two that load at once, one makes the folder; the other leaves it alone */
+	if (mkdir(path, 0700) < 0)
+		return -errno;
+	err = pin(obj, path);
+	if (err)
+		trace_unload(path);
+	return err;
+}
+
+/* @path: NULL for one of our own */
 static int load_object(const struct object *object, const char *path, uint64_t words)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = object->name);
@@ -217,33 +315,55 @@ static int load_object(const struct object *object, const char *path, uint64_t w
 	err = !map ? -ENOENT : words ? bpf_map__set_max_entries(map, words) : 0;
 	if (!err)
 		err = bpf_object__load(obj);
-	/* Of two that load at once, one makes the folder; the other leaves it alone */
-	if (!err && mkdir(path, 0700) < 0) {
-		err = -errno;
-	} else if (!err) {
-		err = pin(obj, path);
-		if (err)
-			trace_unload(path);
+	if (!err)
+		err = path ? pin_at(obj, path) : attach(obj);
+	if (!err && !path) {
+		own.obj = obj;
+		own.name = object->name;
+		return 0;
 	}
+	detach();
 	bpf_object__close(obj);
 	return err;
 }
 
-int trace_load(const char *path, const char *object, uint64_t words, bool verbose)
+static bool has_capability(unsigned int cap)
 {
-	char parent[PATH_MAX];
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	return syscall(SYS_capget, &head, data) == 0 && data[cap / 32].effective >> cap % 32 & 1;
+}
+
+static bool has_btf(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+
+	btf__free(btf);
+	return btf;
+}
+
+/* Why no object can be loaded, by what they need; NULL if that is not known */
+static const char *why_refused(void)
+{
+	if (!has_capability(CAP_SYS_ADMIN) &&
+	    !(has_capability(CAP_BPF) && has_capability(CAP_PERFMON)))
+		return "it takes CAP_BPF and CAP_PERFMON";
+	if (!has_btf())
+		return "this kernel has no types of its own (CONFIG_DEBUG_INFO_BTF)";
+	if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_TRACEPOINT, BPF_FUNC_loop, NULL) == 0)
+		return "this kernel has no bpf_loop(): it is older than Linux 5.17";
+	if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_TRACEPOINT, BPF_FUNC_probe_read_kernel,
+				    NULL) == 0)
+		return "BPF programs must not read the kernel's memory: it is locked down (lockdown=confidentiality)";
+	return NULL;
+}
+
+static int load_any(const char *path, const char *object, uint64_t words, bool verbose)
+{
+	const char *why;
 	int err = -EINVAL;
 
-	if (trace_loaded(path)) {
-		complain("a tracer is loaded at %s already", path);
-		return -EEXIST;
-	}
-	snprintf(parent, sizeof(parent), "%s", path);
-	*strrchr(parent, '/') = '\0';
-	if (!is_bpffs(parent)) {
-		complain("%s is not in a bpffs; try: mount -t bpf bpf /sys/fs/bpf", path);
-		return -ENOENT;
-	}
 	libbpf_set_print(print);
 	tell_all = verbose;
 	for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++) {
@@ -256,25 +376,38 @@ int trace_load(const char *path, const char *object, uint64_t words, bool verbos
 			complain("%s is there already", path);
 			return err;
 		}
-		if (object || verbose)
+		if (verbose)
 			complain("the %s tracer cannot be loaded: %s", objects[i].name,
 				 strerror(-err));
 	}
-	if (!object)
-		complain("no tracer can be loaded: %s%s", strerror(-err),
-			 verbose ? "" : "; 'fph-trace --load --verbose' tells more");
-	return err;
+	tell_all = false;
+	why = why_refused();
+	if (!why && object && strcmp(object, "complete") == 0 && err != -ENOMEM)
+		why = "this kernel refuses its hooks (fentry), but may take those of --object tp";
+	complain("no %s%scan be loaded: %s%s", object ? object : "", object ? " tracer " : "tracer ",
+		 why ? why : strerror(-err),
+		 why || verbose ? "" : "; 'fph-trace --load --verbose' tells more");
+	return why ? -EOPNOTSUPP : err;
 }
 
-int trace_load_private(const char *mnt, const char *path, const char *object,
-		       uint64_t words, bool verbose)
+int trace_load(const char *path, const char *object, uint64_t words, bool verbose)
 {
-	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-	    mount("bpf", mnt, "bpf", 0, "mode=0700") < 0) {
-		int err = -errno;
+	char parent[PATH_MAX];
 
-		complain("no bpffs of our own at %s: %s", mnt, strerror(errno));
-		return err;
+	if (trace_loaded(path)) {
+		complain("a tracer is loaded at %s already", path);
+		return -EEXIST;
 	}
-	return trace_load(path, object, words, verbose);
+	snprintf(parent, sizeof(parent), "%s", path);
+	*strrchr(parent, '/') = '\0';
+	if (!is_bpffs(parent)) {
+		complain("%s is not in a bpffs; try: mount -t bpf bpf /sys/fs/bpf", path);
+		return -ENOENT;
+	}
+	return load_any(path, object, words, verbose);
+}
+
+int trace_load_own(const char *object, uint64_t words, bool verbose)
+{
+	return load_any(NULL, object, words, verbose);
 }

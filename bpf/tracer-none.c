@@ -10,6 +10,12 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 	return -EOPNOTSUPP;
 }
 
+int fph_tracer_open_maps(struct fph_tracer **ret, const struct fph_tracer_maps *maps, pid_t pid,
+			 const char **why)
+{
+	return fph_tracer_open(ret, NULL, pid, why);
+}
+
 void fph_tracer_close(struct fph_tracer *t) { }
 
 int fph_tracer_check(const struct fph_tracer *t, const char **why)

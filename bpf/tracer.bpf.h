@@ -434,14 +434,15 @@ static long forget_counts(struct bpf_map *map, struct fph_counts_key *key,
 static __always_inline int forget(__u32 tgid)
 {
 	struct fph_target *target = bpf_map_lookup_elem(&fph_targets, &tgid);
-	bool keep;
 
 	if (!target)
 		return 0;
-	keep = target->flags & FPH_TARGET_KEEP;
+	if (target->flags & FPH_TARGET_KEEP) {
+		target->nranges = 0;
+		return 0;
+	}
 	bpf_map_delete_elem(&fph_targets, &tgid);
-	if (!keep)
-		bpf_for_each_map_elem(&fph_counts, forget_counts, &tgid, 0);
+	bpf_for_each_map_elem(&fph_counts, forget_counts, &tgid, 0);
 	return 0;
 }
 

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -20,16 +19,17 @@
 
 /* What the first version had of it */
 #define FPH_TRACED_LEAST	FPH_SIZE_TO(struct fph_traced, shift)
+#define FPH_TRACER_MAPS_LEAST	FPH_SIZE_TO(struct fph_tracer_maps, counts)
 
 /* The first PID namespace, the one that BPF programs see numbers of */
 #define INIT_PID_NS	"pid:[4026531836]"
 
-/* A second, altogether */
-#define LOCK_TRIES	100
-#define LOCK_WAIT_US	10000
+/* Others look for room, too: a second, altogether */
+#define ROOM_TRIES	100
+#define ROOM_WAIT_US	20000	/* at most */
 
 struct fph_tracer {
-	char *path;
+	char *path;		/* NULL: its maps are not pinned */
 	int targets;		/* map descriptors */
 	int touched;
 	int counts;		/* -1: to be left alone */
@@ -45,10 +45,24 @@ struct fph_tracer {
 	} view[FPH_MAX_RANGES];
 };
 
-static int open_map(const char *path, const char *name, __u32 type, __u32 key,
-		    __u32 value, struct bpf_map_info *info, const char **why)
+/* @fd if it is that map; else it is closed */
+static int check_map(int fd, const char *name, __u32 type, __u32 key, __u32 value,
+		     struct bpf_map_info *info, const char **why)
 {
 	__u32 len = sizeof(*info);
+
+	memset(info, 0, sizeof(*info));
+	if (bpf_map_get_info_by_fd(fd, info, &len) == 0 && info->type == type &&
+	    info->key_size == key && info->value_size == value && strcmp(info->name, name) == 0)
+		return fd;
+	close(fd);
+	*why = "the maps there are not those of this version of the tracer";
+	return -EPROTO;
+}
+
+static int open_pinned(const char *path, const char *name, __u32 type, __u32 key,
+		       __u32 value, struct bpf_map_info *info, const char **why)
+{
 	char file[PATH_MAX];
 	int fd, ret;
 
@@ -66,14 +80,7 @@ static int open_map(const char *path, const char *name, __u32 type, __u32 key,
 			"the tracer's maps cannot be opened";
 		return ret == -ENOTDIR ? -ENOENT : ret;
 	}
-	memset(info, 0, sizeof(*info));
-	ret = bpf_map_get_info_by_fd(fd, info, &len);
-	if (ret == 0 && info->type == type && info->key_size == key &&
-	    info->value_size == value && strcmp(info->name, name) == 0)
-		return fd;
-	close(fd);
-	*why = "the maps there are not those of this version of the tracer";
-	return -EPROTO;
+	return check_map(fd, name, type, key, value, info, why);
 }
 
 static int check_namespace(const char **why)
@@ -89,21 +96,34 @@ static int check_namespace(const char **why)
 	return -EOPNOTSUPP;
 }
 
-static int open_maps(struct fph_tracer *t, const char **why)
+/* A map of @maps, or one that is pinned */
+static int open_map(const struct fph_tracer *t, int given, const char *name, __u32 type,
+		    __u32 key, __u32 value, struct bpf_map_info *info, const char **why)
+{
+	int fd;
+
+	if (t->path)
+		return open_pinned(t->path, name, type, key, value, info, why);
+	*why = "a map of the tracer cannot be used";
+	fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
+	return fd < 0 ? -errno : check_map(fd, name, type, key, value, info, why);
+}
+
+static int open_maps(struct fph_tracer *t, const struct fph_tracer_maps *maps, const char **why)
 {
 	struct bpf_map_info info;
 
-	t->targets = open_map(t->path, "fph_targets", BPF_MAP_TYPE_HASH, sizeof(__u32),
+	t->targets = open_map(t, maps->targets, "fph_targets", BPF_MAP_TYPE_HASH, sizeof(__u32),
 			      sizeof(struct fph_target), &info, why);
 	if (t->targets < 0)
 		return t->targets;
-	t->touched = open_map(t->path, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+	t->touched = open_map(t, maps->touched, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
 			      sizeof(__u64), &info, why);
 	if (t->touched < 0)
 		return t->touched;
 	t->touched_id = info.id;
 	t->words = info.max_entries;
-	t->counts = open_map(t->path, "fph_counts", BPF_MAP_TYPE_HASH,
+	t->counts = open_map(t, maps->counts, "fph_counts", BPF_MAP_TYPE_HASH,
 			     sizeof(struct fph_counts_key), sizeof(struct fph_counts), &info, why);
 	return 0;
 }
@@ -149,7 +169,73 @@ static int map_bits(struct fph_tracer *t, const struct fph_range *r, struct view
 	return 0;
 }
 
-int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const char **why)
+static bool has_ended(__u32 pid)
+{
+	return kill(pid, 0) < 0 && errno == ESRCH;
+}
+
+/* Nobody is left who could take it away */
+static bool is_orphan(__u32 key, const struct fph_target *target)
+{
+	return has_ended(target->owner ? target->owner : key);
+}
+
+/* What was counted for @tgid; NULL: for all that are not traced */
+static void forget_counts(const struct fph_tracer *t, const __u32 *tgid)
+{
+	struct fph_counts_key key, *prev = NULL;
+	struct fph_target target;
+
+	if (t->counts < 0)
+		return;
+	while (bpf_map_get_next_key(t->counts, prev, &key) == 0) {
+		bool forget = tgid ? key.tgid == *tgid :
+			      bpf_map_lookup_elem(t->targets, &key.tgid, &target) < 0;
+
+		/* Without what was removed, the next one is the first */
+		prev = forget && bpf_map_delete_elem(t->counts, &key) == 0 ? NULL : &key;
+	}
+}
+
+/* What others left who were killed */
+static void sweep(const struct fph_tracer *t)
+{
+	struct fph_target target;
+	__u32 key, *prev = NULL;
+
+	while (bpf_map_get_next_key(t->targets, prev, &key) == 0) {
+		bool orphan = bpf_map_lookup_elem(t->targets, &key, &target) == 0 &&
+			      key != t->tgid && is_orphan(key, &target);
+
+		prev = orphan && bpf_map_delete_elem(t->targets, &key) == 0 ? NULL : &key;
+	}
+	forget_counts(t, NULL);
+}
+
+/* The entry of the process, if it has one: ours, if its owner has ended */
+static int find_target(struct fph_tracer *t)
+{
+	int err = 0;
+
+	t->ours = true;
+	if (bpf_map_lookup_elem(t->targets, &t->tgid, &t->target) < 0)
+		return 0;
+	t->ours = is_orphan(t->tgid, &t->target);
+	if (t->target.nranges > FPH_MAX_RANGES)
+		t->target.nranges = FPH_MAX_RANGES;
+	if (t->ours) {
+		t->target.owner = getpid();
+		if (bpf_map_update_elem(t->targets, &t->tgid, &t->target, BPF_EXIST) < 0)
+			return -errno;
+	}
+	for (__u32 i = 0; i < t->target.nranges && !err; i++)
+		err = is_sane(&t->target.range[i]) ?
+		      map_bits(t, &t->target.range[i], &t->view[i]) : -EINVAL;
+	return err;
+}
+
+static int open_tracer(struct fph_tracer **ret, const char *path,
+		       const struct fph_tracer_maps *maps, pid_t pid, const char **why)
 {
 	struct fph_tracer *t;
 	int err;
@@ -160,23 +246,16 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 		return -ENOMEM;
 	t->targets = t->touched = t->counts = -1;
 	t->tgid = pid ? pid : getpid();
-	t->path = strdup(path);
-	err = t->path ? check_namespace(why) : -ENOMEM;
+	t->path = path ? strdup(path) : NULL;
+	err = path && !t->path ? -ENOMEM : check_namespace(why);
 	if (err == 0)
-		err = open_maps(t, why);
-	if (err < 0) {
-		fph_tracer_close(t);
-		return err;
-	}
-	if (bpf_map_lookup_elem(t->targets, &t->tgid, &t->target) < 0)
-		t->ours = true;
-	if (t->target.nranges > FPH_MAX_RANGES)
-		t->target.nranges = FPH_MAX_RANGES;
-	for (__u32 i = 0; i < t->target.nranges && !err; i++)
-		err = is_sane(&t->target.range[i]) ?
-		      map_bits(t, &t->target.range[i], &t->view[i]) : -EINVAL;
-	if (err < 0) {
+		err = open_maps(t, maps, why);
+	if (err == 0) {
 		*why = "the tracer's bitmap cannot be mapped";
+		sweep(t);
+		err = find_target(t);
+	}
+	if (err < 0) {
 		fph_tracer_close(t);
 		return err;
 	}
@@ -184,18 +263,22 @@ int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const 
 	return 0;
 }
 
-/* The programs do so only for a process that is traced when it ends */
-static void forget_counts(struct fph_tracer *t)
+int fph_tracer_open(struct fph_tracer **ret, const char *path, pid_t pid, const char **why)
 {
-	struct fph_counts_key key, *prev = NULL;
+	static const struct fph_tracer_maps none = { .targets = -1, .touched = -1, .counts = -1 };
 
-	if (t->counts < 0)
-		return;
-	while (bpf_map_get_next_key(t->counts, prev, &key) == 0) {
-		/* Without what was removed, the next one is the first */
-		prev = key.tgid == t->tgid && bpf_map_delete_elem(t->counts, &key) == 0 ?
-		       NULL : &key;
-	}
+	return open_tracer(ret, path, &none, pid, why);
+}
+
+int fph_tracer_open_maps(struct fph_tracer **ret, const struct fph_tracer_maps *maps, pid_t pid,
+			 const char **why)
+{
+	struct fph_tracer_maps known;
+
+	*why = "such maps cannot be used";
+	if (fph_sized_in(&known, sizeof(known), maps, FPH_TRACER_MAPS_LEAST) != 0)
+		return -EINVAL;
+	return open_tracer(ret, NULL, &known, pid, why);
 }
 
 void fph_tracer_close(struct fph_tracer *t)
@@ -204,9 +287,9 @@ void fph_tracer_close(struct fph_tracer *t)
 
 	if (!t)
 		return;
-	if (t->ours && t->target.nranges) {
+	if (t->ours && (t->target.nranges || t->target.owner)) {
 		bpf_map_delete_elem(t->targets, &t->tgid);
-		forget_counts(t);
+		forget_counts(t, &t->tgid);
 	}
 	for (int i = 0; i < FPH_MAX_RANGES; i++) {
 		if (t->view[i].bits)
@@ -229,15 +312,18 @@ int fph_tracer_check(const struct fph_tracer *t, const char **why)
 	struct bpf_map_info info;
 	int fd;
 
-	fd = open_map(t->path, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
-		      sizeof(__u64), &info, why);
-	if (fd >= 0)
-		close(fd);
-	if (fd < 0 || info.id != t->touched_id) {
-		*why = "the tracer was unloaded";
-		return -ESTALE;
+	if (t->path) {
+		fd = open_pinned(t->path, "fph_touched", BPF_MAP_TYPE_ARRAY, sizeof(__u32),
+				 sizeof(__u64), &info, why);
+		if (fd >= 0)
+			close(fd);
+		if (fd < 0 || info.id != t->touched_id) {
+			*why = "the tracer was unloaded";
+			return -ESTALE;
+		}
 	}
-	if (t->target.nranges && bpf_map_lookup_elem(t->targets, &t->tgid, &target) < 0) {
+	if (t->target.nranges && (bpf_map_lookup_elem(t->targets, &t->tgid, &target) < 0 ||
+				  !target.nranges)) {
 		*why = "this process is not traced any more";
 		return -ESTALE;
 	}
@@ -265,31 +351,8 @@ static int find_room(const struct fph_range *used, size_t n, __u64 blocks, __u64
 	return 0;
 }
 
-/*
- * Others look for room in the bitmap, too, but never for long: who holds the
- * lock for longer, maybe out of malice, holds up nobody else.
- */
-static int lock_folder(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int err;
-
-	if (fd < 0)
-		return -errno;
-	for (int i = 0; i < LOCK_TRIES; i++) {
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-			return fd;
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			break;
-		usleep(LOCK_WAIT_US);
-	}
-	err = -errno;
-	close(fd);
-	return err;
-}
-
-/* The ranges of all processes, and ours that are not in the map yet */
-static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max)
+/* The ranges of all processes: with @others, but of this one */
+static size_t all_ranges(const struct fph_tracer *t, bool others, struct fph_range *ret, size_t max)
 {
 	struct fph_target target;
 	__u32 key, *prev = NULL;
@@ -297,15 +360,9 @@ static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max
 
 	while (bpf_map_get_next_key(t->targets, prev, &key) == 0) {
 		prev = &key;
-		if (bpf_map_lookup_elem(t->targets, &key, &target) < 0)
+		if ((others && key == t->tgid) ||
+		    bpf_map_lookup_elem(t->targets, &key, &target) < 0)
 			continue;
-		/* The programs remove those that end, but only while attached */
-		if (kill(key, 0) < 0 && errno == ESRCH &&
-		    bpf_map_delete_elem(t->targets, &key) == 0) {
-			prev = NULL;
-			n = 0;
-			continue;
-		}
 		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES && n < max; i++) {
 			if (is_sane(&target.range[i]))
 				ret[n++] = target.range[i];
@@ -314,24 +371,55 @@ static size_t all_ranges(struct fph_tracer *t, struct fph_range *ret, size_t max
 	return n;
 }
 
-static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **why)
+static bool is_shared(const struct fph_range *r, const struct fph_range *others, size_t n)
 {
-	struct fph_target target = t->target;
+	for (size_t i = 0; i < n; i++) {
+		if (first_block(&others[i]) < end_block(r) && first_block(r) < end_block(&others[i]))
+			return true;
+	}
+	return false;
+}
+
+/* What this process has traced, with @r; -EEXIST if somebody else was faster */
+static int put_target(struct fph_tracer *t, const struct fph_range *r, struct fph_target *ret)
+{
+	bool there = t->target.nranges || t->target.owner;
+
+	*ret = t->target;
+	ret->owner = getpid();
+	/* Whoever traces another one outlives it, and wants to know what it did last */
+	ret->flags = t->tgid != ret->owner ? FPH_TARGET_KEEP : 0;
+	ret->range[ret->nranges++] = *r;
+	return bpf_map_update_elem(t->targets, &t->tgid, ret, there ? BPF_ANY : BPF_NOEXIST) < 0 ?
+	       -errno : 0;
+}
+
+static void undo_target(struct fph_tracer *t)
+{
+	if (t->target.nranges || t->target.owner)
+		bpf_map_update_elem(t->targets, &t->tgid, &t->target, BPF_EXIST);
+	else
+		bpf_map_delete_elem(t->targets, &t->tgid);
+}
+
+/*
+ * One look for room: -EAGAIN if another process had the same idea. A lock would be
+ * for those only who may open it, and anybody could keep it: instead a range is put
+ * into the map, and taken back if then there is another one in its place. Of two, the
+ * one that comes later sees the other.
+ */
+static int try_room(struct fph_tracer *t, struct fph_range *r, struct fph_range *used, size_t max,
+		    const char **why)
+{
 	__u64 grains = ((r->end - 1) >> r->shift) - (r->start >> r->shift) + 1;
 	__u64 lead = (r->start >> r->shift) % FPH_BITS_ALIGN, block;
 	__u64 blocks = (lead + grains + FPH_BITS_ALIGN - 1) / FPH_BITS_ALIGN;
-	size_t max = (size_t)FPH_TARGETS_MAX * 4 * FPH_MAX_RANGES;
-	struct fph_range *used = calloc(max, sizeof(*used));
+	struct fph_target target;
 	struct view view = { 0 };
 	int err;
 
-	if (!used) {
-		*why = "out of memory for the tracer";
-		return -ENOMEM;
-	}
-	err = find_room(used, all_ranges(t, used, max), blocks,
+	err = find_room(used, all_ranges(t, false, used, max), blocks,
 			t->words * 64 / FPH_BITS_ALIGN, &block);
-	free(used);
 	if (err < 0) {
 		*why = "the tracer's bitmap is too small";
 		return err;
@@ -345,27 +433,44 @@ static int add_locked(struct fph_tracer *t, struct fph_range *r, const char **wh
 	/* Whoever had them before is gone */
 	memset(view.bits + block * FPH_BITS_ALIGN / 64 - view.first, 0,
 	       blocks * FPH_BITS_ALIGN / 8);
-	target.range[target.nranges++] = *r;
-	/* Whoever traces another one outlives it, and wants to know what it did last */
-	if (t->tgid != (__u32)getpid())
-		target.flags |= FPH_TARGET_KEEP;
-	/* Somebody else may have come between, since it was looked for */
-	if (bpf_map_update_elem(t->targets, &t->tgid, &target,
-				t->target.nranges ? BPF_ANY : BPF_NOEXIST) < 0) {
-		err = -errno;
+	err = put_target(t, r, &target);
+	if (err == 0 && is_shared(r, used, all_ranges(t, true, used, max))) {
+		undo_target(t);
+		err = -EAGAIN;
+	}
+	if (err < 0) {
 		munmap(view.bits, view.len);
-		if (err == -EEXIST) {
-			*why = "somebody else traces this process";
-			return -EBUSY;
-		}
-		*why = err == -E2BIG || err == -ENOMEM ?
-		       "the tracer has too many processes" :
+		*why = err == -EAGAIN ? "too many others look for room in the tracer's bitmap" :
+		       err == -EEXIST ? "somebody else traces this process" :
+		       err == -E2BIG || err == -ENOMEM ? "the tracer has too many processes" :
 		       "the tracer's maps cannot be changed";
-		return err == -E2BIG ? -ENOSPC : err;
+		return err == -EEXIST ? -EBUSY : err == -E2BIG ? -ENOSPC : err;
 	}
 	t->view[t->target.nranges] = view;
 	t->target = target;
 	return 0;
+}
+
+static int find_place(struct fph_tracer *t, struct fph_range *r, const char **why)
+{
+	size_t max = (size_t)FPH_TARGETS_MAX * 4 * FPH_MAX_RANGES;
+	struct fph_range *used = calloc(max, sizeof(*used));
+	unsigned int seed = getpid();
+	int err;
+
+	if (!used) {
+		*why = "out of memory for the tracer";
+		return -ENOMEM;
+	}
+	sweep(t);
+	for (int i = 0; i < ROOM_TRIES; i++) {
+		err = try_room(t, r, used, max, why);
+		if (err != -EAGAIN)
+			break;
+		usleep(rand_r(&seed) % ROOM_WAIT_US);
+	}
+	free(used);
+	return err;
 }
 
 static int add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
@@ -378,7 +483,6 @@ static int add(struct fph_tracer *t, const struct fph_traced *m, const char **wh
 		.shift = m->shift ? m->shift : FPH_PAGE_SHIFT,
 	};
 	struct stat st;
-	int lock, err;
 
 	*why = "such memory cannot be traced";
 	if (!m->len || r.end <= r.start ||
@@ -404,14 +508,7 @@ static int add(struct fph_tracer *t, const struct fph_traced *m, const char **wh
 		r.ino = st.st_ino;
 		r.dev = major(st.st_dev) << 20 | minor(st.st_dev);
 	}
-	lock = lock_folder(t->path);
-	if (lock < 0) {
-		*why = "the tracer's folder cannot be locked";
-		return lock;
-	}
-	err = add_locked(t, &r, why);
-	close(lock);
-	return err;
+	return find_place(t, &r, why);
 }
 
 int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
@@ -435,10 +532,12 @@ void fph_tracer_remove(struct fph_tracer *t, uint64_t start)
 		target->range[i] = target->range[--target->nranges];
 		t->view[i] = t->view[target->nranges];
 		t->view[target->nranges].bits = NULL;
-		if (target->nranges)
+		if (target->nranges) {
 			bpf_map_update_elem(t->targets, &t->tgid, target, BPF_EXIST);
-		else
-			bpf_map_delete_elem(t->targets, &t->tgid);
+			return;
+		}
+		bpf_map_delete_elem(t->targets, &t->tgid);
+		target->owner = 0;
 		return;
 	}
 }

@@ -553,6 +553,22 @@ static size_t map_entries(const char *name)
 	return n;
 }
 
+/* Processes whose memory is watched; who has ended may still have an entry */
+static size_t traced(void)
+{
+	__u32 key, *prev = NULL;
+	struct fph_target target;
+	int fd = map("fph_targets");
+	size_t n = 0;
+
+	while (bpf_map_get_next_key(fd, prev, &key) == 0) {
+		prev = &key;
+		n += bpf_map_lookup_elem(fd, &key, &target) == 0 && target.nranges;
+	}
+	close(fd);
+	return n;
+}
+
 static struct fph_tracer *trace_child(const struct child *c, size_t npages)
 {
 	struct fph_traced m = {
@@ -569,9 +585,10 @@ static struct fph_tracer *trace_child(const struct child *c, size_t npages)
 /* The bits of one never show up in the other, and what ends leaves nothing */
 static void test_two(void **state)
 {
-	struct fph_tracer *t[2];
+	struct fph_tracer *t[2], *third;
 	struct child c[2];
-	size_t targets = map_entries("fph_targets");
+	size_t targets = traced();
+	const char *why;
 
 	clear_counts();
 	c[0] = start_child(3000, 1201, 401);
@@ -593,16 +610,18 @@ static void test_two(void **state)
 		check_int(fph_tracer_touched(t[i], start, start + backs * page), 0);
 		check_int(fph_tracer_touched(t[i], start, start + 3000 * page), writes - backs);
 	}
-	check_int(map_entries("fph_targets"), targets + 2);
+	check_int(traced(), targets + 2);
 	end_child(&c[0]);
-	check_int(map_entries("fph_targets"), targets + 1);
+	check_int(traced(), targets + 1);
 	/* What it did is there for whoever traces it, and nobody else's goes with it */
+	check(fph_tracer_open(&third, PATH, c[1].pid, &why) == 0);
+	fph_tracer_close(third);
 	check_int(counts_of(c[0].pid, "vm").pages[FPH_WRITE], 1201);
 	fph_tracer_close(t[0]);
 	check_int(counts_of(c[0].pid, "vm").pages[FPH_WRITE], 0);
 	check_int(counts_of(c[1].pid, "vm").pages[FPH_WRITE], 2203);
 	end_child(&c[1]);
-	check_int(map_entries("fph_targets"), targets);
+	check_int(traced(), targets);
 	fph_tracer_close(t[1]);
 	check_int(map_entries("fph_counts"), 0);
 }
@@ -655,7 +674,7 @@ static void test_itself(void **state)
 /* A process that runs another program has other memory */
 static void test_exec(void **state)
 {
-	size_t targets = map_entries("fph_targets");
+	size_t targets = traced();
 	struct fph_tracer *t;
 	struct child c;
 	int fds[2];
@@ -670,11 +689,11 @@ static void test_exec(void **state)
 		_exit(1);
 	}
 	t = trace_child(&c, 1024);
-	check_int(map_entries("fph_targets"), targets + 1);
+	check_int(traced(), targets + 1);
 	check(write(fds[1], "", 1) == 1);
-	for (int i = 0; i < 500 && map_entries("fph_targets") > targets; i++)
+	for (int i = 0; i < 500 && traced() > targets; i++)
 		usleep(10000);
-	check_int(map_entries("fph_targets"), targets);
+	check_int(traced(), targets);
 	kill(c.pid, SIGKILL);
 	waitpid(c.pid, NULL, 0);
 	fph_tracer_close(t);
@@ -968,6 +987,105 @@ static void test_sizes(void **state)
 	fph_tracer_remove(tracer, 64 * MIB);
 }
 
+/* Processes that begin at the same moment get different bits */
+static void test_same_moment(void **state)
+{
+	enum { N = 16, ROUNDS = 10 };
+	struct fph_target target[N];
+	pid_t pids[N];
+	int fds[2], fd, status;
+
+	for (int round = 0; round < ROUNDS; round++) {
+		check(pipe(fds) == 0);
+		fflush(stdout);
+		for (int i = 0; i < N; i++) {
+			pids[i] = fork();
+			if (pids[i] == 0) {
+				struct fph_traced m = { .sz = sizeof(m), .start = 64 * MIB,
+							.len = MIB, .fd = -1 };
+				struct fph_tracer *t;
+				const char *why;
+				char byte;
+
+				close(fds[1]);
+				if (fph_tracer_open(&t, PATH, 0, &why) < 0 ||
+				    read(fds[0], &byte, 1) != 0 || fph_tracer_add(t, &m, &why) < 0)
+					_exit(1);
+				pause();
+				_exit(1);
+			}
+		}
+		close(fds[0]);
+		close(fds[1]);
+		fd = map("fph_targets");
+		for (int i = 0; i < N; i++) {
+			/* There, and there to stay: nobody takes back what has been seen twice */
+			for (int k = 0, there = 0; k < 1000 && there < 3; k++) {
+				usleep(10000);
+				there = bpf_map_lookup_elem(fd, &pids[i], &target[i]) == 0 &&
+					target[i].nranges == 1 ? there + 1 : 0;
+			}
+			check_int(target[i].nranges, 1);
+		}
+		for (int i = 0; i < N; i++)
+			check(bpf_map_lookup_elem(fd, &pids[i], &target[i]) == 0);
+		close(fd);
+		for (int i = 0; i < N; i++) {
+			kill(pids[i], SIGKILL);
+			check(waitpid(pids[i], &status, 0) == pids[i]);
+		}
+		for (int i = 0; i < N; i++) {
+			for (int k = 0; k < i; k++)
+				check(target[i].range[0].bit / 512 != target[k].range[0].bit / 512);
+		}
+	}
+}
+
+/* A QEMU that does not run as root, as docs/fph-source.md has it */
+static void test_other_user(void **state)
+{
+	static const char *const folders[] = { "/sys/fs/bpf", PATH, PATH "/maps" };
+	static const char *const maps[] = { PATH "/maps/fph_targets", PATH "/maps/fph_touched" };
+	struct stat st[3];
+	int status;
+	pid_t pid;
+
+	for (int i = 0; i < 3; i++)
+		check(stat(folders[i], &st[i]) == 0 && chmod(folders[i], 0711) == 0);
+	for (int i = 0; i < 2; i++)
+		check(chown(maps[i], 65534, 65534) == 0);
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		struct fph_traced m = { .sz = sizeof(m), .len = 64 * page, .fd = -1 };
+		struct fph_tracer *t;
+		const char *why = "no other user";
+		char *p;
+
+		p = mmap(NULL, m.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		m.start = (uintptr_t)p;
+		if (p == MAP_FAILED || madvise(p, m.len, MADV_NOHUGEPAGE) < 0 ||
+		    setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0 ||
+		    fph_tracer_open(&t, PATH, 0, &why) < 0 || fph_tracer_add(t, &m, &why) < 0) {
+			printf("%s\n", why);
+			fflush(stdout);
+			_exit(1);
+		}
+		for (int i = 0; i < 10; i++)
+			((volatile char *)p)[i * page] = 1;
+		if (fph_tracer_touched(t, m.start, m.start + m.len) != 10)
+			_exit(2);
+		fph_tracer_close(t);
+		_exit(0);
+	}
+	check(waitpid(pid, &status, 0) == pid);
+	check_int(status, 0);
+	for (int i = 0; i < 3; i++)
+		check(chmod(folders[i], st[i].st_mode & 07777) == 0);
+	for (int i = 0; i < 2; i++)
+		check(chown(maps[i], 0, 0) == 0);
+}
+
 static void test_refused(void **state)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
@@ -1003,13 +1121,11 @@ static void test_refused(void **state)
 	fph_tracer_close(other);
 	check_int(fph_tracer_check(tracer, &why), 0);
 
-	/* Nobody holds up the others by keeping the lock */
+	/* Nobody holds up the others by keeping a lock */
 	fd = open(PATH, O_RDONLY | O_CLOEXEC);
 	check(fd >= 0 && flock(fd, LOCK_EX) == 0);
-	alarm(30);
-	check_int(fph_tracer_add(tracer, &t, &why), -EAGAIN);
-	alarm(0);
-	check_str(why, "the tracer's folder cannot be locked");
+	check_int(fph_tracer_add(tracer, &t, &why), 0);
+	fph_tracer_remove(tracer, t.start);
 	close(fd);
 
 	/* Its name is shown, not obeyed */
@@ -1195,6 +1311,172 @@ static void test_tool_ends(void **state)
 	check(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 
 	next_step(&c);
+	next_step(&c);
+	end_child(&c);
+	close(null);
+}
+
+static struct fph_tracer *trace_itself(char *p, size_t npages)
+{
+	struct fph_traced m = {
+		.sz = sizeof(m), .start = (uintptr_t)p, .len = npages * page, .fd = -1,
+	};
+	struct fph_tracer *t;
+	const char *why;
+
+	if (fph_tracer_open(&t, PATH, 0, &why) < 0 || fph_tracer_add(t, &m, &why) < 0)
+		_exit(1);
+	return t;
+}
+
+/* A process whose tracing ends and begins anew, as by object-del and object-add */
+static struct child start_restarter(void)
+{
+	struct child c = { 0 };
+	int fds[2];
+
+	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+	fflush(stdout);
+	c.pid = fork();
+	check(c.pid >= 0);
+	if (c.pid == 0) {
+		char *p = mmap(NULL, 4096 * page, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		struct fph_tracer *t = trace_itself(p, 4096);
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		c.fd = fds[1];
+		close(fds[0]);
+		madvise(p, 4096 * page, MADV_NOHUGEPAGE);
+		tell(&c);
+		hear(&c);
+		for (size_t i = 0; i < 1000; i++)
+			((volatile char *)p)[i * page] = 1;
+		tell(&c);
+		hear(&c);
+		fph_tracer_close(t);
+		t = trace_itself(p, 4096);
+		for (size_t i = 2000; i < 2010; i++)
+			((volatile char *)p)[i * page] = 1;
+		tell(&c);
+		hear(&c);
+		fph_tracer_close(t);
+		_exit(0);
+	}
+	close(fds[1]);
+	c.fd = fds[0];
+	return c;
+}
+
+/* Counts that begin anew are no negative ones */
+static void test_tool_restart(void **state)
+{
+	char line[4096], pid[16], *at;
+	uint64_t sum = 0, n;
+	int fds[2], status;
+	struct child c;
+	pid_t tool;
+	FILE *out;
+
+	clear_counts();
+	c = start_restarter();
+	hear(&c);
+	check(pipe2(fds, O_CLOEXEC) == 0);
+	snprintf(pid, sizeof(pid), "%d", (int)c.pid);
+	fflush(stdout);
+	tool = fork();
+	if (tool == 0) {
+		dup2(fds[1], STDOUT_FILENO);
+		execl(env("FPH_TEST_TRACE"), "fph-trace", "-p", pid, "-m", "8m", "-j", "0.5", NULL);
+		_exit(127);
+	}
+	close(fds[1]);
+	out = fdopen(fds[0], "r");
+	check(out);
+	for (int i = 0, steps = 0; sum < 1010 && i < 100 && fgets(line, sizeof(line), out); i++) {
+		/* What it does now is in a later line */
+		if (steps == 0 || (steps == 1 && sum == 1000)) {
+			next_step(&c);
+			steps++;
+		}
+		at = strstr(line, "\"pages\":{\"write\":");
+		n = at ? strtoull(strchr(at, 'w') + strlen("write\":"), NULL, 10) : 0;
+		check(n <= 1000);
+		sum += n;
+	}
+	check_int(sum, 1010);
+	kill(tool, SIGTERM);
+	check(waitpid(tool, &status, 0) == tool);
+	check_int(status, 0);
+	fclose(out);
+	end_child(&c);
+	check_int(map_entries("fph_counts"), 0);
+}
+
+/* Starts the tool, and waits until it has arranged for the process */
+static pid_t trace_by_tool(const struct child *c, int out)
+{
+	struct fph_target target = { 0 };
+	int fd = map("fph_targets");
+	char pid[16];
+	pid_t tool;
+
+	snprintf(pid, sizeof(pid), "%d", (int)c->pid);
+	tool = start_tool(pid, out);
+	for (int i = 0; i < 1000 && target.owner != (__u32)tool; i++) {
+		usleep(10000);
+		if (bpf_map_lookup_elem(fd, &c->pid, &target) < 0)
+			target.owner = 0;
+	}
+	check_int(target.owner, tool);
+	close(fd);
+	return tool;
+}
+
+static void end_tool(pid_t tool, int signal, int status)
+{
+	int is;
+
+	kill(tool, signal);
+	check(waitpid(tool, &is, 0) == tool);
+	check_int(is, status);
+}
+
+/* Killed, it leaves what it had arranged for; the next one takes it over, or away */
+static void test_tool_killed(void **state)
+{
+	size_t targets = map_entries("fph_targets");
+	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	struct child c, other;
+	pid_t tool;
+
+	clear_counts();
+	c = start_child(8192, 1201, 401);
+	other = start_child(8192, 100, 10);
+	tool = trace_by_tool(&c, null);
+	next_step(&c);
+	end_tool(tool, SIGKILL, SIGKILL);
+	check_int(counts_of(c.pid, "vm").pages[FPH_WRITE], 1201);
+	end_tool(trace_by_tool(&c, null), SIGKILL, SIGKILL);
+	check_int(map_entries("fph_targets"), targets + 1);
+
+	tool = trace_by_tool(&other, null);
+	check_int(map_entries("fph_targets"), targets + 1);
+	check_int(counts_of(c.pid, "vm").pages[FPH_WRITE], 0);
+	next_step(&other);
+	end_tool(tool, SIGKILL, SIGKILL);
+	/* The process itself goes, too: nobody is left who would want its counts */
+	next_step(&other);
+	end_child(&other);
+	check_int(counts_of(other.pid, "vm").pages[FPH_WRITE], 100);
+
+	tool = trace_by_tool(&c, null);
+	check_int(map_entries("fph_targets"), targets + 1);
+	check_int(counts_of(other.pid, "vm").pages[FPH_WRITE], 0);
+	/* What was taken over goes with the one that took it */
+	end_tool(tool, SIGINT, 0);
+	check_int(map_entries("fph_targets"), targets);
+	check_int(map_entries("fph_counts"), 0);
 	next_step(&c);
 	end_child(&c);
 	close(null);
@@ -1439,10 +1721,14 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "what need not be scanned", test_next, NULL);
 	fph_test_add(&t, "room in the bitmap", test_room, NULL);
 	fph_test_add(&t, "structs of other sizes", test_sizes, NULL);
+	fph_test_add(&t, "bits found at the same moment", test_same_moment, NULL);
+	fph_test_add(&t, "another user", test_other_user, NULL);
 	fph_test_add(&t, "refused in words", test_refused, NULL);
 	fph_test_add(&t, "fph-trace", test_tool, NULL);
 	fph_test_add(&t, "fph-trace sees what was last", test_tool_last, NULL);
 	fph_test_add(&t, "fph-trace leaves nothing", test_tool_ends, NULL);
+	fph_test_add(&t, "fph-trace is killed", test_tool_killed, NULL);
+	fph_test_add(&t, "counts that begin anew", test_tool_restart, NULL);
 	fph_test_add(&t, "loaded a hundred times", test_hundred, NULL);
 	fph_test_add(&t, "unloaded while in use", test_unloaded, NULL);
 	fph_test_add(&t, "stored types", test_stored, NULL);

@@ -53,7 +53,9 @@ struct fph_traced {
  * @why:  static string for people, written on failure
  *
  * If that process is traced already, as somebody else has arranged, the result
- * shows its memory, and none can be added.
+ * shows its memory, and none can be added. If that other one has ended without
+ * taking it back, all of it belongs to the result; and what others left that
+ * have ended is taken away.
  *
  * Return: 0; -ENOENT if there is no tracer; -EACCES or -EPERM; -EPROTO if the
  * maps are not those of this version; -EOPNOTSUPP in a PID namespace, where the
@@ -62,6 +64,36 @@ struct fph_traced {
  */
 FPH_API int fph_tracer_open(struct fph_tracer **ret, const char *path,
 			    pid_t pid, const char **why);
+
+/**
+ * struct fph_tracer_maps - maps of a tracer that is loaded but not pinned
+ * @sz:      sizeof(struct fph_tracer_maps)
+ * @targets: descriptor of fph_targets, only looked at during the call
+ * @touched: that of fph_touched
+ * @counts:  that of fph_counts, or -1
+ */
+struct fph_tracer_maps {
+	size_t sz;
+	int targets;
+	int touched;
+	int counts;
+};
+
+/**
+ * fph_tracer_open_maps() - the same, by descriptors
+ * @ret:  the tracer, to be closed with fph_tracer_close()
+ * @maps: those of its maps
+ * @pid:  process whose memory it is about; 0: the calling one
+ * @why:  static string for people, written on failure
+ *
+ * For who loads the programs himself: without a place to pin them it takes
+ * CAP_BPF and CAP_PERFMON, and nothing is left of the tracer when he ends.
+ *
+ * Return: as fph_tracer_open(); -EINVAL for what this version does not know, -EBADF.
+ * Since 0.1.
+ */
+FPH_API int fph_tracer_open_maps(struct fph_tracer **ret, const struct fph_tracer_maps *maps,
+				 pid_t pid, const char **why);
 
 /**
  * fph_tracer_close() - stop tracing what was added, and close the maps
@@ -93,7 +125,7 @@ FPH_API int fph_tracer_check(const struct fph_tracer *t, const char **why);
  * Return: 0; -EINVAL if @m is not of whole pages, overlaps, or has what this
  * version does not know; -ENOSPC if the bitmap is too small, or if too much has
  * been added; -EBUSY if somebody else has arranged for the process to be
- * traced; -EAGAIN if the tracer's folder stays locked (flock()) for a second;
+ * traced; -EAGAIN if others look for room in the bitmap for a second;
  * -EBADF, -EPERM ... of the system. Since 0.1.
  */
 FPH_API int fph_tracer_add(struct fph_tracer *t, const struct fph_traced *m,

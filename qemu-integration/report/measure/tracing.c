@@ -8,9 +8,6 @@
 
 #include "fph-trace.h"
 
-#define BPFFS	"/sys/fs/bpf"
-#define PATH	BPFFS "/fph"
-
 /* Threads, by what they have to do with a migration */
 enum group { G_MIGRATION, G_VCPU, G_OTHER, G_COUNT };
 
@@ -75,12 +72,12 @@ const char *tracing_load(GError **error)
 	const char *why;
 	int stats;
 
-	if (trace_load_private(BPFFS, PATH, NULL, 0, false) < 0) {
+	if (trace_load_own(NULL, 0, false) < 0) {
 		complained(error);
 		return NULL;
 	}
 	/* What would fail at each migration is to be told now */
-	if (fph_tracer_open(&tracer, PATH, 0, &why) < 0) {
+	if (trace_open(&tracer, NULL, 0, &why) < 0) {
 		set_error(error, why);
 		return NULL;
 	}
@@ -89,7 +86,7 @@ const char *tracing_load(GError **error)
 	if (stats < 0)
 		return NULL;
 	close(stats);
-	return trace_object(PATH);
+	return trace_object(NULL);
 }
 
 /* A destination receives in its main thread, or in those of multifd */
@@ -159,7 +156,7 @@ static bool begin_side(struct side *s, guint64 memory, GError **error)
 	/* Its RAM block is one piece; others are smaller */
 	if (find_memory(s->pid, memory, FPH_PAGE_SHIFT, &m) < 0)
 		return complained(error);
-	err = fph_tracer_open(&s->tracer, PATH, s->pid, &why);
+	err = trace_open(&s->tracer, NULL, s->pid, &why);
 	if (err < 0)
 		complain("%s", why);
 	else
@@ -179,8 +176,8 @@ struct tracing *tracing_begin(pid_t source, pid_t destination, guint64 memory, G
 	t->side[1].pid = destination;
 	t->side[1].incoming = true;
 	t->stats = -1;
-	t->counts = trace_map(PATH, "fph_counts");
-	t->drops = trace_map(PATH, "fph_drops");
+	t->counts = trace_map(NULL, "fph_counts");
+	t->drops = trace_map(NULL, "fph_drops");
 	if (t->counts < 0 || t->drops < 0) {
 		set_error(error, "the tracer's maps cannot be opened");
 		goto fail;
@@ -195,7 +192,7 @@ struct tracing *tracing_begin(pid_t source, pid_t destination, guint64 memory, G
 	if (t->stats < 0)
 		goto fail;
 	t->lost = all_drops(t);
-	if (trace_cost(PATH, &t->cost) == 0)
+	if (trace_cost(NULL, &t->cost) == 0)
 		return t;
 	set_error(error, "the tracer's programs cannot be looked at");
 fail:
@@ -232,7 +229,7 @@ bool tracing_end(struct tracing *t, struct run *r, GError **error)
 	};
 	struct trace_cost cost;
 
-	if (trace_cost(PATH, &cost) < 0)
+	if (trace_cost(NULL, &cost) < 0)
 		return set_error(error, "the tracer's programs cannot be looked at");
 	if (!end_side(t, &t->side[0], source, V_SRC_GIVEN_BACK, r, error) ||
 	    !end_side(t, &t->side[1], destination, V_DST_GIVEN_BACK, r, error))
