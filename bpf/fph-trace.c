@@ -365,7 +365,9 @@ static int finish(int status)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
-	complain("cannot write: %s", strerror(errno));
+	/* Whoever read it has seen enough, and knows */
+	if (errno != EPIPE)
+		complain("cannot write: %s", strerror(errno));
 	return X_FAIL;
 }
 
@@ -386,7 +388,6 @@ static void hold_signals(sigset_t *set)
 	for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
 		sigaddset(set, ending[i]);
 	sigprocmask(SIG_BLOCK, set, NULL);
-	signal(SIGPIPE, SIG_IGN);
 }
 
 /* Ends when the process does, by signal, or when all was shown */
@@ -447,8 +448,10 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 			drops[i] -= first_drops[i];
 		subtract(&counts, &last, &diff);
 		t = time(NULL);
-		strftime(when, sizeof(when), opt.json ? "%Y-%m-%dT%H:%M:%S%z" : "%H:%M:%S",
-			 localtime(&t));
+		if (opt.json)
+			strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", gmtime(&t));
+		else
+			strftime(when, sizeof(when), "%H:%M:%S", localtime(&t));
 		if (opt.json) {
 			print_json(&diff, comm, when, now() - shown, tracer, drops);
 		} else {
@@ -694,6 +697,7 @@ int main(int argc, char **argv)
 	uint64_t number;
 	int c;
 
+	signal(SIGPIPE, SIG_IGN);
 	while ((c = getopt_long(argc, argv, "p:n:d:Ttrjm:g:vhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'p':

@@ -322,9 +322,10 @@ struct census *census_take(struct target *t, const GArray *areas,
 			   const struct census_opts *opts, GError **error)
 {
 	g_autoptr(GString) recorded = opts->record ? g_string_new(NULL) : NULL;
+	g_autoptr(GArray) starts = g_array_new(FALSE, FALSE, sizeof(guint64));
 	struct census *c = census_new(t, opts->content);
 	struct walk w = { .t = t, .opts = opts };
-	struct record record = { recorded };
+	struct record record = { .text = recorded, .starts = starts, .anonymize = opts->anonymize };
 	bool ok;
 
 	for (guint i = 0; i < areas->len; i++) {

@@ -12,6 +12,7 @@ struct census_opts {
 	bool content;
 	guint cpu_percent;	/* 0: no limit */
 	const char *record;	/* folder for a record, or NULL */
+	bool anonymize;		/* it */
 	/* Told from time to time; may be NULL */
 	void (*progress)(guint64 done, guint64 all);
 };

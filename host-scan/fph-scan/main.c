@@ -2,12 +2,14 @@
 /* fph-scan: what a migration of a running virtual machine would send. */
 #include "view.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { X_DONE, X_FAIL, X_USAGE };	/* exit statuses */
+enum { X_DONE, X_FAIL, X_USAGE, X_UNSUPPORTED };	/* exit statuses */
 
 #define ERASE	"\r\033[K"
 #define NO_PID	G_MININT
@@ -25,6 +27,7 @@ static struct {
 	gint watch;
 	char *sysroot;
 	char *record;
+	gboolean anonymize;
 	gboolean version;
 } opt = { .watch = -1, .pid = NO_PID };
 
@@ -41,6 +44,7 @@ static const GOptionEntry entries[] = {
 	{ "json", 'j', 0, G_OPTION_ARG_NONE, &opt.json, "print JSON", NULL },
 	{ "watch", 'w', 0, G_OPTION_ARG_INT, &opt.watch, "again and again, with a pause", "SEC" },
 	{ "record", 0, 0, G_OPTION_ARG_FILENAME, &opt.record, "keep what was found in this folder", "DIR" },
+	{ "anonymize", 0, 0, G_OPTION_ARG_NONE, &opt.anonymize, "with --record: no addresses and no names", NULL },
 	{ "sysroot", 0, 0, G_OPTION_ARG_FILENAME, &opt.sysroot, "show what --record kept there", "DIR" },
 	{ "version", 'V', 0, G_OPTION_ARG_NONE, &opt.version, "the version", NULL },
 	{ NULL },
@@ -52,6 +56,15 @@ static int fail(const char *message)
 
 	fprintf(stderr, "fph-scan: %s\n", text);
 	return X_FAIL;
+}
+
+/* What is not permitted or supported here is told from what went wrong */
+static int fail_with(const GError *error)
+{
+	fail(error->message);
+	return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED) ||
+	       g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED) ?
+	       X_UNSUPPORTED : X_FAIL;
 }
 
 static int usage_error(const char *message)
@@ -111,9 +124,10 @@ static void end_progress(void)
 /* A table that did not reach its reader is no success. */
 static int print(const char *text)
 {
-	if (fputs(text, stdout) == EOF || fflush(stdout) != 0)
-		return fail("standard output: write error");
-	return X_DONE;
+	if (fputs(text, stdout) != EOF && fflush(stdout) == 0)
+		return X_DONE;
+	/* Whoever read it has seen enough, and knows */
+	return errno == EPIPE ? X_FAIL : fail("standard output: write error");
 }
 
 static char *scan_process(const struct census_opts *opts, double bandwidth, GError **error)
@@ -165,7 +179,7 @@ static int scan(const struct census_opts *opts, double bandwidth)
 			return X_DONE;		/* it was watched to its end */
 		}
 		if (!text)
-			return fail(error->message);
+			return fail_with(error);
 		if (!first && !opt.json)
 			putchar('\n');
 		status = print(text);
@@ -197,6 +211,8 @@ static int check_options(struct census_opts *opts, double *bandwidth, GError **e
 		return usage_error("--bandwidth is bits per second, such as 25g or 2.5g");
 	if (opt.sysroot && (opt.record || opt.watch >= 0 || opt.content || opt.scanner || opt.cpu))
 		return usage_error("--sysroot shows what was recorded; there is nothing to scan");
+	if (opt.anonymize && !opt.record)
+		return usage_error("--anonymize is for --record");
 	if (opt.record && opt.watch >= 0)
 		return usage_error("--record keeps one scan, not those of --watch");
 	if (opts->scanner == FPH_SCANNER_OFF && (opt.record || opt.content))
@@ -204,6 +220,7 @@ static int check_options(struct census_opts *opts, double *bandwidth, GError **e
 	opts->content = opt.content;
 	opts->cpu_percent = opt.cpu;
 	opts->record = opt.record;
+	opts->anonymize = opt.anonymize;
 	return X_DONE;
 }
 
@@ -212,7 +229,8 @@ static GOptionContext *make_context(void)
 	GOptionContext *ctx = g_option_context_new(NULL);
 	g_autofree char *columns = view_help();
 	g_autofree char *text = g_strdup_printf(
-		"%s\nExit status: 0 done, 1 it could not be scanned, 2 wrong usage.", columns);
+		"%s\nExit status: 0 done, 1 it could not be scanned, 2 wrong usage, 3 not permitted\n"
+		"or not supported here.", columns);
 
 	g_option_context_add_main_entries(ctx, entries, NULL);
 	g_option_context_set_summary(ctx, "Show what the pages of a running virtual machine are, and what a live\n"
@@ -231,6 +249,7 @@ int main(int argc, char **argv)
 	int status;
 
 	g_set_prgname("fph-scan");
+	signal(SIGPIPE, SIG_IGN);
 	if (!g_option_context_parse(ctx, &argc, &argv, &error))
 		return usage_error(error->message);
 	if (argc > 1) {

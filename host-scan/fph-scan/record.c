@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "machines.h"
+
 #define FILE_NAME	"fph-pages"
 #define FIRST_LINE	"fph-pages 1"
 #define HEX		"%" G_GINT64_MODIFIER "x"
@@ -23,10 +25,27 @@ static const struct {
 	{ FPH_PAGE_ZERO_CONTENT, "zero" },
 };
 
+/* Addresses that tell nothing: a GiB and more behind the region before */
+#define GIB	(UINT64_C(1) << 30)
+#define HIGHEST	(UINT64_C(1) << 46)
+
+static guint64 moved(const struct record *rec, guint64 address)
+{
+	return address - rec->start + rec->recorded_start;
+}
+
 void record_region(struct record *rec, const struct region *r)
 {
-	g_string_append_printf(rec->text, "region " RANGE " %s %s %s\n", r->start, r->end,
-			       fph_backing_name(r->backing), r->method, r->why ? r->why : "");
+	guint64 end = rec->recorded_start ? rec->recorded_end : HIGHEST;
+
+	rec->recorded_start = rec->start = r->start;
+	if (rec->anonymize)
+		rec->recorded_start = (end + 2 * GIB - 1) / GIB * GIB;
+	rec->recorded_end = moved(rec, r->end);
+	g_array_append_val(rec->starts, rec->recorded_start);
+	g_string_append_printf(rec->text, "region " RANGE " %s %s %s\n", rec->recorded_start,
+			       rec->recorded_end, fph_backing_name(r->backing), r->method,
+			       r->why ? r->why : "");
 }
 
 /* Pages of which nothing is known but that they are there need no line */
@@ -34,6 +53,7 @@ void record_pages(struct record *rec, guint64 start, guint64 len, guint32 page)
 {
 	if (!page)
 		return;
+	start = moved(rec, start);
 	g_string_append_printf(rec->text, "pages " RANGE " ", start, start + len);
 	for (guint i = 0; i < G_N_ELEMENTS(page_names); i++)
 		if (page & page_names[i].page)
@@ -43,6 +63,7 @@ void record_pages(struct record *rec, guint64 start, guint64 len, guint32 page)
 
 void record_found(struct record *rec, guint64 start, guint64 len, enum fph_reason why)
 {
+	start = moved(rec, start);
 	g_string_append_printf(rec->text, "found " RANGE " %s\n", start, start + len,
 			       fph_reason_name(why));
 }
@@ -55,18 +76,115 @@ static bool write_file(const char *dir, const char *name, const char *data, gssi
 	return g_file_set_contents(path, data, len, error);
 }
 
-static bool copy_file(const char *dir, const struct target *t, const char *name, GError **error)
+/* What is behind a mapping, without what it is called */
+static const char *kind_of(const char *name)
 {
-	g_autofree char *data = NULL;
+	static const char *const kinds[][2] = {
+		{ "/memfd:", "/memfd:ram (deleted)" },
+		{ "/dev/shm/", "/dev/shm/ram" },
+		{ "/dev/zero", "/dev/zero (deleted)" },
+		{ "/anon_hugepage", "/anon_hugepage (deleted)" },
+		{ "/", "/ram" },
+	};
+
+	if (strstr(name, "/hugepages"))
+		return "/dev/hugepages/ram";
+	for (guint i = 0; i < G_N_ELEMENTS(kinds); i++)
+		if (g_str_has_prefix(name, kinds[i][0]))
+			return kinds[i][1];
+	return "";
+}
+
+/* The line of a mapping in a region, as it is recorded; NULL: it is in none */
+static char *anonymous_mapping(const struct record *rec, const struct target *t,
+			       const struct census *c, const char *line)
+{
+	guint64 start, end;
+
+	if (sscanf(line, RANGE, &start, &end) != 2)
+		return NULL;
+	for (guint i = 0; i < c->regions->len; i++) {
+		const struct region *r = c->regions->pdata[i];
+		guint64 shift = g_array_index(rec->starts, guint64, i) - r->start;
+
+		for (guint k = 0; start < r->end && end > r->start && k < t->mappings->len; k++) {
+			const struct mapping *m = t->mappings->pdata[k];
+			bool file = m->inode != 0;
+
+			/* The whole mapping can be more than the region that was asked for */
+			if (m->start != start)
+				continue;
+			return g_strdup_printf(RANGE " %c%c%c%c %08" G_GINT64_MODIFIER "x 00:%02x %u %s",
+					       MAX(m->start, r->start) + shift,
+					       MIN(m->end, r->end) + shift,
+					       m->readable ? 'r' : '-', m->writable ? 'w' : '-',
+					       m->executable ? 'x' : '-', m->shared ? 's' : 'p',
+					       file ? m->offset : 0, file ? 1 : 0, file ? i + 1 : 0,
+					       kind_of(m->name));
+		}
+	}
+	return NULL;
+}
+
+/* maps, or smaps, whose lines of figures follow that of their mapping */
+static char *anonymous_maps(const struct record *rec, const struct target *t,
+			    const struct census *c, const char *text)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+	GString *out = g_string_new(NULL);
+	bool in = false;
+
+	for (char **line = lines; *line; line++) {
+		g_autofree char *mapping = NULL;
+
+		if (!g_ascii_isupper(**line)) {
+			mapping = anonymous_mapping(rec, t, c, *line);
+			in = mapping;
+		}
+		if (in)
+			g_string_append_printf(out, "%s\n", mapping ? mapping : *line);
+	}
+	return g_string_free(out, FALSE);
+}
+
+/* What it is, and the sizes of memory, by which RAM is found */
+static char *anonymous_cmdline(const struct target *t, const struct census *c, gsize *len)
+{
+	GString *out = g_string_new(machine_vmm(t->cmdline));
+
+	g_string_append_c(out, 0);
+	for (guint i = 0; i < c->regions->len; i++) {
+		const struct region *r = c->regions->pdata[i];
+
+		g_string_append_printf(out, "-m%c%" G_GUINT64_FORMAT "b", 0, r->v[F_SIZE]);
+		g_string_append_c(out, 0);
+	}
+	*len = out->len;
+	return g_string_free(out, FALSE);
+}
+
+static bool write_proc(const struct record *rec, const struct target *t, const struct census *c,
+		       const char *dir, const char *name, GError **error)
+{
+	g_autofree char *data = NULL, *text = NULL;
 	gsize len;
 
 	data = target_read(t, name, &len, error);
-	return data && write_file(dir, name, data, len, error);
+	if (!data || !rec->anonymize)
+		return data && write_file(dir, name, data, len, error);
+	if (strcmp(name, "comm") == 0)
+		return write_file(dir, name, "vm\n", -1, error);
+	if (strcmp(name, "cmdline") == 0)
+		text = anonymous_cmdline(t, c, &len);
+	else
+		text = anonymous_maps(rec, t, c, data);
+	return write_file(dir, name, text, strcmp(name, "cmdline") == 0 ? (gssize)len : -1, error);
 }
 
 bool record_write(const struct record *rec, const struct target *t, const struct census *c,
 		  const char *sysroot, GError **error)
 {
+	static const char *const files[] = { "comm", "cmdline", "maps", "smaps" };
 	g_autofree char *dir = g_strdup_printf("%s/proc/%d", sysroot, t->pid);
 	g_autofree char *pages = NULL;
 
@@ -74,17 +192,19 @@ bool record_write(const struct record *rec, const struct target *t, const struct
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "%s: is there already", dir);
 		return false;
 	}
-	if (g_mkdir_with_parents(dir, 0777) < 0) {
+	/* What a process has where is nobody else's business */
+	if (g_mkdir_with_parents(dir, 0700) < 0) {
 		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s: %s", dir,
 			    g_strerror(errno));
 		return false;
 	}
+	for (guint i = 0; i < G_N_ELEMENTS(files); i++)
+		if (!write_proc(rec, t, c, dir, files[i], error))
+			return false;
 	pages = g_strdup_printf(FIRST_LINE "\nscanner %s\npage-size %" G_GUINT64_FORMAT
 				"\ncontent %d\n%s", c->scanner, c->page_size, c->content,
 				rec->text->str);
-	return copy_file(dir, t, "comm", error) && copy_file(dir, t, "cmdline", error) &&
-	       copy_file(dir, t, "maps", error) && copy_file(dir, t, "smaps", error) &&
-	       write_file(dir, FILE_NAME, pages, -1, error);
+	return write_file(dir, FILE_NAME, pages, -1, error);
 }
 
 bool record_exists(const struct target *t)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A census on file: what /proc showed of the process, and in fph-pages what
- * was found of each page. No content of memory is in it.
+ * was found of each page. No content of memory is in it. An anonymized one has no
+ * addresses of the process and no names, and nothing but the regions.
  */
 #ifndef FPH_SCAN_RECORD_H
 #define FPH_SCAN_RECORD_H
@@ -10,6 +11,10 @@
 
 struct record {
 	GString *text;
+	bool anonymize;
+	/* The region that is recorded, and where it begins in the record */
+	guint64 start, recorded_start, recorded_end;
+	GArray *starts;		/* where each of them does: guint64 */
 };
 
 void record_region(struct record *rec, const struct region *r);

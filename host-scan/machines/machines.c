@@ -37,7 +37,8 @@ static const struct vmm *vmm_of_program(const char *path)
 		if (g_str_has_prefix(name, vmms[i].program))
 			return &vmms[i];
 	/* Proxmox and others have QEMU as kvm, but there is kvm_stat, too */
-	return strcmp(name, "kvm") == 0 || strcmp(name, "kvm-wrapped") == 0 ? vmms : NULL;
+	return strcmp(name, "kvm") == 0 || strcmp(name, "kvm-wrapped") == 0 ||
+	       strcmp(name, "qemu") == 0 ? vmms : NULL;
 }
 
 /*
@@ -59,6 +60,13 @@ static bool has_options_of_qemu(const GStrv cmdline)
 	for (char **w = cmdline + 1; w[1]; w++)
 		n += strcmp(*w, "-m") == 0 && (g_ascii_isdigit(*w[1]) || strstr(w[1], "size="));
 	return n >= 2;
+}
+
+const char *machine_vmm(const GStrv cmdline)
+{
+	const struct vmm *vmm = *cmdline ? vmm_of_program(cmdline[0]) : NULL;
+
+	return vmm ? vmm->name : *cmdline && has_options_of_qemu(cmdline) ? "qemu" : "unknown";
 }
 
 /* The first of QEMU's options at @arg, where ",," is a comma; returns where the next one is */

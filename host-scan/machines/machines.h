@@ -30,6 +30,9 @@ struct machine {
  */
 GPtrArray *machines_find(const char *sysroot);
 
+/** machine_vmm() - what runs by that command line; "unknown" if it does not tell */
+const char *machine_vmm(const GStrv cmdline);
+
 /**
  * machines_only() - the one virtual machine that is called @name
  * @sysroot: as machines_find()

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "io.h"
 
+#include <errno.h>
 #include <glib.h>
 #include <signal.h>
 #include <string.h>
@@ -22,7 +23,9 @@ static const struct {
 static int finish(int status)
 {
 	if (ferror(stdout) || fflush(stdout) != 0) {
-		fail("standard output: write error");
+		/* Whoever read it has seen enough, and knows */
+		if (errno != EPIPE)
+			fail("standard output: write error");
 		return status == X_DONE ? X_FAIL : status;
 	}
 	return status;
@@ -38,8 +41,8 @@ static void usage(void)
 	for (i = 0; i < G_N_ELEMENTS(commands); i++)
 		printf("  %-10s %s\n", commands[i].name, commands[i].help);
 	fputs("\nOptions:\n"
-	      "  --help     this text; 'fph-report COMMAND --help' for a command\n"
-	      "  --version  the version\n\n"
+	      "  -h, --help     this text; 'fph-report COMMAND --help' for a command\n"
+	      "  -V, --version  the version\n\n"
 	      "Exit status: 0 done, 1 something failed, 2 wrong usage, 3 not supported here,\n"
 	      "4 a figure is over a limit that was set.\n",
 	      stdout);
@@ -50,13 +53,14 @@ int main(int argc, char **argv)
 	int status;
 	size_t i;
 
+	signal(SIGPIPE, SIG_IGN);
 	if (argc < 2)
 		return usage_error(NULL, "which command? There are run, compare and attach");
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
 		usage();
 		return finish(X_DONE);
 	}
-	if (strcmp(argv[1], "--version") == 0) {
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
 		puts("fph-report " FPH_VERSION);
 		return finish(X_DONE);
 	}
