@@ -28,7 +28,7 @@ static struct {
 	char *sysroot;
 	char *record;
 	gboolean anonymize;
-	gboolean version;
+	gboolean help, version;
 } opt = { .watch = -1, .pid = NO_PID };
 
 static const GOptionEntry entries[] = {
@@ -46,6 +46,7 @@ static const GOptionEntry entries[] = {
 	{ "record", 0, 0, G_OPTION_ARG_FILENAME, &opt.record, "keep what was found in this folder", "DIR" },
 	{ "anonymize", 0, 0, G_OPTION_ARG_NONE, &opt.anonymize, "with --record: no addresses and no names", NULL },
 	{ "sysroot", 0, 0, G_OPTION_ARG_FILENAME, &opt.sysroot, "show what --record kept there", "DIR" },
+	{ "help", 'h', 0, G_OPTION_ARG_NONE, &opt.help, "this text", NULL },
 	{ "version", 'V', 0, G_OPTION_ARG_NONE, &opt.version, "the version", NULL },
 	{ NULL },
 };
@@ -232,6 +233,8 @@ static GOptionContext *make_context(void)
 		"%s\nExit status: 0 done, 1 it could not be scanned, 2 wrong usage, 3 not permitted\n"
 		"or not supported here.", columns);
 
+	/* Its own would not see whether anybody gets it */
+	g_option_context_set_help_enabled(ctx, FALSE);
 	g_option_context_add_main_entries(ctx, entries, NULL);
 	g_option_context_set_summary(ctx, "Show what the pages of a running virtual machine are, and what a live\n"
 				     "migration of it would send.");
@@ -257,6 +260,11 @@ int main(int argc, char **argv)
 							argv[1]);
 
 		return usage_error(text);
+	}
+	if (opt.help) {
+		g_autofree char *text = g_option_context_get_help(ctx, TRUE, NULL);
+
+		return print(text);
 	}
 	if (opt.version)
 		return print("fph-scan " FPH_VERSION "\n");
