@@ -76,6 +76,21 @@ for caps in '' ,+bpf ,+perfmon; do
 	says err 'CAP_BPF and CAP_PERFMON'
 done
 
+# The RAM of a guest that goes on from a snapshot is a private mapping of its file;
+# written pages are counted, and what is large is guest RAM
+exec 9>&-
+wait $pid
+: >"$tmp/ready"
+(cd "$tmp" && exec "$tmp/scan-target" paged) <"$tmp/in" >"$tmp/ready" &
+pid=$!
+exec 9>"$tmp/in"
+while ! grep -q 'ready\|no pager' "$tmp/ready"; do
+	kill -0 $pid 2>/dev/null || skip 'scan-target does not start'
+	sleep 0.05
+done
+try 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
+grep -q "\"size\":$((96 << 20)),\"shared\":false" "$tmp/out" || problem 'the snapshot is not traced'
+
 # A kernel without types
 for object in tp complete; do
 	# shellcheck disable=SC2016 # not of this shell

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # The complete tracer, whose programs this machine's kernel may refuse, on the
-# kernel of the test guest: its verifier looks at them, and test-tracer runs.
+# kernel of a test guest: its verifier looks at them, and test-tracer runs.
 #
-# usage: tracer-guest.sh QEMU TEST-TRACER BPFTOOL FPH-TRACE FOLDER-OF-OBJECTS
+# usage: tracer-guest.sh QEMU TEST-TRACER BPFTOOL FPH-TRACE FOLDER-OF-OBJECTS [KERNEL]
 # shellcheck source-path=SCRIPTDIR source=guest.sh
 . "$(dirname "$0")/guest.sh"
 
-guest_begin "$1"
+guest_begin "$1" "${6-}"
 guest_add /test "$2" "$3" "$4"
 guest_add /bin "$(command -v rm)" "$(command -v sleep)"
 mkdir "$root/test/bpf"
@@ -20,8 +20,9 @@ export FPH_TEST_OBJECTS=/test/bpf FPH_TEST_OBJECT=fph_tracer
 /test/test-tracer "private memory, page by page" "populated by madvise" \
 	"huge pages" "shared memory" "the kernel copies" "threads race for pages" \
 	"two processes, and their ends" "a process that traces itself" "coarse grains" \
-	"faults that take nothing" "another program" "paused by bpftool" "fph-trace" \
-	"fph-trace sees what was last" "the complete object"
+	"faults that take nothing" "another program" "paused by bpftool" "another user" \
+	"fph-trace" "fph-trace sees what was last" "fph-trace is killed" \
+	"counts that begin anew" "the complete object"
 echo "test-tracer: $?"
 EOF
 if grep -q '^SKIP: .*\(BTF\|BPF\)' "$tmp/out"; then
