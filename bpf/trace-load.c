@@ -297,6 +297,25 @@ static int pin_at(struct bpf_object *obj, const char *path)
 	return err;
 }
 
+/* Does the kernel have that function? False also if it has no types of its own */
+static bool has_function(const char *name)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool found = btf && btf__find_by_name_kind(btf, name, BTF_KIND_FUNC) > 0;
+
+	btf__free(btf);
+	return found;
+}
+
+/* On newer kernels (7.3) unmap_page_range() is called __zap_vma_range(), and is the same */
+static void choose_hooks(struct bpf_object *obj)
+{
+	struct bpf_program *zap = bpf_object__find_program_by_name(obj, "fph_zap");
+
+	if (zap && !has_function("unmap_page_range") && has_function("__zap_vma_range"))
+		bpf_program__set_attach_target(zap, 0, "__zap_vma_range");
+}
+
 /* @path: NULL for one of our own */
 static int load_object(const struct object *object, const char *path, uint64_t words)
 {
@@ -313,8 +332,10 @@ static int load_object(const struct object *object, const char *path, uint64_t w
 		return -errno;
 	map = bpf_object__find_map_by_name(obj, "fph_touched");
 	err = !map ? -ENOENT : words ? bpf_map__set_max_entries(map, words) : 0;
-	if (!err)
+	if (!err) {
+		choose_hooks(obj);
 		err = bpf_object__load(obj);
+	}
 	if (!err)
 		err = path ? pin_at(obj, path) : attach(obj);
 	if (!err && !path) {
@@ -335,21 +356,13 @@ static bool has_capability(unsigned int cap)
 	return syscall(SYS_capget, &head, data) == 0 && data[cap / 32].effective >> cap % 32 & 1;
 }
 
-static bool has_btf(void)
-{
-	struct btf *btf = btf__load_vmlinux_btf();
-
-	btf__free(btf);
-	return btf;
-}
-
 /* Why no object can be loaded, by what they need; NULL if that is not known */
 static const char *why_refused(void)
 {
 	if (!has_capability(CAP_SYS_ADMIN) &&
 	    !(has_capability(CAP_BPF) && has_capability(CAP_PERFMON)))
 		return "it takes CAP_BPF and CAP_PERFMON";
-	if (!has_btf())
+	if (!has_function("schedule"))
 		return "this kernel has no types of its own (CONFIG_DEBUG_INFO_BTF)";
 	if (libbpf_probe_bpf_helper(BPF_PROG_TYPE_TRACEPOINT, BPF_FUNC_loop, NULL) == 0)
 		return "this kernel has no bpf_loop(): it is older than Linux 5.17";

@@ -5,7 +5,8 @@
  *
  * Environment, set by meson: FPH_TEST_BPFTOOL, FPH_TEST_TRACE (fph-trace),
  * FPH_TEST_OBJECTS (folder of the objects). FPH_TEST_OBJECT: the object to test
- * instead of fph_tracer_tp, where the kernel allows it.
+ * instead of fph_tracer_tp, where the kernel allows it. FPH_TEST_BY_TRACE: fph-trace
+ * loads it.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -85,6 +86,13 @@ static void load(const char *name)
 {
 	char out[4096];
 
+	/* It knows what functions of newer kernels are called */
+	if (getenv("FPH_TEST_BY_TRACE")) {
+		if (RUN(out, env("FPH_TEST_TRACE"), "--load", "--object",
+			strcmp(name, "fph_tracer") == 0 ? "complete" : "tp") != 0)
+			fail_msg("fph-trace cannot load %s: %s", name, out);
+		return;
+	}
 	if (RUN(out, env("FPH_TEST_BPFTOOL"), "prog", "loadall", (char *)object(name), PATH,
 		"pinmaps", PATH "/maps", "autoattach") != 0)
 		fail_msg("bpftool cannot load %s: %s", name, out);

@@ -89,10 +89,10 @@ FPH_API uint32_t fph_hint_request(struct fph_hint *h, uint64_t max_pages);
 FPH_API void fph_hint_stop(struct fph_hint *h);
 
 /**
- * fph_hint_last_id() - id of the last command, 0 if there was none
+ * fph_hint_last_id() - which command was the last one?
  * @h: the object
  *
- * Since 0.1.
+ * Return: its id, 0 if there was none. Since 0.1.
  */
 FPH_API uint32_t fph_hint_last_id(const struct fph_hint *h);
 
