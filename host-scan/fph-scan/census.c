@@ -44,7 +44,7 @@ static int on_found(void *opaque, uint64_t start, uint64_t len, enum fph_reason 
 /* Without the file there is the name to go by, and nothing can be found */
 static enum fph_backing guess_backing(const struct mapping *m)
 {
-	if (m->page_size != UNKNOWN && m->page_size > 4096)
+	if (m->page_size != UNKNOWN && m->page_size > (guint64)sysconf(_SC_PAGESIZE))
 		return FPH_BACKING_HUGETLB;
 	if (strstr(m->name, "/hugepages") || g_str_has_prefix(m->name, "/anon_hugepage"))
 		return FPH_BACKING_HUGETLB;

@@ -160,6 +160,18 @@ for accel in tcg kvm; do
 			try 1 "$trace" --name "$name" --min 1t
 			grep -q "process $vm has no memory in pieces of" "$tmp/err" || problem 'not found'
 		fi
+		# Others see that it is there, and what they need to see more
+		if [ "$(id -u)" = 0 ] && setpriv --reuid 65534 true 2>/dev/null &&
+			! ldd "$scan" | grep -q libasan; then
+			chmod 755 "$tmp"
+			# shellcheck disable=SC2046 # one word
+			cp "$scan" $(ldd "$scan" | sed -n 's/.*=> \(.*libfph[^ ]*\) .*/\1/p') "$tmp/"
+			try 0 env LD_LIBRARY_PATH="$tmp" setpriv --reuid 65534 --regid 65534 --clear-groups \
+				"$tmp/${scan##*/}" --json
+			sed -n "/\"pid\" : $vm,/,/}/p" "$tmp/out" >"$tmp/row"
+			grep -q '"ram" : null' "$tmp/row" || problem 'it is not there'
+			grep -q CAP_SYS_PTRACE "$tmp/row" || problem 'no reason'
+		fi
 		end_real
 	done
 done
