@@ -36,12 +36,17 @@ static const struct column {
 	[FPH_UNMAP] = { "UNMAP", "unmap", "given back: unmapped, or mapped anew" },
 };
 
-static const char *const drop_members[FPH_NDROPS] = {
+/* What was not recorded; the last one the kernel counts, not the programs */
+#define MISSED	FPH_NDROPS
+#define NDROPS	(FPH_NDROPS + 1)
+
+static const char *const drop_members[NDROPS] = {
 	[FPH_DROP_PAUSED] = "paused",
 	[FPH_DROP_COUNTS] = "counts",
 	[FPH_DROP_FAULT] = "fault",
 	[FPH_DROP_CLEAR] = "clear",
 	[FPH_DROP_BITS] = "bits",
+	[MISSED] = "missed",
 };
 
 static struct {
@@ -196,6 +201,14 @@ static void read_counts(int fd, pid_t pid, struct table *ret)
 {
 	ret->n = 0;
 	trace_counts(fd, pid, add_row, ret);
+}
+
+static void read_drops(int fd, uint64_t ret[NDROPS])
+{
+	struct trace_cost cost;
+
+	trace_drops(fd, ret);
+	ret[MISSED] = trace_cost(opt.path, &cost) == 0 ? cost.missed : 0;
 }
 
 /* What has come since @old, which becomes @new */
@@ -356,7 +369,7 @@ static void print_json(const struct table *t, const char *comm, const char *when
 		       UINT64_C(1) << m.shift,
 		       fph_tracer_touched(tracer, m.start, m.start + m.len) << m.shift);
 	printf("],\"drops\":{");
-	for (int i = 0; i < FPH_NDROPS; i++)
+	for (int i = 0; i < NDROPS; i++)
 		printf("%s\"%s\":%" PRIu64, i ? "," : "", drop_members[i], drops[i]);
 	puts("}}");
 }
@@ -390,10 +403,11 @@ static void hold_signals(sigset_t *set)
 	sigprocmask(SIG_BLOCK, set, NULL);
 }
 
-/* Ends when the process does, by signal, or when all was shown */
-static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set)
+/* Ends when the process does, by signal, or when all was shown; frees what was counted @last */
+static int show(struct fph_tracer *tracer, const char *comm, struct table last,
+		const sigset_t *set)
 {
-	struct table counts = { 0 }, last = { 0 }, diff = { 0 };
+	struct table counts = { 0 }, diff = { 0 };
 	int counts_fd = trace_map(opt.path, "fph_counts");
 	int drops_fd = trace_map(opt.path, "fph_drops");
 	struct pollfd fds[2] = {
@@ -401,7 +415,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 		{ .fd = -1, .events = POLLIN },
 	};
 	double start = now(), shown = start, next, end = opt.duration ? start + opt.duration : 0;
-	uint64_t drops[FPH_NDROPS], first_drops[FPH_NDROPS];
+	uint64_t drops[NDROPS], first_drops[NDROPS];
 	int status = X_DONE;
 	const char *why;
 	bool over = false;
@@ -412,8 +426,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 		status = X_FAIL;
 		over = true;
 	} else {
-		read_counts(counts_fd, opt.pid, &last);
-		trace_drops(drops_fd, first_drops);
+		read_drops(drops_fd, first_drops);
 	}
 	for (unsigned long n = 1; !over; n++) {
 		char when[32];
@@ -443,8 +456,8 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 			if (!counts.n)
 				break;
 		}
-		trace_drops(drops_fd, drops);
-		for (int i = 0; i < FPH_NDROPS; i++)
+		read_drops(drops_fd, drops);
+		for (int i = 0; i < NDROPS; i++)
 			drops[i] -= first_drops[i];
 		subtract(&counts, &last, &diff);
 		t = time(NULL);
@@ -469,7 +482,7 @@ static int show(struct fph_tracer *tracer, const char *comm, const sigset_t *set
 	}
 	if (fds[0].revents)
 		complain("process %d has ended", (int)opt.pid);
-	for (int i = 0; status == X_DONE && i < FPH_NDROPS; i++) {
+	for (int i = 0; status == X_DONE && i < NDROPS; i++) {
 		if (!opt.json && shown > start && drops[i])
 			complain("%" PRIu64 " events were dropped (%s)", drops[i], drop_members[i]);
 	}
@@ -510,8 +523,9 @@ static int trace(void)
 	struct memory memory;
 	bool complete = true;
 	const char *why;
+	struct table before = { 0 };
 	uint64_t sum = 0;
-	int err, status;
+	int err, status, counts;
 	sigset_t set;
 
 	if (!opt.pid)
@@ -540,6 +554,12 @@ static int trace(void)
 		return unsupported(err);
 	}
 	hold_signals(&set);
+	/* Before it is traced: what it does meanwhile is for the first interval */
+	counts = trace_map(opt.path, "fph_counts");
+	if (counts >= 0) {
+		read_counts(counts, opt.pid, &before);
+		close(counts);
+	}
 	/* Somebody, QEMU itself perhaps, has arranged for it already */
 	if (!fph_tracer_get(tracer, 0, &known))
 		err = add_memory(tracer, opt.pid, &memory, &complete);
@@ -557,7 +577,9 @@ static int trace(void)
 			printf("Tracing %s (PID %d), %" PRIu64 " MiB, with %s... Hit Ctrl-C to end.\n",
 			       printable(comm), (int)opt.pid, sum >> 20,
 			       strcmp(trace_object(opt.path), "tp") == 0 ? "tracepoints" : "fentry");
-		status = show(tracer, comm, &set);
+		status = show(tracer, comm, before, &set);
+	} else {
+		free(before.v);
 	}
 	fph_tracer_close(tracer);
 	free_memory(&memory);

@@ -129,7 +129,7 @@ TRACE = {"schema": 1, "time": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"
          "threads": [{"comm": str, "kind": str, "pages": PAGES, "events": PAGES}],
          "ranges": [{"start": r"0x[0-9a-f]+", "size": int, "shared": bool, "grain": int,
                      "touched": int}],
-         "drops": {m: int for m in ("paused", "counts", "fault", "clear", "bits")}}
+         "drops": {m: int for m in ("paused", "counts", "fault", "clear", "bits", "missed")}}
 REPORT = {"schema": int, "tool": "fph-report", "version": str,
           "started": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "machine": dict, "runs": [dict], "summary?": object}
 

@@ -399,6 +399,39 @@ static void test_copy(void **state)
 	drop(&m);
 }
 
+/*
+ * Events that no program saw: newer kernels may preempt a thread in one, and do not run
+ * that for the next thread on the CPU
+ */
+static uint64_t missed(void)
+{
+	DIR *dir = opendir(PATH);
+	struct dirent *e;
+	uint64_t sum = 0;
+
+	check(dir);
+	while ((e = readdir(dir))) {
+		struct bpf_prog_info prog = { 0 };
+		struct bpf_link_info link = { 0 };
+		__u32 link_len = sizeof(link), prog_len = sizeof(prog);
+		char path[512];
+		int fd;
+
+		if (strncmp(e->d_name, "fph_", 4) != 0)
+			continue;
+		snprintf(path, sizeof(path), PATH "/%s", e->d_name);
+		fd = bpf_obj_get(path);
+		check(fd >= 0 && bpf_link_get_info_by_fd(fd, &link, &link_len) == 0);
+		close(fd);
+		fd = bpf_prog_get_fd_by_id(link.prog_id);
+		check(fd >= 0 && bpf_prog_get_info_by_fd(fd, &prog, &prog_len) == 0);
+		close(fd);
+		sum += prog.recursion_misses;
+	}
+	closedir(dir);
+	return sum;
+}
+
 /* Threads that race for the same pages: each page is taken once */
 static void *racer(void *opaque)
 {
@@ -413,7 +446,7 @@ static void test_threads(void **state)
 {
 	static const char *const names[] = { "CPU 0/TCG", "CPU 1/TCG", "mig/src/main" };
 	pthread_t threads[3];
-	uint64_t sum = 0;
+	uint64_t sum = 0, lost = missed();
 	struct mem m;
 
 	mem_open(&m, K_ANON, 4099);
@@ -428,8 +461,12 @@ static void test_threads(void **state)
 		sum += counts_of(getpid(), names[i]).pages[FPH_WRITE];
 	/* Before it had its name */
 	sum += counts_of(getpid(), "test-tracer").pages[FPH_WRITE];
-	check_int(sum, 4099);
-	check_bits(&m);
+	lost = missed() - lost;
+	check(sum <= 4099 && sum + lost >= 4099);
+	if (lost)
+		printf("%d events were missed\n", (int)lost);
+	else
+		check_bits(&m);
 	drop(&m);
 }
 
