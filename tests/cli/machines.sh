@@ -141,7 +141,9 @@ for accel in tcg kvm; do
 		echo 'SKIP: there is no KVM to be used'
 		continue
 	fi
-	for program in kvm .qemu-system-x86_64-wrapped emulator; do
+	programs='kvm .qemu-system-x86_64-wrapped emulator'
+	[ $accel = tcg ] || programs=emulator
+	for program in $programs; do
 		what="$program -accel $accel"
 		: >"$tmp/out"
 		if ! real "$program" "$name,process=web01" -m 96 -accel $accel; then
