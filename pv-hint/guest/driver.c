@@ -652,4 +652,4 @@ module_exit(fph_exit);
 
 MODULE_DESCRIPTION("Tells the host which pages are free, for live migration");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION(FPH_VERSION);

@@ -28,10 +28,12 @@ trap 'rm -rf "$tmp"' EXIT
 build_module "$headers/kdir" "$tmp/module" ||
 	{ cat "$tmp/module/make.log"; die "the module does not build for Linux $1"; }
 
-# What modinfo would show; the version is the one that dkms goes by.
+# What modinfo would show; the version is the one that dkms goes by, and the tree's.
 objcopy -O binary --only-section=.modinfo "$tmp/module/virtio_fph.ko" "$tmp/modinfo"
 tr '\0' '\n' < "$tmp/modinfo" > "$tmp/modinfo.txt"
-version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$FPH_TOP/pv-hint/guest/dkms.conf")
+version=$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' "$tmp/module/src/dkms.conf")
+grep -qxF "  version: '$version'," "$FPH_TOP/meson.build" ||
+	die "the driver's version is '$version', not that of meson.build"
 for line in license=GPL 'description=..*' 'parm=walk:..*' parmtype=walk:charp 'parm=balloon_floor:..*' parmtype=balloon_floor:uint 'alias=virtio:d0000003Fv\*' "version=$version"; do
 	grep -qx "$line" "$tmp/modinfo.txt" || { cat "$tmp/modinfo.txt"; die "the module's information lacks $line"; }
 done

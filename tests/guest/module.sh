@@ -75,7 +75,7 @@ lend_libc()
 # module_sources: the files that the module is made of
 module_sources()
 {
-	printf '%s\n' "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$FPH_TOP"/pv-hint/include/fph/virtio-fph.h
+	printf '%s\n' "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,dkms.conf,*.[ch]} "$FPH_TOP"/pv-hint/include/fph/virtio-fph.h
 }
 
 # build_module KDIR DIR: build DIR/virtio_fph.ko; a warning is an error. The
@@ -84,9 +84,8 @@ module_sources()
 build_module()
 {
 	local kdir=$1 dir=$2 cc
-	mkdir -p "$dir/src/include/fph"
-	cp "$FPH_TOP"/pv-hint/guest/{Kbuild,Makefile,*.[ch]} "$dir/src/"
-	cp "$FPH_TOP/pv-hint/include/fph/virtio-fph.h" "$dir/src/include/fph/"
+	mkdir -p "$dir"
+	make -s -C "$FPH_TOP/pv-hint/guest" dkms-source dkms_source="$dir/src" > "$dir/make.log" 2>&1 || return 1
 	# That of the kernel, if it is here
 	cc=x86_64-linux-gnu-$(sed -n 's/^CC = .*\(gcc-[0-9]*\)$/\1/p' "$kdir/.kernelvariables" 2> /dev/null || :)
 	command -v "$cc" > /dev/null || cc=gcc
