@@ -641,7 +641,7 @@ static int print_status(void)
 		return finish(X_DONE);
 	}
 	fd = trace_map(opt.path, "fph_touched");
-	if (fd < 0 || bpf_map_get_info_by_fd(fd, &info, &len) < 0) {
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0) {
 		complain("%s: %s", opt.path, strerror(errno));
 		return X_FAIL;
 	}

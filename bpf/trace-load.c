@@ -159,7 +159,7 @@ void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque)
 	struct fph_counts *counts = NULL;
 	int err;
 
-	if (bpf_map_get_info_by_fd(fd, &info, &len) < 0)
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
 		return;
 	n = info.max_entries;
 	keys = calloc(n, sizeof(*keys));
@@ -189,7 +189,7 @@ static int add_program(int fd, struct trace_cost *ret)
 	struct bpf_prog_info prog = { 0 };
 	__u32 len = sizeof(prog);
 
-	if (bpf_prog_get_info_by_fd(fd, &prog, &len) < 0)
+	if (bpf_obj_get_info_by_fd(fd, &prog, &len) < 0)
 		return -errno;
 	ret->ns += prog.run_time_ns;
 	ret->runs += prog.run_cnt;
@@ -207,7 +207,7 @@ static int add_cost(const char *file, void *opaque)
 	fd = bpf_obj_get(file);
 	if (fd < 0)
 		return -errno;
-	if (bpf_link_get_info_by_fd(fd, &link, &len) < 0)
+	if (bpf_obj_get_info_by_fd(fd, &link, &len) < 0)
 		err = -errno;
 	close(fd);
 	if (err)

@@ -52,7 +52,7 @@ static int check_map(int fd, const char *name, __u32 type, __u32 key, __u32 valu
 	__u32 len = sizeof(*info);
 
 	memset(info, 0, sizeof(*info));
-	if (bpf_map_get_info_by_fd(fd, info, &len) == 0 && info->type == type &&
+	if (bpf_obj_get_info_by_fd(fd, info, &len) == 0 && info->type == type &&
 	    info->key_size == key && info->value_size == value && strcmp(info->name, name) == 0)
 		return fd;
 	close(fd);

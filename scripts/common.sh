@@ -36,6 +36,22 @@ debian_mirror() {
 			'$1 ~ suite && $2 == "main" && !n++ { print $3 }'
 }
 
+# tree_version: the version, which only meson.build has
+tree_version() {
+	sed -n "s/^  version: '\(.*\)',\$/\1/p" "$FPH_TOP/meson.build"
+}
+
+# pack_tree [TAR-OPTION...]: the tree as it is to stdout, as a tar file: new files
+# included, and nothing that was built
+pack_tree() {
+	if [ -e "$FPH_TOP/.git" ]; then
+		(cd "$FPH_TOP" && git ls-files -co --exclude-standard -z |
+			xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh)
+	else
+		(cd "$FPH_TOP" && find . -path './build*' -prune -o ! -type d -printf '%P\0')
+	fi | LC_ALL=C sort -z | tar -C "$FPH_TOP" "$@" --null --no-recursion -T - -cf -
+}
+
 # private_apt NAME LINE...: apt configuration of our own under the cache, with
 # the given sources and nothing else, so that /etc/apt is left alone. Prints
 # the path for APT_CONFIG; the lists are fetched once and then kept.

@@ -421,10 +421,10 @@ static uint64_t missed(void)
 			continue;
 		snprintf(path, sizeof(path), PATH "/%s", e->d_name);
 		fd = bpf_obj_get(path);
-		check(fd >= 0 && bpf_link_get_info_by_fd(fd, &link, &link_len) == 0);
+		check(fd >= 0 && bpf_obj_get_info_by_fd(fd, &link, &link_len) == 0);
 		close(fd);
 		fd = bpf_prog_get_fd_by_id(link.prog_id);
-		check(fd >= 0 && bpf_prog_get_info_by_fd(fd, &prog, &prog_len) == 0);
+		check(fd >= 0 && bpf_obj_get_info_by_fd(fd, &prog, &prog_len) == 0);
 		close(fd);
 		sum += prog.recursion_misses;
 	}
@@ -1555,10 +1555,10 @@ static void see(struct ids *ret)
 			fd = bpf_obj_get(path);
 			check(fd >= 0);
 			if (maps) {
-				check(bpf_map_get_info_by_fd(fd, &info, &len) == 0);
+				check(bpf_obj_get_info_by_fd(fd, &info, &len) == 0);
 				ret->map[ret->maps++] = info.id;
 			} else {
-				check(bpf_link_get_info_by_fd(fd, &link, &len) == 0);
+				check(bpf_obj_get_info_by_fd(fd, &link, &len) == 0);
 				ret->prog[ret->progs++] = link.prog_id;
 			}
 			close(fd);
