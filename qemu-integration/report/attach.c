@@ -2,6 +2,7 @@
 /* fph-report attach: watches a migration that someone else starts. */
 #include "commands.h"
 #include "cli.h"
+#include "format-metrics.h"
 #include "io.h"
 #include "machine.h"
 #include "measure.h"
@@ -14,13 +15,14 @@
 #define LINE_US		G_USEC_PER_SEC
 #define MIB		1048576.0
 
-enum { O_QMP, O_JSON, O_TEXT, O_HTML, O_TIMEOUT, O_HELP };
+enum { O_QMP, O_JSON, O_TEXT, O_HTML, O_METRICS, O_TIMEOUT, O_HELP };
 
 static const struct opt attach_opts[] = {
 	[O_QMP] = { "qmp", "SOCKET", "QMP socket of the source; needed" },
 	[O_JSON] = { "json", "FILE", "write all figures there; '-' is standard output" },
 	[O_TEXT] = { "text", "FILE", "write the tables there as well" },
 	[O_HTML] = { "html", "FILE", "write a page with plots there as well" },
+	[O_METRICS] = { "metrics", "FILE", "keep the figures there as OpenMetrics text" },
 	[O_TIMEOUT] = { "timeout", "SEC", "longest wait for a migration to begin [no limit]" },
 	[O_HELP] = { "help", NULL, "this text" },
 	{ NULL, NULL, NULL },
@@ -32,6 +34,8 @@ struct watch {
 	GArray *vcpus;
 	bool has_fph;		/* this QEMU knows query-fph */
 	FILE *live;		/* where the live table goes */
+	const char *metrics;	/* file, or NULL */
+	char *name;		/* of the VM, in there */
 	struct vm_migration m;
 	struct run *run;
 	struct sampler sampler;
@@ -108,13 +112,45 @@ static bool wait_for_begin(struct watch *w, gint64 deadline, GError **error)
 	return true;
 }
 
-static void show_line(struct watch *w, bool last)
+static const char *mode_of(const struct watch *w)
+{
+	return w->m.fph.present && w->m.fph.mode ? w->m.fph.mode : "none";
+}
+
+/* What the VM is called; -name is optional */
+static char *name_of(struct qmp *q, const char *socket)
+{
+	g_autoptr(JsonNode) node = qmp_command(q, VM_QMP_MS, NULL, "query-name", NULL);
+	const char *name = NULL;
+
+	if (node && JSON_NODE_HOLDS_OBJECT(node))
+		name = json_object_get_string_member_with_default(json_node_get_object(node), "name",
+								  NULL);
+	return g_strdup(name ? name : socket);
+}
+
+static bool write_metrics(struct watch *w, GError **error)
+{
+	g_autofree char *text = NULL;
+	struct run *now;
+
+	if (!w->metrics)
+		return true;
+	now = run_new("attached", mode_of(w));
+	measure_take(now, &w->m);
+	text = format_metrics(now, w->name, w->m.status, g_get_real_time() / G_USEC_PER_SEC);
+	run_free(now);
+	return write_whole(w->metrics, text, error);
+}
+
+/* A line of the table, and new metrics: each second, and in the end */
+static bool show(struct watch *w, bool last, GError **error)
 {
 	gint64 now = g_get_monotonic_time();
 	double seconds = (now - w->last_line) / (double)G_USEC_PER_SEC;
 
 	if (!last && w->last_line && now - w->last_line < LINE_US)
-		return;
+		return true;
 	if (!w->heading)
 		fprintf(w->live, "%8s%12s%12s%10s%7s%14s  %s\n", "s", "sent MiB", "left MiB", "MiB/s",
 			"syncs", "left out", "status");
@@ -130,6 +166,7 @@ static void show_line(struct watch *w, bool last)
 	fflush(w->live);
 	w->last_line = now;
 	w->last_bytes = w->m.bytes;
+	return write_metrics(w, error);
 }
 
 static bool follow(struct watch *w, GError **error)
@@ -137,13 +174,13 @@ static bool follow(struct watch *w, GError **error)
 	while (is_running(w->m.status)) {
 		measure_sample(&w->sampler, &w->m);
 		look_at_process(w, &w->m.src_after);
-		show_line(w, false);
-		if (!io_sleep(POLL_MS, error) || !poll(w, error))
+		if (!show(w, false, error) || !io_sleep(POLL_MS, error) || !poll(w, error))
 			return false;
 	}
 	measure_sample(&w->sampler, &w->m);
 	look_at_process(w, &w->m.src_after);
-	show_line(w, true);
+	if (!show(w, true, error))
+		return false;
 	if (strcmp(w->m.status, "completed") == 0)
 		return true;
 	g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION, "the migration ended as '%s'",
@@ -186,7 +223,7 @@ static int watch(struct watch *w, const struct outputs *out, int timeout_ms)
 		result_free(r);
 		return status;
 	}
-	w->run = run_new("attached", w->m.fph.present && w->m.fph.mode ? w->m.fph.mode : "none");
+	w->run = run_new("attached", mode_of(w));
 	w->sampler.run = w->run;
 	w->run->repeat = 1;
 	w->run->ok = follow(w, &error);
@@ -228,6 +265,9 @@ int cmd_attach(int argc, char **argv)
 		case O_HTML:
 			out.html = optarg;
 			break;
+		case O_METRICS:
+			w.metrics = out.metrics = optarg;
+			break;
 		case O_TIMEOUT:
 			if (!g_ascii_string_to_unsigned(optarg, 10, 1, G_MAXINT / 1000, &timeout_s,
 							NULL))
@@ -256,9 +296,11 @@ int cmd_attach(int argc, char **argv)
 	w.qmp = qmp_connect(socket, VM_QMP_MS, &error);
 	if (!w.qmp)
 		return fail("%s", error->message);
+	w.name = name_of(w.qmp, socket);
 	w.live = g_strcmp0(out.json, "-") == 0 ? stderr : stdout;
 	status = watch(&w, &out, timeout_s ? (int)timeout_s * 1000 : -1);
 	vm_migration_clear(&w.m);
+	g_free(w.name);
 	if (w.vcpus)
 		g_array_unref(w.vcpus);
 	qmp_close(w.qmp);

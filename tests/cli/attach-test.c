@@ -17,7 +17,7 @@ static const char *report_path, *qemu_path;
 
 struct watched {
 	struct vm *src, *dst;
-	char *dir, *json, *live;
+	char *dir, *json, *live, *metrics;
 	GPid reporter;
 };
 
@@ -55,12 +55,13 @@ static void begin(struct watched *w)
 	socket = g_build_filename(w->dir, "qmp.sock", NULL);
 	w->json = g_build_filename(w->dir, "r.json", NULL);
 	w->live = g_build_filename(w->dir, "live", NULL);
+	w->metrics = g_build_filename(w->dir, "m.prom", NULL);
 	err = g_build_filename(w->dir, "err", NULL);
 	w->src = start("source", socket, false);
 	w->dst = start("destination", socket, true);
 	check(w->src && w->dst && vm_guest_wait_ready(w->src, 60000, &error));
-	command = g_strdup_printf("exec '%s' attach --qmp '%s' --json '%s' >'%s' 2>'%s'",
-				  report_path, socket, w->json, w->live, err);
+	command = g_strdup_printf("exec '%s' attach --qmp '%s' --json '%s' --metrics '%s' >'%s' 2>'%s'",
+				  report_path, socket, w->json, w->metrics, w->live, err);
 	check(g_spawn_async(NULL, (char *[]){ "/bin/sh", "-c", command, NULL }, NULL,
 			    G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &w->reporter, &error));
 	for (tries = 0; tries < 200; tries++) {
@@ -84,7 +85,7 @@ static int reported(struct watched *w)
 
 static void end(struct watched *w)
 {
-	static const char *const names[] = { "qmp.sock", "r.json", "live", "err" };
+	static const char *const names[] = { "qmp.sock", "r.json", "live", "m.prom", "err" };
 	size_t i;
 
 	vm_free(w->src);
@@ -98,6 +99,7 @@ static void end(struct watched *w)
 	g_free(w->dir);
 	g_free(w->json);
 	g_free(w->live);
+	g_free(w->metrics);
 }
 
 static struct result *load(const struct watched *w)
@@ -109,6 +111,20 @@ static struct result *load(const struct watched *w)
 		fail_msg("%s", error->message);
 	check_int(r->runs->len, 1);
 	return r;
+}
+
+/* The file is whole, of this VM, and has that figure. */
+static void check_metric(const struct watched *w, const char *name, guint64 value)
+{
+	g_autofree char *line = g_strdup_printf("\nfph_migration_%s{vm=\"fph-source\"} %" G_GUINT64_FORMAT
+						"\n", name, value);
+	g_autofree char *text = NULL;
+
+	check(g_file_get_contents(w->metrics, &text, NULL, NULL));
+	check(g_str_has_suffix(text, "# EOF\n"));
+	if (!strstr(text, line))
+		fail_msg("no%sin %s", line, text);
+	check(strstr(text, "status=\"completed\""));
 }
 
 static void check_completed(void **state)
@@ -143,6 +159,8 @@ static void check_completed(void **state)
 	check(g_file_get_contents(w.live, &live, NULL, NULL));
 	check(strstr(live, "left MiB") && strstr(live, "  active\n") && strstr(live, "  completed\n"));
 	check(strstr(live, "attached: "));
+	check_metric(&w, "pages_skipped", m.fph.skipped);
+	check_metric(&w, "bytes", m.bytes);
 	result_free(r);
 	vm_migration_clear(&m);
 	end(&w);

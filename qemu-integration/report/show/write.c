@@ -34,15 +34,20 @@ static bool writable(const char *path, GError **error)
 bool outputs_writable(const struct outputs *o, GError **error)
 {
 	return (is_stdout(o->json) || writable(o->json, error)) && writable(o->text, error) &&
-	       writable(o->html, error);
+	       writable(o->html, error) && writable(o->metrics, error);
 }
 
-/* By way of a temporary file: whoever finds one finds all of it. */
+/* By way of a temporary file, FILE.XXXXXX, which takes its place */
+bool write_whole(const char *path, const char *content, GError **error)
+{
+	return g_file_set_contents(path, content, -1, error);
+}
+
 static bool save(const char *path, const char *content)
 {
 	g_autoptr(GError) error = NULL;
 
-	if (g_file_set_contents(path, content, -1, &error))
+	if (write_whole(path, content, &error))
 		return true;
 	fail("%s", error->message);
 	return false;

@@ -10,10 +10,14 @@ struct outputs {
 	const char *json;	/* "-": standard output, and the tables to standard error */
 	const char *text;
 	const char *html;
+	const char *metrics;	/* for write_whole(), by whoever has something to put there */
 };
 
 /** outputs_writable() - whether they can be written, before it took minutes to find out. */
 bool outputs_writable(const struct outputs *o, GError **error);
+
+/** write_whole() - a file: whoever reads it finds all of the old text, or of the new one. */
+bool write_whole(const char *path, const char *content, GError **error);
 
 /** outputs_save() - the JSON of what there is so far, if that is a file. */
 void outputs_save(const struct outputs *o, const struct result *r);
