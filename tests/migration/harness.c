@@ -701,7 +701,7 @@ static uint64_t number(JsonObject *o, const char *name)
 void check_sums(const struct vm_fph *fph)
 {
 	static const char *const names[] = {
-		"skipped", "resent", "unmapped", "zero-mapped", "free",
+		"skipped", "resent", "unmapped", "zero-mapped", "zero-content", "free",
 		"guest-only", "host-only", "both", "violations",
 	};
 	JsonObject *all = fph_object(fph);
@@ -717,7 +717,8 @@ void check_sums(const struct vm_fph *fph)
 		check_int(number(b, "skipped"), number(b, "guest-only") + host);
 		check_int(number(b, "free"), number(b, "guest-only") + number(b, "both"));
 		/* A page may have been seen absent, and later as the zero page */
-		check(host <= number(b, "unmapped") + number(b, "zero-mapped"));
+		check(host <= number(b, "unmapped") + number(b, "zero-mapped") +
+			      number(b, "zero-content"));
 		check(host >= number(b, "unmapped") && host >= number(b, "zero-mapped"));
 		check(number(b, "skipped") <= number(b, "size") / PAGE);
 	}

@@ -20,7 +20,7 @@
 
 #include "harness.h"
 
-#define LIFE	8		/* hops of one guest */
+#define LIFE	5		/* hops of one guest */
 
 /*
  * Lots
@@ -532,6 +532,11 @@ static void take_hop(struct life *l, unsigned int n)
 	struct vm *dst;
 
 	l->next = draw_hop(l);
+	printf("%4u  life %u hop %u, %s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
+	       n + 1, l->machine->name, h->mode, h->switches, l->backing, h->backing,
+	       ways[h->way], h->sanitized ? ", sanitized" : "", accidents[h->accident],
+	       host_doing[h->host], h->work);
+	fflush(stdout);
 	if (!h->early)
 		add_object(l);
 	guest_works(l);
@@ -556,11 +561,8 @@ static void take_hop(struct life *l, unsigned int n)
 	sum.accidents[h->accident]++;
 	sum.sanitized += h->sanitized;
 	sum.free_differ += differ;
-	printf("%4u  life %u hop %u, %s: %s%s, %s to %s by %s%s%s%s; %" PRIu64 " skipped, %" PRIu64
-	       " resent, %" PRIu64 " syncs, %" PRIu64 " free ones differ, %.1f s\n", sum.hops,
-	       l->number, n + 1, l->machine->name, h->mode, h->switches, l->backing, h->backing,
-	       ways[h->way], h->sanitized ? ", sanitized" : "", accidents[h->accident],
-	       host_doing[h->host], m.fph.skipped, m.fph.resent, m.sync_count, differ,
+	printf("      %" PRIu64 " skipped, %" PRIu64 " resent, %" PRIu64 " syncs, %" PRIu64
+	       " free ones differ, %.1f s\n", m.fph.skipped, m.fph.resent, m.sync_count, differ,
 	       (g_get_monotonic_time() - began) / 1e6);
 	fflush(stdout);
 	l->backing = h->backing;
