@@ -207,6 +207,9 @@ static struct hop draw_hop(const struct life *l)
 		.host = once_in(l->rnd, 2) ? g_rand_int_range(l->rnd, 1, HOST_DOES) : NOTHING,
 	};
 
+	/* What does not ask the host has no prescan */
+	if (!strcmp(h.mode, "pv") && strstr(h.switches, "prescan"))
+		h.mode = "both";
 	if (!l->machine->asked)
 		h.mode = "pagemap";
 	/* QEMU takes no userfaultfd for private mappings of a file */
