@@ -119,20 +119,24 @@ real() {
 	shift 2
 	ln "$tmp/qemu" "$tmp/$program"
 	mkfifo "$tmp/qmp.in" "$tmp/qmp.out"
-	"$tmp/$program" -L /usr/share/seabios -L /usr/share/qemu -name "$name" -S -nodefaults \
-		-display none -chardev pipe,id=qmp,path="$tmp/qmp" -mon qmp,mode=control "$@" \
-		2>"$tmp/qemu.err" &
+	exec 7<>"$tmp/qmp.in" 8<>"$tmp/qmp.out"
+	# It has a libfph of its own, built as it was
+	env -u LD_LIBRARY_PATH "$tmp/$program" -L /usr/share/seabios -L /usr/share/qemu \
+		-name "$name" -S -nodefaults -display none -chardev pipe,id=qmp,path="$tmp/qmp" \
+		-mon qmp,mode=control "$@" 2>"$tmp/qemu.err" 7>&- 8>&- &
 	vm=$!
-	exec 7>"$tmp/qmp.in"
-	# Its greeting comes when it has its RAM, or nothing, if it ended
-	read -r greeting <"$tmp/qmp.out"
+	# Its greeting comes when it has its RAM, or never, if it has ended
+	greeting=
+	until read -r -t 1 greeting <&8 || ! kill -0 "$vm" 2>/dev/null; do
+		:
+	done
 	[ -n "$greeting" ]
 }
 end_real() {
 	kill "$vm" 2>/dev/null
 	wait "$vm"
 	vm=
-	exec 7>&-
+	exec 7>&- 8>&-
 	rm -f "$tmp/qmp.in" "$tmp/qmp.out" "$tmp/$program"
 }
 name="fph test $$ $(printf 'gr\366\337e')"
