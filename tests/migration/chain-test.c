@@ -119,7 +119,7 @@ static void test_chain(void **state)
 		else if (i == HOPS - 1)
 			check_ram_equal(host, next);
 		if (c->late)
-			ok(vm_run(host, E, "object-del", "{\"id\":\"late\"}"));
+			delete_object(host, "late");
 		vm_free(host);
 		host = next;
 		ok(vm_cont(host, E));
@@ -208,7 +208,7 @@ static void test_modes(void **state)
 		refused(src, "in use", "object-del", "{\"id\":\"late\"}");
 		ok(vm_migrate_cancel(src, 20000, E));
 		vm_free(dst);
-		ok(vm_run(src, E, "object-del", "{\"id\":\"late\"}"));
+		delete_object(src, "late");
 	}
 
 	/* Without any, all is sent; with one again, it is not */

@@ -194,6 +194,17 @@ uint64_t guest_number(struct vm *vm, const char *command, const char *name)
 	return g_ascii_strtoull(text, NULL, 10);
 }
 
+void delete_object(struct vm *vm, const char *id)
+{
+	GError *error = NULL;
+
+	until (vm_run(vm, &error, "object-del", "{\"id\":\"%s\"}", id)) {
+		if (!strstr(error->message, "in use"))
+			fail_msg("object-del: %s", error->message);
+		g_clear_error(&error);
+	}
+}
+
 void wait_event(struct vm *vm, const char *name)
 {
 	JsonObject *event;

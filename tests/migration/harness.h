@@ -72,6 +72,9 @@ uint64_t guest_number(struct vm *vm, const char *command, const char *name);
 /* All pages the guest ever wrote are as it wrote them */
 void guest_check(struct vm *vm);
 
+/* An fph-source: it is in use until QEMU has cleaned up, a moment after the migration */
+void delete_object(struct vm *vm, const char *id);
+
 void wait_event(struct vm *vm, const char *name);
 /* To RAM, and back */
 void guest_suspend(struct vm *vm);

@@ -550,7 +550,7 @@ static void take_hop(struct life *l, unsigned int n)
 	check_hop(l, &m);
 	differ = compare(l, dst, &m);
 	if (!h->early)
-		ok(vm_run(l->host, E, "object-del", "{\"id\":\"fph0\"}"));
+		delete_object(l->host, "fph0");
 	end_host(l, l->host);
 	l->host = dst;
 	ok(vm_cont(dst, E));
