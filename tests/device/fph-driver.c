@@ -8,14 +8,12 @@
 
 #define COMMAND_RING	(DRIVER_START)
 #define REPORT_RING	(DRIVER_START + 0x4000)
-#define COMMANDS	(DRIVER_START + 0x8000)
 #define BALLOON_RING	(DRIVER_START + 0xc000)
-#define COMMAND_STRIDE	64
-#define SLOT_BYTES	UINT64_C(0x9000)
-#define RING_SIZE	16
 
-_Static_assert(DRIVER_FRAMES + DRIVER_SLOTS * SLOT_BYTES <= DRIVER_BALLOON, "memory of the driver");
-_Static_assert(DRIVER_BALLOON + DRIVER_SLOTS * SLOT_BYTES <= DRIVER_END, "memory of the driver");
+_Static_assert(DRIVER_FRAMES + DRIVER_SLOTS * DRIVER_SLOT_BYTES <= DRIVER_BALLOON,
+	       "memory of the driver");
+_Static_assert(DRIVER_BALLOON + DRIVER_SLOTS * DRIVER_SLOT_BYTES <= DRIVER_END,
+	       "memory of the driver");
 _Static_assert(offsetof(struct balloon_frame, runs) == sizeof(struct virtio_fph_balloon), "no gap");
 _Static_assert(offsetof(struct frame, payload) == sizeof(struct virtio_fph_report), "no gap");
 
@@ -40,10 +38,10 @@ void driver_init(struct driver *d, uint64_t features, unsigned int buffers)
 	vpci_accept(dev, features);
 	vpci_set_status(dev, vpci_status(dev) | VIRTIO_CONFIG_S_FEATURES_OK);
 	check(vpci_status(dev) & VIRTIO_CONFIG_S_FEATURES_OK);
-	vpci_ring_init(dev, VIRTIO_FPH_Q_COMMAND, RING_SIZE, COMMAND_RING);
-	vpci_ring_init(dev, VIRTIO_FPH_Q_REPORT, RING_SIZE, REPORT_RING);
+	vpci_ring_init(dev, VIRTIO_FPH_Q_COMMAND, DRIVER_RING_SIZE, COMMAND_RING);
+	vpci_ring_init(dev, VIRTIO_FPH_Q_REPORT, DRIVER_RING_SIZE, REPORT_RING);
 	if (features & UINT64_C(1) << VIRTIO_FPH_F_BALLOON)
-		vpci_ring_init(dev, VIRTIO_FPH_Q_BALLOON, RING_SIZE, BALLOON_RING);
+		vpci_ring_init(dev, VIRTIO_FPH_Q_BALLOON, DRIVER_RING_SIZE, BALLOON_RING);
 	vpci_set_status(dev, vpci_status(dev) | VIRTIO_CONFIG_S_DRIVER_OK);
 	driver_post_command_buffers(d, buffers);
 }
@@ -52,7 +50,7 @@ static void post_command_buffer(struct driver *d)
 {
 	struct vpci_ring *r = &d->dev.ring[VIRTIO_FPH_Q_COMMAND];
 	struct vpci_buf buf = {
-		.addr = COMMANDS + r->next_desc * COMMAND_STRIDE,
+		.addr = DRIVER_COMMANDS + r->next_desc * DRIVER_COMMAND_STRIDE,
 		.len = sizeof(struct virtio_fph_command),
 		.write = true,
 	};
@@ -81,7 +79,7 @@ bool driver_command(struct driver *d, int timeout_ms, struct virtio_fph_command 
 		g_usleep(500);
 	}
 	check_int(len, sizeof(*ret));
-	qtest_read(d->dev.q, COMMANDS + head * COMMAND_STRIDE, ret, sizeof(*ret));
+	qtest_read(d->dev.q, DRIVER_COMMANDS + head * DRIVER_COMMAND_STRIDE, ret, sizeof(*ret));
 	ret->id = le32toh(ret->id);
 	ret->op = le16toh(ret->op);
 	ret->encodings = le16toh(ret->encodings);
@@ -146,7 +144,7 @@ void frame_last(struct frame *f, uint32_t id, uint32_t seq, uint16_t flags)
 void driver_post(struct driver *d, const struct frame *f)
 {
 	struct vpci_buf buf = {
-		.addr = DRIVER_FRAMES + d->sent % DRIVER_SLOTS * SLOT_BYTES,
+		.addr = DRIVER_FRAMES + d->sent % DRIVER_SLOTS * DRIVER_SLOT_BYTES,
 		.len = sizeof(f->header) + f->len,
 	};
 
@@ -212,7 +210,7 @@ void balloon_add_run(struct balloon_frame *f, uint64_t pfn, uint64_t pages)
 void driver_balloon_post(struct driver *d, const struct balloon_frame *f)
 {
 	struct vpci_buf buf = {
-		.addr = DRIVER_BALLOON + d->balloon_sent % DRIVER_SLOTS * SLOT_BYTES,
+		.addr = DRIVER_BALLOON + d->balloon_sent % DRIVER_SLOTS * DRIVER_SLOT_BYTES,
 		.len = sizeof(f->header) + f->len,
 	};
 

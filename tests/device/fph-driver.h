@@ -22,8 +22,14 @@
 #define DRIVER_FRAMES	UINT64_C(0x110000)	/* where frames are */
 #define DRIVER_BALLOON	UINT64_C(0x160000)	/* ... of the balloon */
 
-/* Frames that can be on their way */
-#define DRIVER_SLOTS	8
+/* As driver_init() makes the rings, and where their buffers for commands are */
+#define DRIVER_RING_SIZE	16
+#define DRIVER_COMMANDS		(DRIVER_START + 0x8000)
+#define DRIVER_COMMAND_STRIDE	64
+
+/* Frames that can be on their way, and the room for each */
+#define DRIVER_SLOTS		8
+#define DRIVER_SLOT_BYTES	UINT64_C(0x9000)
 
 struct driver {
 	struct vpci dev;

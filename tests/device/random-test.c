@@ -23,8 +23,6 @@
 
 #define MEMORY		(64 * MIB)
 #define STEPS		5000
-#define RING_SIZE	16		/* as driver_init() makes them */
-#define SLOT		UINT64_C(0x9000)
 #define COMMAND_MS	20000
 
 static const char *const device[] = {
@@ -151,10 +149,10 @@ static void descriptors(struct play *p)
 			.write = dice(p, 4) == 0,
 		};
 
-		vpci_desc(&p->d.dev, queue, dice(p, RING_SIZE), buf,
-			  dice(p, 8) ? dice(p, 2) : number(p), dice(p, RING_SIZE + 1));
+		vpci_desc(&p->d.dev, queue, dice(p, DRIVER_RING_SIZE), buf,
+			  dice(p, 8) ? dice(p, 2) : number(p), dice(p, DRIVER_RING_SIZE + 1));
 	}
-	vpci_publish(&p->d.dev, queue, dice(p, RING_SIZE + 1));
+	vpci_publish(&p->d.dev, queue, dice(p, DRIVER_RING_SIZE + 1));
 	kick(p);
 }
 
@@ -165,8 +163,8 @@ static void rings(struct play *p)
 
 	if (!r->size)
 		return;
-	qtest_store(p->q, (dice(p, 2) ? r->avail : r->used) + 2 * dice(p, RING_SIZE + 3), 2,
-		    dice(p, 2) ? dice(p, RING_SIZE * 2) : number(p));
+	qtest_store(p->q, (dice(p, 2) ? r->avail : r->used) + 2 * dice(p, DRIVER_RING_SIZE + 3), 2,
+		    dice(p, 2) ? dice(p, DRIVER_RING_SIZE * 2) : number(p));
 }
 
 static void commands(struct play *p)
@@ -177,10 +175,10 @@ static void commands(struct play *p)
 
 	while (p->d.dev.ring[VIRTIO_FPH_Q_COMMAND].size &&
 	       vpci_take(&p->d.dev, VIRTIO_FPH_Q_COMMAND, &head, &len)) {
-		if (head >= RING_SIZE || len != sizeof(c))
+		if (head >= DRIVER_RING_SIZE || len != sizeof(c))
 			return;
 		/* Where driver_init() has them; one that dice have moved is lost */
-		qtest_read(p->q, DRIVER_START + 0x8000 + head * 64, &c, sizeof(c));
+		qtest_read(p->q, DRIVER_COMMANDS + head * DRIVER_COMMAND_STRIDE, &c, sizeof(c));
 		if (le16toh(c.op) != VIRTIO_FPH_OP_REPORT)
 			continue;
 		p->id = le32toh(c.id);
@@ -199,7 +197,7 @@ static void post(struct play *p, unsigned int queue, uint64_t at, void *data, si
 	/* One byte of it is another */
 	if (!dice(p, 8))
 		((uint8_t *)data)[dice(p, MIN(len, 64))] ^= 1 << dice(p, 8);
-	at += dice(p, DRIVER_SLOTS) * SLOT;
+	at += dice(p, DRIVER_SLOTS) * DRIVER_SLOT_BYTES;
 	qtest_write(p->q, at, data, len);
 	bufs[0] = (struct vpci_buf){ .addr = at, .len = cut };
 	bufs[1] = (struct vpci_buf){ .addr = at + cut, .len = len - cut };

@@ -805,6 +805,16 @@ uint64_t file_size(const char *path)
 	return st.st_size;
 }
 
+bool compact_memory(void)
+{
+	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, "1", 1) == 1;
+
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
 const char *patch_firsttouch(uint32_t delay, uint32_t rounds)
 {
 	g_autofree char *image = NULL;

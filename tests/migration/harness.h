@@ -197,6 +197,9 @@ const char *sanitized_qemu(void);
 const char *faulty_qemu(const char *fault, const char **seen);
 uint64_t file_size(const char *path);
 
+/* The kernel moves what it can of all memory; false if it may not be told to */
+bool compact_memory(void);
+
 /* The firmware image with other settings */
 const char *patch_firsttouch(uint32_t delay, uint32_t rounds);
 /* One more setting of that image, FT_SET_* */

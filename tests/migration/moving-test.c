@@ -4,7 +4,6 @@
  *
  * FPH_MOVING_MIGRATIONS: how many of them each case makes, one if it is not set.
  */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -45,12 +44,7 @@ static uint64_t vmstat(const char *name)
 
 static bool compact(pid_t pid, unsigned int step)
 {
-	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
-	bool done = fd >= 0 && write(fd, "1", 1) == 1;
-
-	if (fd >= 0)
-		close(fd);
-	return done;
+	return compact_memory();
 }
 
 static bool to_other_node(pid_t pid, unsigned int step)

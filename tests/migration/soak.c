@@ -10,7 +10,6 @@
  * What is drawn never depends on time, so a failure can be sought with the same lots; it
  * prints how. tests/soak builds what this needs.
  */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/mman.h>
 #include <sys/prctl.h>
@@ -352,15 +351,9 @@ static bool meddle_once(const struct meddler *m)
 	static const int advice[] = {
 		[COLD] = MADV_COLD, [PAGES_OUT] = MADV_PAGEOUT, [COLLAPSES] = MADV_COLLAPSE,
 	};
-	int fd;
 
-	if (m->what == COMPACTS) {
-		fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
-		if (fd < 0 || write(fd, "1", 1) != 1)
-			return false;
-		close(fd);
-		return true;
-	}
+	if (m->what == COMPACTS)
+		return compact_memory();
 	for (int i = 0; i < 2; i++)
 		for (guint k = 0; k < m->memory[i]->len; k++)
 			/* Some kinds of memory it is refused for, and one side may have ended */
