@@ -73,7 +73,7 @@ static const char WHY_NO_WITNESS[] = "cachestat() cannot be asked";
 static const struct fph_why witness_why[] = {
 	{ ENOSYS, "no cachestat() (ENOSYS): the kernel is older than Linux 6.5, or a sandbox refuses it" LSEEK_ALONE },
 	{ EPERM, "cachestat() is not permitted (EPERM): it takes a file that is open for writing, that one owns or may write to, and no sandbox that refuses it" LSEEK_ALONE },
-	{ EACCES, "cachestat() is not permitted (EACCES): refused by a sandbox" LSEEK_ALONE },
+	{ EACCES, "cachestat() is not permitted (EACCES): refused by a security module (AppArmor, SELinux) or a sandbox" LSEEK_ALONE },
 	{ EOPNOTSUPP, "cachestat() does not work on this file (EOPNOTSUPP)" LSEEK_ALONE },
 	{ 0, "cachestat() does not work here" LSEEK_ALONE },
 };

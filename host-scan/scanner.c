@@ -5,7 +5,7 @@
 #include "table.h"
 
 static const struct fph_why open_why[] = {
-	{ EACCES, "no permission to open /proc/self/pagemap (EACCES): a process that changed its user must open it before" },
+	{ EACCES, "no permission to open /proc/self/pagemap (EACCES): a process that changed its user must open it before, or a security module (AppArmor, SELinux) refuses it" },
 	{ EPERM, "not permitted to open /proc/self/pagemap (EPERM): refused by a sandbox" },
 	{ ENOENT, "no /proc/self/pagemap (ENOENT): /proc is not mounted here, or the kernel lacks CONFIG_PROC_PAGE_MONITOR" },
 	{ EMFILE, "cannot open /proc/self/pagemap (EMFILE): too many open files in this process" },
@@ -25,7 +25,7 @@ static const struct fph_why scan_why[] = {
 	{ ENOTTY, "no PAGEMAP_SCAN in this kernel (ENOTTY): it is older than Linux 6.7" },
 	{ EINVAL, "PAGEMAP_SCAN of this kernel does not know the categories asked for (EINVAL)" },
 	{ EPERM, "PAGEMAP_SCAN is not permitted (EPERM): refused by a sandbox" },
-	{ EACCES, "PAGEMAP_SCAN is not permitted (EACCES): refused by a sandbox" },
+	{ EACCES, "PAGEMAP_SCAN is not permitted (EACCES): refused by a security module (AppArmor, SELinux) or a sandbox" },
 	{ ENOSYS, "PAGEMAP_SCAN is not permitted (ENOSYS): refused by a sandbox" },
 	{ 0, "PAGEMAP_SCAN does not work here" },
 };

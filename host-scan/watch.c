@@ -17,7 +17,7 @@ struct fph_watch {
 
 static const struct fph_why open_why[] = {
 	{ EPERM, "userfaultfd is not permitted (EPERM): refused by a sandbox" },
-	{ EACCES, "userfaultfd is not permitted (EACCES): refused by a sandbox" },
+	{ EACCES, "userfaultfd is not permitted (EACCES): refused by a security module (AppArmor, SELinux) or a sandbox" },
 	{ ENOSYS, "no userfaultfd (ENOSYS): refused by a sandbox, or the kernel lacks CONFIG_USERFAULTFD" },
 	{ EMFILE, "cannot open userfaultfd (EMFILE): too many open files in this process" },
 	{ ENFILE, "cannot open userfaultfd (ENFILE): too many open files in the system" },

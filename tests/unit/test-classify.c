@@ -122,7 +122,7 @@ static const struct verdict_row verdicts[] = {
 	{ "anonymous, ioctl refused", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP, NULL, .probe_error = -EPERM },
 	{ "ioctl interrupted once", 0, 0, FPH_BACKING_ANON, FPH_METHOD_PAGEMAP_SCAN, NULL,
 	  .probe_error = -EINTR },
-	{ "no permission", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "no permission", .open_error = -EACCES },
+	{ "no permission", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "security module", .open_error = -EACCES },
 	{ "no /proc", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "ENOENT", .open_error = -ENOENT },
 	{ "no descriptor left", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "EMFILE", .open_error = -EMFILE },
 	{ "open fails oddly", 0, 0, FPH_BACKING_ANON, FPH_METHOD_NONE, "cannot open", .open_error = -EIO },
