@@ -207,7 +207,8 @@ void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
 static uint32_t flags_of(uint64_t categories)
 {
 	return (categories & FPH_PM_HUGE ? FPH_WATCH_HUGE : 0) |
-	       (categories & FPH_PM_SWAPPED ? FPH_WATCH_SWAPPED : 0);
+	       (categories & FPH_PM_SWAPPED ? FPH_WATCH_SWAPPED : 0) |
+	       (categories & (FPH_PM_PRESENT | FPH_PM_SWAPPED) ? 0 : FPH_WATCH_ABSENT);
 }
 
 /* One ioctl; moves @p->start behind what was walked */
@@ -274,7 +275,7 @@ int fph_watch_protect(struct fph_watch *w, const struct fph_region *r,
 	static const struct fph_pm_scan query = {
 		.flags = FPH_PM_SCAN_WP_MATCHING | FPH_PM_SCAN_CHECK_WPASYNC,
 		.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
-		.return_mask = FPH_PM_SWAPPED | FPH_PM_HUGE,
+		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_HUGE,
 	};
 
 	return walk(w, r, &query, start, len, fn, opaque);
@@ -284,14 +285,20 @@ int fph_watch_written(struct fph_watch *w, const struct fph_region *r,
 		      uint64_t start, uint64_t len, fph_watch_fn fn,
 		      void *opaque)
 {
-	/* Absent pages count as written for the kernel */
-	static const struct fph_pm_scan query = {
+	struct fph_pm_scan query = {
 		.flags = FPH_PM_SCAN_CHECK_WPASYNC,
 		.category_inverted = FPH_PM_PFNZERO,
 		.category_mask = FPH_PM_WRITTEN | FPH_PM_PFNZERO,
-		.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED,
-		.return_mask = FPH_PM_SWAPPED | FPH_PM_HUGE,
+		.return_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_HUGE,
 	};
+	struct fph_region known;
+	int err = fph_region_read(w->scanner, r, &known);
+
+	if (err < 0)
+		return err;
+	/* Absent pages count as written for the kernel */
+	if (!(known.flags & FPH_REGION_SHARED))
+		query.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED;
 
 	return walk(w, r, &query, start, len, fn, opaque);
 }

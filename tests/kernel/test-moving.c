@@ -714,7 +714,8 @@ static bool map_all(struct look *l, struct fph_scanner *s)
 
 static int watch_fn(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
 {
-	memset((char *)opaque + start / page, 1, len / page);
+	memset((char *)opaque + start / page, flags & FPH_WATCH_ABSENT ? W_ABSENT : W_DATA,
+	       len / page);
 	return 0;
 }
 
@@ -727,12 +728,6 @@ static bool watch_zeroes(struct look *l, struct fph_scanner *s)
 	/* Where a mover takes them away */
 	for (size_t i = 0; i < ZEROES; i++)
 		*mem_page(&m, ZERO_AT(i)) = 0;
-	/*
-	 * A shared page that is written and swapped out afterwards is in no page
-	 * table any more, and a watch does not tell it from one that was discarded.
-	 */
-	if ((now->mover->flags & SWAPS) && (m.r.flags & FPH_REGION_SHARED))
-		return false;
 	if (fph_watch_add(watch, &m.r, &why) < 0)
 		return false;
 	memset(marked, 0, sizeof(marked));
@@ -747,7 +742,7 @@ static bool watch_zeroes(struct look *l, struct fph_scanner *s)
 		/* Unless it is gone again, which a mover may see to */
 		if (marked[at] && !seen[at] && *mem_page(&m, at))
 			lose(l, at);
-		l->right += marked[at] && seen[at];
+		l->right += marked[at] && seen[at] == W_DATA;
 	}
 	fph_watch_remove(watch, &m.r);
 	return true;

@@ -29,7 +29,8 @@ static int mark_sink(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
 
 	for (uint64_t i = start / page; i < (start + len) / page; i++) {
 		check_int(pages[i], 0);
-		pages[i] = flags & FPH_WATCH_HUGE ? 'h' : flags & FPH_WATCH_SWAPPED ? 's' : 'd';
+		pages[i] = flags & FPH_WATCH_HUGE ? 'h' : flags & FPH_WATCH_SWAPPED ? 's' :
+			   flags & FPH_WATCH_ABSENT ? 'a' : 'd';
 	}
 	return 0;
 }
@@ -89,16 +90,25 @@ static char *written(const struct mem *m)
 	return pages;
 }
 
-/* Nothing but @n pages from @first on was written */
+/*
+ * Nothing but @n pages from @first on was written; of what is absent nobody knows,
+ * if it is shared
+ */
 static void check_written(const struct mem *m, size_t first, size_t n)
 {
+	bool shared = m->r.flags & FPH_REGION_SHARED;
+	uint64_t *raw = raw_pagemap(m);
 	char *pages = written(m);
 
-	for (size_t i = 0; i < m->npages; i++)
-		if (!pages[i] != (i < first || i >= first + n))
-			fail_msg("page %zu is '%c', written are %zu from %zu on", i,
-				 pages[i] ? pages[i] : '-', n, first);
+	for (size_t i = 0; i < m->npages; i++) {
+		bool absent = !(raw[i] & (RAW_PRESENT | RAW_SWAPPED));
+		char seen = pages[i] ? pages[i] : '-';
+
+		if (shared && absent ? seen != 'a' : (seen != '-') != (i >= first && i < first + n))
+			fail_msg("page %zu is '%c', written are %zu from %zu on", i, seen, n, first);
+	}
 	free(pages);
+	free(raw);
 }
 
 static void with_each(void (*fn)(struct mem *m))
@@ -338,6 +348,57 @@ static void test_shared_zapped(void **state)
 	mem_close(&m);
 }
 
+/* One that was written, and was taken out, is not taken for what it was */
+static void test_shared_swapped(void **state)
+{
+	struct mem m;
+	char *pages;
+
+	if (no_swap)
+		fph_test_skip("%s", no_swap);
+	mem_open(&m, K_MEMFD, NPAGES);
+	add(&m);
+	mem_fill(&m, 0, 64, 1);
+	protect_all(&m);
+	*mem_page(&m, 4) = 2;
+	check_written(&m, 4, 1);
+	if (!mem_pageout(&m, 0, 64))
+		fph_test_skip("the kernel did not page out");
+	pages = written(&m);
+	for (size_t i = 0; i < 64; i++)
+		check_int(pages[i], i == 4 ? 'a' : 0);
+	free(pages);
+	fph_watch_remove(watch, &m.r);
+	mem_close(&m);
+}
+
+/* A huge page leaves the page table as a whole when it is split */
+static void test_shared_huge(void **state)
+{
+	struct mem m;
+	char *pages;
+
+	mem_open(&m, K_MEMFD, NPAGES);
+	if (!make_huge(&m))
+		fph_test_skip("no huge pages");
+	add(&m);
+	pages = written(&m);
+	if (pages[HFIRST] != 'h')
+		fph_test_skip("the kernel made no huge page");
+	free(pages);
+	protect_all(&m);
+	*mem_page(&m, HFIRST + 9) = 2;
+	pages = written(&m);
+	check(pages[HFIRST + 9] != 0);
+	free(pages);
+	check_int(madvise(mem_page(&m, NPAGES - 1), page, MADV_REMOVE), 0);
+	pages = written(&m);
+	check(pages[HFIRST + 9] != 0);
+	free(pages);
+	fph_watch_remove(watch, &m.r);
+	mem_close(&m);
+}
+
 /*
  * Memory that was pinned before is written past the page tables, as a read with
  * O_DIRECT does that is under way. Who relies on marks must know of it.
@@ -532,6 +593,8 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "neighbours in a new huge page", test_huge_neighbours, NULL);
 	fph_test_add(&t, "swapped pages", test_swapped, NULL);
 	fph_test_add(&t, "shared pages without an entry", test_shared_zapped, NULL);
+	fph_test_add(&t, "shared pages that were swapped out", test_shared_swapped, NULL);
+	fph_test_add(&t, "a shared huge page that is split", test_shared_huge, NULL);
 	fph_test_add(&t, "memory that was pinned before", test_pinned, NULL);
 	fph_test_add(&t, "memory that somebody else watches", test_busy, NULL);
 	fph_test_add(&t, "closed while it watches", test_close, NULL);

@@ -76,9 +76,9 @@ static int walk(struct fph_pm_scan *arg)
 		    !interesting(arg, categories(i)))
 			continue;
 		/* the query is right by itself, not by what is made of it */
-		if (arg->flags)
+		if (arg->flags & FPH_PM_SCAN_WP_MATCHING || (arg->flags && !mock.shared))
 			check(mock.pages[i] != M_NONE);
-		else
+		else if (!arg->flags)
 			check(arg->category_mask == 0 || mock.pages[i] == M_NONE ||
 			      mock.pages[i] == M_ZERO);
 		same = n && vec[n - 1].end == addr && vec[n - 1].categories == c;

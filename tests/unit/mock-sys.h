@@ -51,6 +51,7 @@ struct mock {
 
 	/* userfaultfd */
 	char *marked;		/* per page: write-protected */
+	bool shared;		/* absent pages may be asked for */
 	bool registered;
 	int uffd_open_error;
 	int uffd_api_error;

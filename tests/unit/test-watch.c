@@ -32,7 +32,7 @@ struct seen {
 	uint64_t n;
 	uint64_t bytes;
 	uint64_t end;
-	uint64_t huge, swapped;	/* bytes */
+	uint64_t huge, swapped, absent;	/* bytes */
 	char *pages;		/* set to 1, if not NULL */
 	uint64_t fail_at;	/* range number from 1 */
 };
@@ -45,7 +45,7 @@ static int see(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
 	check_int(start % PAGE, 0);
 	check_int(len % PAGE, 0);
 	check(start >= s->end);
-	check(!(flags & ~(FPH_WATCH_HUGE | FPH_WATCH_SWAPPED)));
+	check(!(flags & ~(FPH_WATCH_HUGE | FPH_WATCH_SWAPPED | FPH_WATCH_ABSENT)));
 	s->end = start + len;
 	s->bytes += len;
 	s->n++;
@@ -53,6 +53,8 @@ static int see(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
 		s->huge += len;
 	if (flags & FPH_WATCH_SWAPPED)
 		s->swapped += len;
+	if (flags & FPH_WATCH_ABSENT)
+		s->absent += len;
 	if (s->pages)
 		memset(s->pages + start / PAGE, 1, len / PAGE);
 	return s->n == s->fail_at ? -ECANCELED : 0;
@@ -160,6 +162,33 @@ static void test_flags(void **state)
 	check_int(s.bytes, 7 * PAGE);
 	check_int(s.swapped, 2 * PAGE);
 	check_int(s.huge, 3 * PAGE);
+	check_int(s.absent, 0);
+	fph_watch_close(w);
+	mock_free();
+}
+
+/* Shared memory may have been written where nothing is mapped */
+static void test_shared(void **state)
+{
+	struct seen s = { 0 };
+	struct fph_region r;
+	struct fph_watch *w;
+
+	mock_reset();
+	mock_memory("dodssohzo", 9);
+	w = open_watch(&r);
+	r.flags |= FPH_REGION_SHARED;
+	mock.shared = true;
+	mock.marked[2] = mock.marked[3] = true;
+	check_int(fph_watch_written(w, &r, 0, r.used, see, &s), 0);
+	check_int(s.bytes, 6 * PAGE);
+	check_int(s.absent, 3 * PAGE);
+	check_int(s.swapped, PAGE);
+	check_int(s.huge, PAGE);
+	memset(&s, 0, sizeof(s));
+	check_int(fph_watch_protect(w, &r, 0, r.used, see, &s), 0);
+	check_int(s.bytes, 6 * PAGE);
+	check_int(s.absent, 0);
 	fph_watch_close(w);
 	mock_free();
 }
@@ -454,6 +483,7 @@ int main(void)
 
 	fph_test_add_rows(&t, patterns, test_pattern);
 	fph_test_add(&t, "huge and swapped pages are told", test_flags, NULL);
+	fph_test_add(&t, "absent pages of shared memory are told", test_shared, NULL);
 	fph_test_add_rows(&t, parts, test_part);
 	fph_test_add_rows(&t, open_errors, test_open_error);
 	fph_test_add_rows(&t, api_errors, test_api_error);

@@ -12,10 +12,14 @@
  * it look like a swapped one to fph_scan_region(). What is absent cannot be
  * told from what was written and discarded.
  *
+ * A page of shared memory keeps its content when it leaves the page table: when
+ * it is swapped out, and when a huge page that it was a part of is split. With it
+ * goes the knowledge whether it was written, unless it was marked and swapped out.
+ * So absent pages of shared memory are reported, with FPH_WATCH_ABSENT.
+ *
  * What goes by the page tables is not seen: other mappings of shared memory,
  * and devices and the kernel that write to pages which were pinned before
- * (VFIO, reads with O_DIRECT that are under way). Nor is a page of shared memory
- * that was written and then swapped out: it is in no page table any more.
+ * (VFIO, reads with O_DIRECT that are under way).
  */
 #ifndef FPH_WATCH_H
 #define FPH_WATCH_H
@@ -34,6 +38,7 @@ struct fph_watch;
 /* Properties of pages that are reported */
 #define FPH_WATCH_HUGE		(1u << 0)	/* parts of a huge page that is mapped whole */
 #define FPH_WATCH_SWAPPED	(1u << 1)	/* not in memory: to read it brings it in */
+#define FPH_WATCH_ABSENT	(1u << 2)	/* shared, in no page table: nobody knows */
 
 /**
  * typedef fph_watch_fn - consumer of page ranges
@@ -162,8 +167,11 @@ FPH_API int fph_watch_protect(struct fph_watch *w, const struct fph_region *r,
  * @opaque: passed to @fn
  *
  * A page that was marked and is emitted was written since, or was discarded
- * and has new memory, or was merged by KSM. Not emitted are absent pages and
- * those that the host maps its zero page for: they read as zero.
+ * and has new memory, or was merged by KSM; in shared memory also if it was part
+ * of a huge page that was split. Not emitted are pages that the host maps its zero
+ * page for, and absent ones of private memory: what was there reads as zero, or as
+ * the file does. Absent pages of shared memory come with FPH_WATCH_ABSENT: they were
+ * discarded, which fph_scan_region() knows, or may have been written.
  *
  * Return: as fph_watch_protect(). Since 0.1.
  */
