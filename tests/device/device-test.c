@@ -208,6 +208,22 @@ static bool hints_are(struct machines *x, const char *state)
 	return equal;
 }
 
+/* Before the first migration the query says what one would do */
+static void check_foreseen(struct machines *x, const char *reason)
+{
+	struct vm_fph fph = { 0 };
+
+	ok(vm_query_fph(x->src, &fph, E));
+	check_str(fph.hints.state, "idle");
+	check_str(fph.hints.transport, "virtio-fph");
+	check(fph.hints.device != NULL);
+	if (reason && !(fph.hints.reason && strstr(fph.hints.reason, reason)))
+		fail_msg("reason \"%s\" does not say \"%s\"",
+			 fph.hints.reason ? fph.hints.reason : "", reason);
+	check(reason || !fph.hints.reason);
+	vm_fph_clear(&fph);
+}
+
 /* Nothing was left out on the guest's word */
 static void check_nothing_free(struct machines *x)
 {
@@ -499,6 +515,7 @@ static void test_good(void **state)
 	begin(&x, &s);
 	driver_init(&x.driver, 0, 4);
 	check(!vpci_interrupted(&x.driver.dev));
+	check_foreseen(&x, NULL);
 	migrate_start(&x, NULL);
 	check(driver_command(&x.driver, COMMAND_MS, &c));
 	check_int(c.op, VIRTIO_FPH_OP_REPORT);
@@ -943,6 +960,7 @@ static void test_mute(void **state)
 
 	begin(&x, &s);
 	row->prepare(&x);
+	check_foreseen(&x, row->why);
 	migrate_start(&x, NULL);
 	migrate_wait(&x);
 	/* Nobody waited for what cannot come */

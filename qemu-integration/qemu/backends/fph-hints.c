@@ -33,6 +33,7 @@ struct FphHints {
     void (*wake)(void);
 
     /* Protected by the BQL */
+    bool used;                  /* a migration has begun */
     FphHinter *hinter;          /* NULL between migrations */
     Object *proxy;              /* of its device */
     bool has_transport;
@@ -150,19 +151,27 @@ uint64_t fph_ram_pages(void)
     return bytes >> VIRTIO_FPH_PFN_SHIFT;
 }
 
-static void fph_hints_request(FphHints *h, uint64_t token, bool first)
+/* Why @hinter would not be asked now, or NULL and the guest's traits */
+static const char *fph_hinter_refuse(FphHinter *hinter, uint32_t *traits)
 {
-    FphHinterClass *hc = FPH_HINTER_GET_CLASS(h->hinter);
     const char *why = NULL;
-    uint32_t traits = 0;
 
     if (!runstate_is_running()) {
-        why = "the VM is paused";
-    } else if (hc->ready(h->hinter, &traits, &why)) {
-        if (traits & FPH_GUEST_PAGE_POISON) {
-            why = "the guest poisons free pages, and checks them (page_poison)";
-        }
+        return "the VM is paused";
     }
+    if (!FPH_HINTER_GET_CLASS(hinter)->ready(hinter, traits, &why)) {
+        return why;
+    }
+    if (*traits & FPH_GUEST_PAGE_POISON) {
+        return "the guest poisons free pages, and checks them (page_poison)";
+    }
+    return NULL;
+}
+
+static void fph_hints_request(FphHints *h, uint64_t token, bool first)
+{
+    uint32_t traits = 0;
+    const char *why = fph_hinter_refuse(h->hinter, &traits);
 
     if (why) {
         WITH_QEMU_LOCK_GUARD(&fph_hints_lock) {
@@ -186,7 +195,7 @@ static void fph_hints_request(FphHints *h, uint64_t token, bool first)
         }
     }
     trace_fph_hints_ask(h->device, token);
-    hc->request(h->hinter, fph_ram_pages());
+    FPH_HINTER_GET_CLASS(h->hinter)->request(h->hinter, fph_ram_pages());
 }
 
 /* In the main loop, under the BQL */
@@ -538,6 +547,7 @@ const char *fph_hints_reset(FphHints *h)
     const char *why = NULL;
     DeviceState *proxy;
 
+    h->used = true;
     h->hinter = fph_hints_find_hinter(h, &why);
     g_clear_pointer(&h->device, g_free);
     h->has_transport = h->hinter;
@@ -635,16 +645,44 @@ void fph_hints_waited(FphHints *h, uint64_t ns)
     trace_fph_hints_wait(ns, FphHintState_str(h->state));
 }
 
-FphHintInfo *fph_hints_query(FphHints *h)
+/* Before the first migration: what one that began now would do */
+static FphHintInfo *fph_hints_foresee(FphHints *h)
 {
     FphHintInfo *info = g_new0(FphHintInfo, 1);
+    const char *why = NULL;
+    FphHinter *hinter = fph_hints_find_hinter(h, &why);
+    uint32_t traits;
+
+    info->state = FPH_HINT_STATE_IDLE;
+    if (hinter) {
+        FphHinterClass *hc = FPH_HINTER_GET_CLASS(hinter);
+
+        info->has_transport = true;
+        info->transport = hc->transport;
+        info->device = fph_device_name(fph_device_proxy(hc->device(hinter)));
+        why = fph_hinter_refuse(hinter, &traits);
+        object_unref(OBJECT(hinter));
+    }
+    info->reason = g_strdup(why);
+    return info;
+}
+
+FphHintInfo *fph_hints_query(FphHints *h)
+{
+    FphHintInfo *info;
+
+    if (!h->used) {
+        return fph_hints_foresee(h);
+    }
+
+    info = g_new0(FphHintInfo, 1);
+    info->has_transport = h->has_transport;
+    info->transport = h->transport;
+    info->device = g_strdup(h->device);
 
     QEMU_LOCK_GUARD(&fph_hints_lock);
     info->state = h->state;
     info->reason = g_strdup(h->reason);
-    info->has_transport = h->has_transport;
-    info->transport = h->transport;
-    info->device = g_strdup(h->device);
     info->requests = h->requests;
     info->answers = h->answers;
     info->stale = h->stale;

@@ -75,6 +75,7 @@ void fph_hints_waited(FphHints *h, uint64_t ns);
 /* A free page hint of the balloon; false if it is not for us */
 bool fph_hints_free_page(void *addr, size_t len);
 
+/* Of the last migration; before the first, what one would do.  Under the BQL */
 FphHintInfo *fph_hints_query(FphHints *h);
 
 #endif

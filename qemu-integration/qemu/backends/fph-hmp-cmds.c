@@ -13,7 +13,7 @@ static void hmp_print_hints(Monitor *mon, FphHintInfo *hints)
 {
     monitor_printf(mon, "  guest: %s%s%s%s, %s%s%s\n",
                    hints->has_transport ?
-                   FphTransport_str(hints->transport) : "cannot be asked",
+                   FphTransport_str(hints->transport) : "no device",
                    hints->device ? " (" : "", hints->device ?: "",
                    hints->device ? ")" : "", FphHintState_str(hints->state),
                    hints->reason ? ": " : "", hints->reason ?: "");
