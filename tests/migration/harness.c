@@ -617,7 +617,8 @@ int open_memfd(struct vm *vm)
 		g_autofree char *path = g_build_filename(fds, name, NULL);
 		g_autofree char *target = g_file_read_link(path, NULL);
 
-		if (target && g_str_has_prefix(target, "/memfd:memory-backend-memfd"))
+		if (target && (g_str_has_prefix(target, "/memfd:memory-backend-memfd") ||
+			       g_str_has_prefix(target, "/dev/shm/qemu_back_mem.")))
 			fd = open(path, O_RDWR | O_CLOEXEC);
 	}
 	g_dir_close(dir);

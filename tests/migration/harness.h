@@ -149,7 +149,7 @@ void set_bandwidth(struct vm *src, uint64_t bytes_per_second);
 void capability(struct vm *src, struct vm *dst, const char *name);
 /* One that kernel or QEMU may lack: the test is skipped in QEMU's words. @name: or NULL */
 void capability_or_skip(struct vm *vm, const char *name);
-/* The memfd that is memory of the guest, from outside; there is one */
+/* The memfd, or file in /dev/shm, that is memory of the guest, from outside; there is one */
 int open_memfd(struct vm *vm);
 /* QEMU must refuse, and say why */
 void refused(struct vm *vm, const char *why, const char *command, const char *arguments);

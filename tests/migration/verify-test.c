@@ -9,10 +9,18 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "harness.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
+#define HUGE		(2 * MIB)
 
 /*
  * What a guest is migrated as that has not run yet, but has something in its
@@ -512,29 +520,37 @@ struct free_row {
 	const char *append;
 	const char *mode;
 	bool no_witness;	/* where userfaultfd is not permitted */
+	bool gone;		/* victims leave the page table */
 };
+
+/* QEMU maps a memfd anywhere, so that it can have no huge pages */
+#define ALIGNED_FILE	"memory-backend-file,share=on,mem-path=/dev/shm,align=2M"
 
 static const struct free_row free_rows[] = {
 	{ "verify-free-anon", VM_RAM_ANON, fph_device, FPH_APPEND, "both", false },
 	{ "verify-free-memfd", VM_RAM_MEMFD, fph_device, FPH_APPEND, "pv", false },
 	{ "verify-free-balloon", VM_RAM_ANON, balloon_device, BALLOON_APPEND, "both", false },
 	{ "verify-free-no-witness", VM_RAM_ANON, fph_device, FPH_APPEND, "both", true },
+	{ "verify-free-gone", ALIGNED_FILE, fph_device, FPH_APPEND, "pv", false, true },
 };
 
-static bool is_present(int pagemap, uint64_t address)
+#define PRESENT		(UINT64_C(1) << 63)
+#define WATCHED		(UINT64_C(1) << 57 | PRESENT)
+
+static bool page_is(int pagemap, uint64_t address, uint64_t bits)
 {
 	uint64_t entry;
 
 	check_int(pread(pagemap, &entry, sizeof(entry), address / PAGE * sizeof(entry)),
 		  sizeof(entry));
-	return entry >> 63;
+	return (entry & bits) == bits;
 }
 
 /*
  * Apart from each other, in the middle of much free memory, which the guest has
  * not touched for a while.
  */
-static void choose_victims(struct vm *vm, const char *ram, uint64_t *victims)
+static void choose_victims(struct vm *vm, const char *ram, uint64_t bits, uint64_t *victims)
 {
 	uint64_t hva = ram_address(vm, ram);
 	int pagemap = open_proc(vm, "pagemap", O_RDONLY);
@@ -557,8 +573,8 @@ static void choose_victims(struct vm *vm, const char *ram, uint64_t *victims)
 		    json_object_get_boolean_member(o, "host"))
 			continue;
 		for (uint64_t p = first + 16; p + 16 < first + count && n < VICTIMS; p++) {
-			if (p < last + 150 || !is_present(pagemap, hva + p * PAGE) ||
-			    !is_present(pagemap, hva + (p + 1) * PAGE))
+			if (p < last + 150 || !page_is(pagemap, hva + p * PAGE, bits) ||
+			    !page_is(pagemap, hva + (p + 1) * PAGE, bits))
 				continue;
 			last = p;
 			victims[n++] = p * PAGE;
@@ -579,6 +595,45 @@ static void clear_unnoticed(struct vm *vm, const char *ram, const uint64_t *vict
 	for (int k = 0; k < VICTIMS; k++)
 		check_int(pwrite(fd, zeroes, PAGE, hva + victims[k] + PAGE), PAGE);
 	close(fd);
+}
+
+/* Mapped as a whole, they leave the page table as a whole when a part is discarded */
+static void make_huge(struct vm *vm, const struct vm_config *cfg)
+{
+	uint64_t hva = ram_address(vm, cfg->ram), end = hva + (cfg->memory ?: 256 * MIB);
+	int pidfd = syscall(SYS_pidfd_open, vm_pid(vm), 0);
+	int fd = open_proc(vm, "mem", O_RDWR);
+	ssize_t done = 0;
+	char byte;
+
+	check(pidfd >= 0);
+	for (uint64_t at = hva; at < end; at += HUGE) {
+		struct iovec part = { (void *)(uintptr_t)at, HUGE };
+
+		done += syscall(SYS_process_madvise, pidfd, &part, 1, MADV_COLLAPSE, 0) > 0;
+		/* Brings it into the page table again */
+		check_int(pread(fd, &byte, 1, at), 1);
+	}
+	close(fd);
+	close(pidfd);
+	if (!done)
+		fph_test_skip("the kernel makes no huge page of tmpfs at MADV_COLLAPSE");
+}
+
+/* The victims are still there, but in no page table */
+static void split_huge(struct vm *vm, const uint64_t *victims)
+{
+	uint64_t hva = ram_address(vm, ALIGNED_FILE);
+	int pagemap = open_proc(vm, "pagemap", O_RDONLY);
+	int memfd = open_memfd(vm);
+
+	for (int k = 0; k < VICTIMS; k++) {
+		check_int(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    victims[k] + PAGE, PAGE), 0);
+		check(!page_is(pagemap, hva + victims[k], PRESENT));
+	}
+	close(memfd);
+	close(pagemap);
 }
 
 /* How many of the victims the destination has not got */
@@ -619,9 +674,12 @@ static uint64_t migrate_free(struct vm *src, const struct free_row *row, const c
 		ok(vm_migrate_poll(src, m, E));
 	/* It is not asked again, and takes nothing into use */
 	ok(vm_stop(src, E));
-	choose_victims(src, row->ram, victims);
+	choose_victims(src, row->ram, row->gone ? WATCHED : PRESENT, victims);
 	write_unnoticed_at(src, row->ram, victims);
-	clear_unnoticed(src, row->ram, victims);
+	if (row->gone)
+		split_huge(src, victims);
+	else
+		clear_unnoticed(src, row->ram, victims);
 	let_go(src);
 	until (!strcmp(m->status, "completed") || !strcmp(m->status, "failed"))
 		ok(vm_migrate_poll(src, m, E));
@@ -668,6 +726,21 @@ static void test_free_pages(void **state)
 		reason = json_object_get_string_member(fph_object(&m.fph), "witness-reason");
 		check(strstr(reason, "not permitted") != NULL);
 		vm_migration_clear(&m);
+		vm_free(src);
+		return;
+	}
+
+	if (row->gone) {
+		make_huge(src, &cfg);
+		check_int(migrate_free(src, row, "abort", &m), 0);
+		check_str(m.status, "completed");
+		check_int(m.fph.violations, 0);
+		check(m.fph.resent >= VICTIMS);
+		check(watched(&m.fph) > 1000);
+		reason = json_object_get_string_member(fph_object(&m.fph), "witness-reason");
+		check(strstr(reason, "split") != NULL);
+		vm_migration_clear(&m);
+		guest_check(src);
 		vm_free(src);
 		return;
 	}

@@ -38,8 +38,10 @@ typedef struct FphCheck {
     FphBlock *block;
     RAMBlock *rb;
     unsigned long *suspects;    /* pages that nobody has vouched for yet */
+    unsigned long *gone;        /* suspects that are in no page table any more */
     uint64_t page_size;
     uint64_t violations;
+    uint64_t due;               /* pages to be sent after all */
 } FphCheck;
 
 /* Still absent, or the zero page */
@@ -100,7 +102,10 @@ static bool fph_check_is_zero(FphCheck *c, uint64_t page)
 static void fph_check_found(FphCheck *c, uint64_t page)
 {
     trace_fph_verify_violation(c->block->name, page);
-    c->violations += !test_and_set_bit(page, c->rb->bmap);
+    if (!test_and_set_bit(page, c->rb->bmap)) {
+        c->violations++;
+        c->due++;
+    }
 }
 
 static void fph_check_host_zero(FphCheck *c, uint64_t npages)
@@ -131,7 +136,9 @@ static int fph_check_written(void *opaque, uint64_t start, uint64_t len,
     uint64_t end = DIV_ROUND_UP(start + len, c->page_size);
 
     while ((page = find_next_bit(c->suspects, end, page)) < end) {
-        if (!buffer_is_zero(c->block->region.host + page * c->page_size,
+        if (flags & FPH_WATCH_ABSENT) {
+            set_bit(page, c->gone);
+        } else if (!buffer_is_zero(c->block->region.host + page * c->page_size,
                             c->page_size)) {
             fph_check_found(c, page);
         }
@@ -146,11 +153,41 @@ static void fph_witness_is_absent(FphVerifier *v, const char *why)
     trace_fph_verify_no_witness(why);
 }
 
+/*
+ * Shared memory keeps its content when it leaves the page table, where it was
+ * known whether it was written.  What is a hole was discarded; the rest is sent.
+ */
+static void fph_check_gone(FphCheck *c, uint64_t npages)
+{
+    bool scans = c->block->verdict.method != FPH_METHOD_NONE;
+    uint64_t unknown = 0;
+
+    bitmap_copy(c->suspects, c->gone, npages);
+    if (scans) {
+        fph_check_scan(c, npages);
+    }
+    for (uint64_t page = find_first_bit(c->suspects, npages); page < npages;
+         page = find_next_bit(c->suspects, npages, page + 1)) {
+        if (!scans || !fph_check_is_absent(c, page)) {
+            c->due += !test_and_set_bit(page, c->rb->bmap);
+            unknown++;
+        }
+    }
+    if (unknown) {
+        c->v->watched -= unknown;
+        fph_witness_is_absent(c->v, "shared memory was swapped out, or huge "
+                                    "pages of it were split: pages of which "
+                                    "nobody knows whether they were written "
+                                    "were sent");
+    }
+}
+
 static void fph_check_watched(FphCheck *c, uint64_t npages)
 {
     FphVerifier *v = c->v;
     FphBlock *block = c->block;
     uint64_t step = FPH_WATCH_STEP / c->page_size;
+    g_autofree unsigned long *gone = NULL;
     const char *why;
 
     if (!block->watched) {
@@ -163,6 +200,7 @@ static void fph_check_watched(FphCheck *c, uint64_t npages)
     fph_skip_get_guest_only(block->skip, c->suspects);
     bitmap_and(c->suspects, c->suspects, block->watched, npages);
     v->watched += bitmap_count_one(c->suspects, npages);
+    gone = c->gone = bitmap_new(npages);
 
     for (uint64_t page = find_first_bit(c->suspects, npages); page < npages;
          page = find_next_bit(c->suspects, npages, page + step)) {
@@ -171,9 +209,11 @@ static void fph_check_watched(FphCheck *c, uint64_t npages)
             fph_witness_is_absent(v, "the watch of a part of memory was lost");
         }
     }
+    fph_check_gone(c, npages);
+    c->gone = NULL;
 }
 
-/* Returns how many pages are due again for what was found */
+/* Returns how many pages are due again */
 static uint64_t fph_check_block(FphVerifier *v, FphBlock *block, RAMBlock *rb)
 {
     struct fph_skip_sink sink = fph_block_sink(block, rb);
@@ -187,20 +227,21 @@ static uint64_t fph_check_block(FphVerifier *v, FphBlock *block, RAMBlock *rb)
         .suspects = suspects,
         .page_size = sink.granule,
     };
-    uint64_t violations;
 
     fph_skip_revoke(block->skip, rb->bmap, 0, npages);
     fph_check_host_zero(&c, npages);
     fph_check_watched(&c, npages);
-    violations = c.violations;
-    if (violations) {
+    if (c.due) {
         fph_skip_revoke(block->skip, rb->bmap, 0, npages);
+    }
+    if (c.violations) {
         warn_report("fph-source: %" PRIu64 " pages of %s were written after "
                     "they had been left out, but not logged as dirty",
-                    violations, block->name);
+                    c.violations, block->name);
     }
-    block->violations += violations;
-    return violations;
+    block->violations += c.violations;
+    v->violations += c.violations;
+    return c.due;
 }
 
 typedef struct FphCheckAll {
@@ -223,7 +264,6 @@ static int64_t fph_check_all(void *opaque)
             due += fph_check_block(all->v, block, rb);
         }
     }
-    all->v->violations += due;
     return -due;
 }
 
