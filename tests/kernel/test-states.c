@@ -308,6 +308,8 @@ static void huge_written(struct mem *m)
 		madvise(mem_page(m, HFIRST), HN * page, MADV_COLLAPSE);
 	if (!is_huge(m))
 		fph_test_skip("the kernel gave no huge page");
+	/* It stays, but what it loses khugepaged must not bring back */
+	check_int(madvise(mem_page(m, HFIRST), HN * page, MADV_NOHUGEPAGE), 0);
 	mem_want(m, HFIRST, HN, W_NOTHING);
 }
 
