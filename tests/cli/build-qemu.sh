@@ -2,34 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # build-qemu, as far as it builds nothing, and what it would build: the series of
 # QEMU beside each other. Argument: folder qemu-integration.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 room=$1
 build=$room/build-qemu
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
 export FPH_CACHE="$tmp/cache"
-bad=0
 
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+# try STATUS ARGUMENT...
 try() {
-	want=$1
+	status=$1
 	shift
-	what="build-qemu $*"
-	"$build" "$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-}
-
-# says out|err TEXT
-says() {
-	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+	run "$status" "$build" "$@"
 }
 
 try 0 --help
@@ -104,5 +87,4 @@ what='one header asks for versions'
 grep -rlE 'QEMU_VERSION|FPH_QEMU_SINCE' "$room/qemu" >"$tmp/out"
 [ "$(cat "$tmp/out")" = "$room/qemu/include/system/fph-compat.h" ] || problem 'others do, too'
 
-[ $bad -eq 0 ] && echo ok
-exit $bad
+finish

@@ -3,33 +3,18 @@
 # fph-report with real guests: figures that a run must have, a series that is
 # interrupted and resumed, two at once, one that is killed, rows that fail.
 # Arguments: the program, QEMU or nothing.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 report=$(realpath "$1") qemu=${2:+--qemu "$2"}
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
 export TMPDIR="$tmp/t"
 mkdir "$TMPDIR"
-bad=0
 
-problem() {
-	bad=1
-	echo "not ok: $*"
-	tail -n 20 "$tmp/out" "$tmp/err" | sed 's/^/    /'
-}
-
-# run STATUS OPTION...
-run() {
-	want=$1
+# try STATUS OPTION...
+try() {
+	status=$1
 	shift
 	# shellcheck disable=SC2086
-	"$report" run $qemu "$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "run $*: exit status $got, not $want"
-}
-
-says() {
-	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+	run "$status" "$report" run $qemu "$@"
 }
 
 # wait_for SECONDS COMMAND...
@@ -97,7 +82,7 @@ gone $child 2>/dev/null || problem "QEMU $child still runs"
 first=$(figure floor_ns)
 [ "$(echo "$first" | wc -l)" -eq 1 ] || problem 'not one run in the file'
 
-run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume \
+try 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume \
 	--html "$tmp/r.html" --text "$tmp/r.txt"
 says out 1/1
 grep -q '2/2 idle-256m both' "$tmp/err" || problem 'not two runs in all'
@@ -117,14 +102,14 @@ sent=$(sed -n 's/.*"transferred" : \[.* \([0-9]*\) \]/\1/p' "$tmp/r.json")
 [ "$sent" = "$(figure bytes)" ] || problem "samples end with $sent, bytes are $(figure bytes)"
 grep -q '<svg' "$tmp/r.html" || problem 'no plot'
 cp "$tmp/r.json" "$tmp/done.json"
-run 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume --warmup 1
+try 0 --scenario idle-256m --modes none,both --json "$tmp/r.json" --resume --warmup 1
 [ ! -s "$tmp/err" ] || problem 'work to do where all is done'
 cmp -s "$tmp/r.json" "$tmp/done.json" || problem 'nothing to do, and another result'
-run 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
+try 1 --scenario idle-256m --json "$tmp/r.json" --resume --multifd 2
 says err 'another --multifd'
 
 # The balloon takes 768 MiB and gives them back, in frames of a MiB or of runs.
-run 0 --scenario balloon-1g --modes none,both --json "$tmp/r.json"
+try 0 --scenario balloon-1g --modes none,both --json "$tmp/r.json"
 frames=$(figure frames | tr '\n' ' ')
 echo "$frames" | awk '{ exit !(NF == 4 && $1 == 768 && $2 == 768 && $3 > 0 && $3 < 40 &&
 	$4 > 0 && $4 < 40) }' || problem "frames of none and both, inflate and deflate: $frames"
@@ -138,14 +123,14 @@ says out 'inflate ms'
 says out 'deflate ms'
 
 # A guest that clears what it frees: its zeroes are found before, and said to be that.
-run 0 --scenario zeroed-512m --modes prescan --json "$tmp/r.json"
+try 0 --scenario zeroed-512m --modes prescan --json "$tmp/r.json"
 zeroes=$(figure zero_content)
 [ "${zeroes:-0}" -ge $((300 << 20 >> 12)) ] || problem "zeroes found before: '$zeroes' pages"
 says out 'zero content'
 
 # Saved to a file, and loaded from it: the same file in either mode, but to find that
 # out QEMU by itself reads all memory, which it thereby gives to it.
-run 0 --scenario save-memfd-256m,restore-memfd-256m --modes none,pagemap --json "$tmp/r.json"
+try 0 --scenario save-memfd-256m,restore-memfd-256m --modes none,pagemap --json "$tmp/r.json"
 says out 'file MiB'
 figures <<'END' || problem 'figures of save and restore'
 from figures import growth, runs, want
@@ -165,7 +150,7 @@ END
 [ "$(ls "$TMPDIR")" = '' ] || problem "left in TMPDIR: $(ls "$TMPDIR")"
 
 # Two at once: sums, and the time until the last one is there.
-run 0 --scenario evacuate-2-256m --modes none,both --json "$tmp/r.json"
+try 0 --scenario evacuate-2-256m --modes none,both --json "$tmp/r.json"
 says out 'evacuate-2-idle-256m'
 figures <<'END' || problem 'figures of an evacuation'
 from figures import growth, runs, want
@@ -230,7 +215,7 @@ fi
 "$report" run $qemu --scenario freed-512m --modes reporting --json "$tmp/2.json" \
 	>"$tmp/2.out" 2>&1 &
 pid=$!
-run 0 --scenario busy-256m --modes both --multifd 2 --json "$tmp/r.json"
+try 0 --scenario busy-256m --modes both --multifd 2 --json "$tmp/r.json"
 [ "$(figure multifd)" = 2 ] || problem 'no multifd'
 work=$(figure during)
 [ "${work:-0}" -gt 0 ] || problem "the guest did not work: '$work'"
@@ -239,7 +224,7 @@ wait $pid || { cat "$tmp/2.out"; problem 'the other of two failed'; }
 
 # A guest that is not ready in time, and a scenario that a file describes.
 printf '[scenario]\nname=mine\nmemory=256m\nuse=freed\nfill=32m\n' >"$tmp/mine.scenario"
-run 1 --scenario "$tmp/mine.scenario,idle-256m" --modes none --timeout 1
+try 1 --scenario "$tmp/mine.scenario,idle-256m" --modes none --timeout 1
 says out 'mine none, run 1 failed: source: the guest was not ready after 1 s'
 says out '0/1'
 log=$(sed -n 's/.*logs: \(\/[^ ]*\)$/\1/p; s/^  \(\/[^ ]*fph-report-[^ ]*\)$/\1/p' "$tmp/out" | head -n 1)
@@ -285,14 +270,14 @@ if [ "$(id -u)" != 0 ] || ! command -v tc >/dev/null || ! command -v ip >/dev/nu
 	link=
 fi
 # shellcheck disable=SC2086
-run 1 --qemu "$tmp/spoils" --scenario idle-256m --modes both $link
+try 1 --qemu "$tmp/spoils" --scenario idle-256m --modes both $link
 says err 'the guest'\''s content is wrong at the destination: ok check pages=1024 bad=1'
 [ -z "$link" ] || says out 'link of 10gbit'
 rm -rf "$TMPDIR"/fph-report-*
 
 # A network that is too slow for what the guest writes: no end.
 if [ -n "$link" ]; then
-	run 1 --scenario busy-256m --modes both --link 80mbit --timeout 12
+	try 1 --scenario busy-256m --modes both --link 80mbit --timeout 12
 	says out "source: migration still 'active' after 12 s"
 	rm -rf "$TMPDIR"/fph-report-*
 fi
@@ -309,5 +294,4 @@ wait $pid 2>/dev/null
 # shellcheck disable=SC2086
 wait_for 10 gone $child || problem "QEMU $child still runs"
 
-[ $bad -eq 0 ] && echo 'ok'
-exit $bad
+finish

@@ -2,42 +2,17 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fph-report as its users meet it. Arguments: the program, the folder with
 # recorded results, the man page.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 report=$(realpath "$1") data=$2 man=$3
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
 export TMPDIR="$tmp/t"
 mkdir "$TMPDIR"
-bad=0
 
-# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+# try STATUS ARGUMENT...
 try() {
-	want=$1
+	status=$1
 	shift
-	what="fph-report $*"
-	"$report" "$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-}
-
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# says out|err TEXT...
-says() {
-	file=$1
-	shift
-	for text; do
-		grep -qF -e "$text" "$tmp/$file" || problem "no '$text' on std$file"
-	done
-}
-
-silent() {
-	[ ! -s "$tmp/$1" ] || problem "something on std$1"
+	run "$status" "$report" "$@"
 }
 
 # Help and usage.
@@ -446,5 +421,4 @@ for word in $(sed -n '/^Figures/,$s/^  \([a-z_.]*\) .*/\1/p' "$tmp/out"); do
 	sed 's/\\-/-/g' "$man" | grep -qF -e "$word" || problem "$word is not in the man page"
 done
 
-[ $bad -eq 0 ] && echo 'ok'
-exit $bad
+finish

@@ -2,45 +2,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fph-scan as its users meet it. Arguments: the program, the program to look at,
 # the folder with recorded processes, the man page.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 scan=$1 target=$2 data=$3 man=$4
-tmp=$(mktemp -d) || exit 1
 targets=
-stop() {
+clean_up() {
 	# shellcheck disable=SC2086 # one word each
 	[ -z "$targets" ] || kill $targets 2>/dev/null
-	rm -rf "$tmp"
 }
-trap stop EXIT
-trap 'exit 1' HUP INT TERM
-bad=0
 mib=1048576
 
-# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+# try STATUS ARGUMENT...
 try() {
-	want=$1
+	status=$1
 	shift
-	what="fph-scan $*"
-	"$scan" "$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-	# Nothing that looks like a result comes from what failed
-	[ "$want" -eq 0 ] || [ ! -s "$tmp/out" ] || problem 'something on stdout'
-}
-
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# says out|err TEXT...
-says() {
-	file=$1
-	shift
-	for text; do
-		grep -qF -e "$text" "$tmp/$file" || problem "no '$text' on std$file"
-	done
+	run_strictly "$status" "$scan" "$@"
 }
 
 narrow() {
@@ -568,5 +544,4 @@ for word in $(sed -n 's/^  \(-[a-z], \)*\(--[a-z]*\).*/\2/p; s/^  \([a-z_]*\) .*
 done
 grep -q '^\.SH OVERHEAD' "$man" || problem 'no OVERHEAD in the man page'
 
-[ $bad -eq 0 ] && echo 'ok'
-exit $bad
+finish

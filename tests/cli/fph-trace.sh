@@ -2,32 +2,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fph-trace as its users meet it, where nothing is loaded. Arguments: the
 # program, the man page, a program with memory.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 trace=$1 man=$2 target=$3
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-bad=0
 
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# try STATUS ARGUMENT...: runs it, keeps $tmp/out and $tmp/err
+# try STATUS ARGUMENT...
 try() {
-	want=$1
+	status=$1
 	shift
-	what="fph-trace $*"
-	"$trace" "$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-}
-
-# says out|err TEXT
-says() {
-	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
+	run "$status" "$trace" "$@"
 }
 
 for version in -V --version; do
@@ -135,4 +118,4 @@ if [ -w /dev/full ]; then
 	[ $got -eq 1 ] || problem "exit status $got, not 1"
 	says err 'cannot write'
 fi
-exit $bad
+finish

@@ -3,35 +3,14 @@
 # Which processes fph-scan and fph-trace take for virtual machines: recorded ones of
 # each VMM and of what looks like one, and a real QEMU by several names. Arguments:
 # fph-scan, data/machines, QEMU or nothing, fph-trace or nothing.
-set -u
+# shellcheck source-path=SCRIPTDIR source=cli.sh
+. "$(dirname "$0")/cli.sh"
 scan=$1 data=$2 qemu=${3:-${FPH_CACHE:-$HOME/.cache/fph}/bin/qemu-system-x86_64} trace=${4:-}
-tmp=$(mktemp -d) || exit 1
 vm=
-stop() {
+clean_up() {
 	[ -z "$vm" ] || kill "$vm"
-	rm -rf "$tmp"
 }
-trap stop EXIT
-trap 'exit 1' HUP INT TERM
-bad=0
 mib=1048576
-
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# try STATUS PROGRAM ARGUMENT...
-try() {
-	want=$1
-	shift
-	what="${1##*/} ${*:2}"
-	"$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-	[ "$want" -eq 0 ] || [ ! -s "$tmp/out" ] || problem 'something on stdout'
-}
 
 # members NAME...: of the JSON on $tmp/out, with spaces between; it has to be JSON
 members() {
@@ -67,7 +46,7 @@ while IFS= read -r line; do
 	esac
 done < <(cat "$data"; echo)
 
-try 0 "$scan" --sysroot "$tmp/host" --json
+run_strictly 0 "$scan" --sysroot "$tmp/host" --json
 [ "$(grep -c '"pid" :' "$tmp/out")" = ${#expected[@]} ] || problem "not ${#expected[@]} machines"
 cp "$tmp/out" "$tmp/all"
 i=0
@@ -81,13 +60,13 @@ for machine in "${expected[@]}"; do
 	i=$((i + 1))
 	[ -n "$name" ] || continue
 	# The name is bytes
-	try 0 "$scan" --sysroot "$tmp/host" --json --name "$(printf '%b' "$name")"
+	run_strictly 0 "$scan" --sysroot "$tmp/host" --json --name "$(printf '%b' "$name")"
 	[ "$(members pid total.size)" = "$pid $((ram * mib))" ] || problem 'another one'
 done
-try 0 "$scan" --sysroot "$tmp/host"
+run_strictly 0 "$scan" --sysroot "$tmp/host"
 [ "$(awk 'length > 80' "$tmp/out")" = '' ] || problem 'wider than 80 columns'
 # What evacuating the host would move: nothing is known to be absent
-try 0 "$scan" --sysroot "$tmp/host" --all --json --bandwidth 8m
+run_strictly 0 "$scan" --sysroot "$tmp/host" --all --json --bandwidth 8m
 sum=0
 for machine in "${expected[@]}"; do
 	read -r _ _ ram _ <<<"$machine"
@@ -98,12 +77,12 @@ read -r all pages bytes seconds <<<"$(members total.ram estimates.0.{pages,bytes
 [ "$pages" = $((sum * mib / 4096)) ] || problem 'not all pages'
 # A byte is a microsecond
 [ "${seconds%.*}" = $((bytes / 1000000)) ] || problem 'not that long'
-try 1 "$scan" --sysroot "$tmp/host" --name nobody
-try 2 "$scan" --sysroot "$tmp/host" --name vm1 --all
+run_strictly 1 "$scan" --sysroot "$tmp/host" --name nobody
+run_strictly 2 "$scan" --sysroot "$tmp/host" --name vm1 --all
 
 # Two of a name
 cp -r "$tmp/host/proc/1001" "$tmp/host/proc/1101"
-try 1 "$scan" --sysroot "$tmp/host" --name vm1
+run_strictly 1 "$scan" --sysroot "$tmp/host" --name vm1
 grep -q '2 virtual machines named vm1' "$tmp/err" || problem 'no reason'
 
 # QEMU itself, whatever it is called
@@ -157,13 +136,13 @@ for accel in tcg kvm; do
 			end_real
 			continue
 		fi
-		try 0 "$scan" --json --name "$name"
+		run_strictly 0 "$scan" --json --name "$name"
 		[ "$(members pid total.size)" = "$vm $((96 * mib))" ] || problem "not process $vm and its RAM"
-		try 0 "$scan" --json --all
+		run_strictly 0 "$scan" --json --all
 		grep -q "\"pid\" : $vm," "$tmp/out" || problem "process $vm is missing"
 		if [ -n "$trace" ]; then
 			# As far as it comes before there is a tracer
-			try 1 "$trace" --name "$name" --min 1t
+			run_strictly 1 "$trace" --name "$name" --min 1t
 			grep -q "process $vm has no memory in pieces of" "$tmp/err" || problem 'not found'
 		fi
 		# Others see that it is there, and what they need to see more
@@ -172,7 +151,7 @@ for accel in tcg kvm; do
 			chmod 755 "$tmp"
 			# shellcheck disable=SC2046 # one word
 			cp "$scan" $(ldd "$scan" | sed -n 's/.*=> \(.*libfph[^ ]*\) .*/\1/p') "$tmp/"
-			try 0 env LD_LIBRARY_PATH="$tmp" setpriv --reuid 65534 --regid 65534 --clear-groups \
+			run_strictly 0 env LD_LIBRARY_PATH="$tmp" setpriv --reuid 65534 --regid 65534 --clear-groups \
 				"$tmp/${scan##*/}" --json
 			sed -n "/\"pid\" : $vm,/,/}/p" "$tmp/out" >"$tmp/row"
 			grep -q '"ram" : null' "$tmp/row" || problem 'it is not there'
@@ -184,8 +163,7 @@ done
 # One without a guest
 what='a QEMU without a guest'
 real qemu-system-x86_64 "$name" -machine none || problem 'does not start'
-try 1 "$scan" --name "$name"
+run_strictly 1 "$scan" --name "$name"
 end_real
 
-[ $bad -eq 0 ] && echo 'ok'
-exit $bad
+finish

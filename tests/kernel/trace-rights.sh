@@ -3,43 +3,12 @@
 # What fph-trace needs of the machine it runs on: two capabilities, and a kernel that
 # has and allows it; else it says what is missing. Arguments: fph-trace, scan-target,
 # trace-refuse.
-set -u
+# shellcheck source-path=SCRIPTDIR source=../cli/cli.sh
+. "$(dirname "$0")/../cli/cli.sh"
 trace=$1 target=$2 refuse=$3
-tmp=$(mktemp -d) || exit 1
 pid=
-stop() {
+clean_up() {
 	exec 9>&-
-	rm -rf "$tmp"
-}
-trap stop EXIT
-trap 'exit 1' HUP INT TERM
-bad=0
-
-skip() {
-	echo "SKIP: $*"
-	[ "${FPH_REQUIRE_KERNEL:-0}" != 0 ] && exit 1
-	exit 77
-}
-
-problem() {
-	bad=1
-	echo "not ok: $what: $*"
-	sed 's/^/    /' "$tmp/out" "$tmp/err"
-}
-
-# try STATUS PROGRAM ARGUMENT...
-try() {
-	want=$1
-	shift
-	what=$*
-	"$@" >"$tmp/out" 2>"$tmp/err"
-	got=$?
-	[ $got -eq "$want" ] || problem "exit status $got, not $want"
-	[ "$want" -eq 0 ] || [ ! -s "$tmp/out" ] || problem 'something on stdout'
-}
-
-says() {
-	grep -qF -e "$2" "$tmp/$1" || problem "no '$2' on std$1"
 }
 
 [ "$(id -u)" = 0 ] || skip 'it takes root to give other users capabilities'
@@ -68,11 +37,11 @@ while ! grep -q ready "$tmp/ready"; do
 done
 
 # Two capabilities are all that it takes, for the process of the same user
-try 0 nobody ,+bpf,+perfmon "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
+run_strictly 0 nobody ,+bpf,+perfmon "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
 grep -q '"ranges":\[{' "$tmp/out" || problem 'nothing is traced'
 ! bpftool link show 2>/dev/null | grep -q "pids fph-trace" || problem 'something is left of it'
 for caps in '' ,+bpf ,+perfmon; do
-	try 3 nobody "$caps" "$tmp/fph-trace" -p $pid
+	run_strictly 3 nobody "$caps" "$tmp/fph-trace" -p $pid
 	says err 'CAP_BPF and CAP_PERFMON'
 done
 
@@ -88,28 +57,27 @@ while ! grep -q 'ready\|no pager' "$tmp/ready"; do
 	kill -0 $pid 2>/dev/null || skip 'scan-target does not start'
 	sleep 0.05
 done
-try 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
+run_strictly 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
 grep -q "\"size\":$((96 << 20)),\"shared\":false" "$tmp/out" || problem 'the snapshot is not traced'
 
 # A kernel without types
 for object in tp complete; do
 	# shellcheck disable=SC2016 # not of this shell
-	try 3 unshare --mount sh -c 'mount -t tmpfs none /sys/kernel/btf && exec "$@"' sh \
+	run_strictly 3 unshare --mount sh -c 'mount -t tmpfs none /sys/kernel/btf && exec "$@"' sh \
 		"$tmp/fph-trace" -p $pid --object $object
 	says err 'CONFIG_DEBUG_INFO_BTF'
 done
 
 # One that is too old, or does not allow it
 for object in tp complete; do
-	try 3 env LD_PRELOAD="$refuse" FPH_TEST_NO_HELPER=181 "$tmp/fph-trace" -p $pid --object $object
+	run_strictly 3 env LD_PRELOAD="$refuse" FPH_TEST_NO_HELPER=181 "$tmp/fph-trace" -p $pid --object $object
 	says err 'Linux 5.17'
-	try 3 env LD_PRELOAD="$refuse" FPH_TEST_NO_HELPER=113 "$tmp/fph-trace" -p $pid --object $object
+	run_strictly 3 env LD_PRELOAD="$refuse" FPH_TEST_NO_HELPER=113 "$tmp/fph-trace" -p $pid --object $object
 	says err 'lockdown=confidentiality'
 done
-try 3 env LD_PRELOAD="$refuse" "$tmp/fph-trace" -p $pid --object complete
+run_strictly 3 env LD_PRELOAD="$refuse" "$tmp/fph-trace" -p $pid --object complete
 says err '--object tp'
-try 1 env LD_PRELOAD="$refuse" "$tmp/fph-trace" -p $pid --object tp
+run_strictly 1 env LD_PRELOAD="$refuse" "$tmp/fph-trace" -p $pid --object tp
 says err 'Invalid argument'
 
-[ $bad -eq 0 ] && echo 'ok'
-exit $bad
+finish
