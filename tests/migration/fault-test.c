@@ -174,6 +174,14 @@ static void check_when(enum when when, struct vm_migration *m)
 	}
 }
 
+/* Once the source is about to wait for it, with the BQL held */
+static gpointer kill_soon(gpointer dst)
+{
+	g_usleep(300000);
+	kill(vm_pid(dst), SIGKILL);
+	return NULL;
+}
+
 static void test_death(void **state)
 {
 	const struct death *d = *state;
@@ -215,12 +223,16 @@ static void test_death(void **state)
 	if (switchover)
 		check(!is_running(src));
 	if (d->when == DEVICE) {
-		/* It has not got all, and the source waits for it with the BQL held */
+		GThread *killer;
+
+		/* It does not get all; the source may answer only when it is dead */
 		check_int(kill(vm_pid(dst), SIGSTOP), 0);
+		killer = g_thread_new("killer", kill_soon, dst);
 		ok(vm_run(src, E, "migrate-continue", "{\"state\":\"pre-switchover\"}"));
-		g_usleep(300000);
+		g_thread_join(killer);
+	} else {
+		check_int(kill(vm_pid(dst), SIGKILL), 0);
 	}
-	check_int(kill(vm_pid(dst), SIGKILL), 0);
 	/* What is left fits into the socket, which there is until then */
 	until (!vm_alive(dst, NULL))
 		;
