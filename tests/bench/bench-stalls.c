@@ -7,13 +7,18 @@
  *
  *	bench-stalls [--size MIB] [--rounds N] [--busy]
  *	bench-stalls --io [--size MIB] [--rounds N]
+ *	bench-stalls --cancel [--size MIB] [--rounds N] [--busy]
  *
  * The guest is the firmware that counts (firsttouch), under KVM; its memory is
  * there from the start, in small pages, and mostly zero, which is what a
  * prescan and userfaultfd cost most for. The iothread serves a null-co disk by
  * NBD, and is asked for a block all the time. With --io only that is measured: how many
  * requests it answers in a second, without an object and while one with prescan, as it
- * is by default, looks at memory for the first time; by turns, in one QEMU.
+ * is by default, looks at memory for the first time; by turns, in one QEMU. With --cancel
+ * only the monitor's wait for a cancel is, in one QEMU as well.
+ *
+ * An object that is inactive does nothing: where it waits longer than none, that much is
+ * chance.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -50,6 +55,7 @@ static const struct mode {
 	const char *properties;		/* NULL: no object */
 } modes[] = {
 	{ "none", NULL },
+	{ "inactive", "\"mode\":\"pagemap\",\"scanner\":\"off\"" },
 	{ "pagemap", "\"mode\":\"pagemap\"" },
 	{ "both", "\"mode\":\"both\"" },
 	{ "both+prescan", "\"mode\":\"both\",\"prescan\":true,\"prescan-cpu\":100" },
@@ -326,9 +332,33 @@ static void snapshot(struct bench *b, bool on)
 		  "\"background-snapshot\",\"state\":%s}]}", on ? "true" : "false"));
 }
 
+static const struct vm_migrate_opts slowly = { .max_bandwidth = 1 << 20, .timeout_ms = WAIT_MS };
+
+static void migrate_and_cancel(struct bench *b, size_t mode, unsigned int round)
+{
+	struct vm_migration m = { 0 };
+	struct vm *dst = start(b, false);
+
+	begin(b);
+	ok(vm_migrate_start(b->vm, dst, &slowly, &m, E));
+	g_usleep(300000);
+	take(b, MIGRATE, mode, round);
+	begin(b);
+	ok(vm_migrate_cancel(b->vm, WAIT_MS, E));
+	take(b, CANCEL, mode, round);
+	vm_free(dst);
+	vm_migration_clear(&m);
+}
+
+static void delete_object(struct bench *b, const struct mode *mode)
+{
+	if (mode->properties)
+		ok(vm_run(b->vm, E, "object-del", "{\"id\":\"fph0\"}"));
+}
+
 static void measure(struct bench *b, size_t mode, unsigned int round)
 {
-	struct vm_migrate_opts slow = { .max_bandwidth = 1 << 20, .timeout_ms = WAIT_MS };
+	struct vm_migrate_opts fast = { .timeout_ms = WAIT_MS };
 	struct vm_migration m = { 0 };
 	struct vm *dst;
 
@@ -347,19 +377,10 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	ok(vm_run(b->vm, E, "device_add", "{\"driver\":\"virtio-balloon-pci\",\"id\":\"b0\"}"));
 	take(b, HOT_PLUG, mode, round);
 
-	dst = start(b, false);
-	begin(b);
-	ok(vm_migrate_start(b->vm, dst, &slow, &m, E));
-	g_usleep(300000);
-	take(b, MIGRATE, mode, round);
-	begin(b);
-	ok(vm_migrate_cancel(b->vm, WAIT_MS, E));
-	take(b, CANCEL, mode, round);
-	vm_free(dst);
+	migrate_and_cancel(b, mode, round);
 
 	begin(b);
-	if (modes[mode].properties)
-		ok(vm_run(b->vm, E, "object-del", "{\"id\":\"fph0\"}"));
+	delete_object(b, &modes[mode]);
 	take(b, OBJECT_DEL, mode, round);
 
 	/* The destination has what came by hot-plug from the start */
@@ -371,8 +392,7 @@ static void measure(struct bench *b, size_t mode, unsigned int round)
 	wait_for_prescan(b, &modes[mode]);
 	dst = start(b, false);
 	begin(b);
-	slow.max_bandwidth = 0;
-	ok(vm_migrate(b->vm, dst, &slow, &m, E));
+	ok(vm_migrate(b->vm, dst, &fast, &m, E));
 	unwatch(b);	/* to the guest the downtime is a wait as well */
 	for (int i = 0; i < WATCHED; i++)
 		results[COMPLETION][i][mode][round] = b->w[i].longest;
@@ -406,6 +426,27 @@ static void measure_io(struct bench *b, unsigned int rounds)
 	       100.0 * with[rounds / 2] / without[rounds / 2]);
 }
 
+static void measure_cancels(struct bench *b, unsigned int rounds)
+{
+	b->vm = start(b, true);
+	watch(b);
+	for (unsigned int round = 0; round < rounds; round++) {
+		for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
+			size_t mode = (k + round) % G_N_ELEMENTS(modes);
+
+			add_object(b, &modes[mode]);
+			wait_for_prescan(b, &modes[mode]);
+			migrate_and_cancel(b, mode, round);
+			delete_object(b, &modes[mode]);
+			printf("%s: %.1f\n", modes[mode].name,
+			       results[CANCEL][MONITOR][mode][round] / 1000.0);
+			fflush(stdout);
+		}
+	}
+	unwatch(b);
+	vm_free(b->vm);
+}
+
 static void measure_stalls(struct bench *b, unsigned int rounds)
 {
 	for (unsigned int round = 0; round < rounds; round++) {
@@ -422,13 +463,13 @@ static void measure_stalls(struct bench *b, unsigned int rounds)
 	}
 }
 
-static void print_results(unsigned int rounds)
+static void print_waits(enum moment first, enum moment last, unsigned int rounds)
 {
 	printf("\nmedian/longest wait in ms, of %u rounds\n%-20s %-9s", rounds, "", "");
 	for (size_t k = 0; k < G_N_ELEMENTS(modes); k++)
 		printf(" %15s", modes[k].name);
 	putchar('\n');
-	for (int i = 0; i < MOMENTS; i++) {
+	for (unsigned int i = first; i <= last; i++) {
 		for (int w = 0; w < (i == COMPLETION ? WHOS : WATCHED); w++) {
 			printf("%-20s %-9s", w ? "" : moment_names[i], who_names[w]);
 			for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
@@ -441,6 +482,10 @@ static void print_results(unsigned int rounds)
 			putchar('\n');
 		}
 	}
+}
+
+static void print_requests(unsigned int rounds)
+{
 	printf("requests per second, median/least\n%-30s", "");
 	for (size_t k = 0; k < G_N_ELEMENTS(modes); k++) {
 		qsort(requests[k], rounds, sizeof(requests[k][0]), bench_compare);
@@ -482,12 +527,13 @@ static char *make_bios(const char *dir)
 int main(int argc, char **argv)
 {
 	gint size = 4096, rounds = 3;
-	gboolean busy = FALSE, io = FALSE;
+	gboolean busy = FALSE, io = FALSE, cancel = FALSE;
 	const GOptionEntry entries[] = {
 		{ "size", 0, 0, G_OPTION_ARG_INT, &size, "MiB of the guest", "MIB" },
 		{ "rounds", 0, 0, G_OPTION_ARG_INT, &rounds, "how often each mode", "N" },
 		{ "busy", 0, 0, G_OPTION_ARG_NONE, &busy, "three loops beside it", NULL },
 		{ "io", 0, 0, G_OPTION_ARG_NONE, &io, "only requests to the iothread", NULL },
+		{ "cancel", 0, 0, G_OPTION_ARG_NONE, &cancel, "only cancels", NULL },
 		{ NULL },
 	};
 	g_autoptr(GOptionContext) context = g_option_context_new(NULL);
@@ -514,9 +560,13 @@ int main(int argc, char **argv)
 	printf("%d MiB in small pages%s\n", size, busy ? ", three loops beside it" : "");
 	if (io) {
 		measure_io(&b, rounds);
+	} else if (cancel) {
+		measure_cancels(&b, rounds);
+		print_waits(MIGRATE, CANCEL, rounds);
 	} else {
 		measure_stalls(&b, rounds);
-		print_results(rounds);
+		print_waits(0, MOMENTS - 1, rounds);
+		print_requests(rounds);
 	}
 	for (int i = 0; i < 3; i++) {
 		static const char *const names[] = { "bios", "qmp", "nbd" };

@@ -458,8 +458,9 @@ static void test_downtime(void **state)
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
 
-	/* So much to leave out that there is time for the rest: what QEMU would need for it */
+	/* There is time for the rest: what QEMU would need to give memory to all of it */
 	cfg.memory = 6144 * MIB;
+	cfg.ram = VM_RAM_MEMFD;
 	src = start(cfg);
 	boot(src);
 	guest(src, "fill 64M dense", "ok fill");
@@ -498,7 +499,7 @@ static void test_sync_before_end(void **state)
 
 static const struct fph_test_single singles[] = {
 	{ "cgroup-memfd", test_cgroup },
-	{ "downtime-anon", test_downtime },
+	{ "downtime-memfd", test_downtime },
 	{ "sync-before-end", test_sync_before_end },
 	{ "fragmented-memfd", test_fragmented },
 	{ "gate-deadline", test_gate },
