@@ -106,8 +106,8 @@ static void check_width(const struct fph_pm_scan *arg)
 
 	if (last - first > mock.widest)
 		mock.widest = last - first;
-	check(last - first <= 262144);
-	for (; last - first > 16384; first++)
+	check(last - first <= FPH_SCAN_AHEAD / PAGE);
+	for (; last - first > FPH_SCAN_WINDOW / PAGE; first++)
 		check(mock.pages[first] == M_NONE || mock.pages[first] == M_NOVMA);
 }
 
@@ -189,7 +189,7 @@ static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
 	first -= HOST / PAGE;
 	check(n > 0 && first + n <= mock.npages);
 	/* what is left out of one page table must not shift another */
-	check((HOST / PAGE + first) % 512 + n <= 512);
+	check((HOST / PAGE + first) % PER_TABLE + n <= PER_TABLE);
 
 	mock.calls++;
 	if (mock.eintr_every && mock.calls % mock.eintr_every == 0)

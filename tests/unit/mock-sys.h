@@ -11,7 +11,10 @@
 #include "fph-test.h"
 #include "scanner.h"
 
-#define PAGE	UINT64_C(4096)
+/* PAGE, the bytes of a page, comes from meson.build: a test is built for several */
+#define PER_TABLE (PAGE / sizeof(uint64_t))
+/* Where bytes matter: pages for as many as @n of 4 KiB have */
+#define OF_4K(n) ((n) * UINT64_C(4096) / PAGE)
 #define HOST	UINT64_C(0x7f0000000000)
 #define ZERO_PFN UINT64_C(77)
 

@@ -20,7 +20,7 @@ struct verdict_row {
 	enum fph_backing backing;
 	enum fph_method method;
 	const char *why;	/* words of the reason */
-	uint64_t page_size;	/* 0: 4096 */
+	uint64_t page_size;	/* 0: PAGE */
 	uint64_t used;		/* 0: all */
 	bool device;
 	int info_error;
@@ -56,7 +56,7 @@ static const struct verdict_row verdicts[] = {
 	{ "hugetlb without a descriptor, shared",
 	  0, FPH_REGION_SHARED, FPH_BACKING_HUGETLB, FPH_METHOD_NONE, "hugetlb", 2 << 20 },
 	{ "large pages of another kind",
-	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "pages larger", 65536 },
+	  TMPFS_MAGIC, FPH_REGION_SHARED, FPH_BACKING_SHMEM, FPH_METHOD_NONE, "pages larger", 2 * PAGE },
 	{ "file of a disk file system, shared",
 	  EXT4_MAGIC, FPH_REGION_SHARED, FPH_BACKING_FILE, FPH_METHOD_NONE, "outside tmpfs" },
 	{ "file of a disk file system, private",

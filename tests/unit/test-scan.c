@@ -92,23 +92,23 @@ static const struct pattern_row patterns[] = {
 	{ "in more than one page table", "ooodd", 5000, 1000, 0 },
 	{ "reads that lack a page table", "ooodddd", 50000, 7143, 0, .short_every = 3 },
 	{ "exactly 512 ranges", "od", 1024, 512, 0 },
-	{ "one range more than 512", "od", 1026, 513, 2 },
+	{ "one range more than 512", "od", 1026, 513, PAGE > 16384 ? 3 : 2 },
 	{ "many times 512 ranges", "odd", 30000, 10000, 0 },
 	{ "many times 512 ranges of both kinds", "ozdz", 30000, 22500, 0 },
-	{ "empty: one look ahead, one step", "o", 200000, 1, 2 },
-	{ "empty: steps of a GiB", "o", 600000, 1, 6 },
-	{ "empty page tables: pieces of windows are put together", "o", 200000, 1, 14,
+	{ "empty: one look ahead, one step", "o", OF_4K(200000), 1, 2 },
+	{ "empty: steps of a GiB", "o", OF_4K(600000), 1, 6 },
+	{ "empty page tables: pieces of windows are put together", "o", OF_4K(200000), 1, 14,
 	  .slow_ahead = 1000000 },
-	{ "in use: one look ahead, then windows", "d", 200000, 0, 14 },
-	{ "window of exactly 64 MiB", "o", 16384, 1, 1 },
-	{ "one page more than a window", "o", 16385, 1, 2 },
+	{ "in use: one look ahead, then windows", "d", OF_4K(200000), 0, 14 },
+	{ "window of exactly 64 MiB", "o", OF_4K(16384), 1, 1 },
+	{ "one page more than a window", "o", OF_4K(16384) + 1, 1, 2 },
 	{ "a range ends where the kind changes", "oozz", 8, 4, 1 },
 	{ "interrupted every other time", "odz", 50000, 33333, 0, .eintr_every = 2 },
 	{ "walks that end early", "ood", 9000, 3000, 0, .max_walk = 7 },
 	{ "walks of one page", "oozd", 400, 200, 400, .max_walk = 1 },
 	{ "stale walk_end, tail seen once", "ooodz", 9000, 3600, 0, .stale_walk = 200 },
 	{ "stale walk_end, full vector", "od", 9000, 4500, 0, .stale_walk = 1000 },
-	{ "stale walk_end, absent throughout", "o", 40000, 1, 3, .stale_walk = 1023 },
+	{ "stale walk_end, absent throughout", "o", OF_4K(40000), 1, 3, .stale_walk = 1023 },
 };
 
 static void check_pattern(void **state)
@@ -228,7 +228,7 @@ static void check_part(void **state)
 
 static void kernel_error_midway(void **state)
 {
-	uint64_t window = kind == FPH_SCANNER_PAGEMAP ? 512 * PAGE : FPH_SCAN_WINDOW;
+	uint64_t window = kind == FPH_SCANNER_PAGEMAP ? PER_TABLE * PAGE : FPH_SCAN_WINDOW;
 	struct fph_region r = anon_region(60000);
 	struct catch c = { 0 };
 
@@ -527,7 +527,7 @@ static void cpu_limit(void **state)
 		check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 		t0 = mock.clock;
 		/* in one call, or in many that are too short for a sleep each */
-		for (uint64_t at = 0, step = i % 2 ? PAGE * 512 : r.used; at < r.used; at += step) {
+		for (uint64_t at = 0, step = i % 2 ? PAGE * PER_TABLE : r.used; at < r.used; at += step) {
 			struct catch part = { 0 };
 
 			check_int(fph_scan_region(s, &r, anon_method(), at, step, catch_sink,

@@ -40,15 +40,16 @@ static const struct seek_row rows[] = {
 	{ "hole past the end of the file is no memory", "o", 8, 16, 1, 8 },
 	{ "data up to the end of the file", "d", 8, 16, 0, 0 },
 	{ "trailing hole, region longer than the file", "do", 8, 16, 4, 4 },
-	{ "file ends in the middle of a page", "o", 8, 16, 1, 7, .file_bytes = 7 * 4096 + 1 },
+	{ "file ends in the middle of a page", "o", 8, 16, 1, 7, .file_bytes = 7 * PAGE + 1 },
 	{ "region behind the end of the file", "o", 8, 16, 0, 0, .offset = 20 },
-	{ "file shrinks before ENXIO", "o", 16, 16, 1, 4, .fail_at = 1, .shrink_to = 4 * 4096 },
-	{ "file shrinks in the data", "ddddoooo", 16, 16, 0, 0, .fail_at = 2, .shrink_to = 2 * 4096 },
+	{ "file shrinks before ENXIO", "o", 16, 16, 1, 4, .fail_at = 1, .shrink_to = 4 * PAGE },
+	{ "file shrinks in the data", "ddddoooo", 16, 16, 0, 0, .fail_at = 2, .shrink_to = 2 * PAGE },
 
-	{ "a part", "o", 16, 16, 1, 4, .start = 4096, .len = 4 * 4096 },
-	{ "a part rounds inward", "o", 16, 16, 1, 3, .start = 1, .len = 4 * 4096 },
+	{ "a part", "o", 16, 16, 1, 4, .start = PAGE, .len = 4 * PAGE },
+	{ "a part rounds inward", "o", 16, 16, 1, 3, .start = 1, .len = 4 * PAGE },
 
-	{ "holes of one page, however many", "od", 20000, 20000, 10000, 10000, .calls = 300 },
+	{ "holes of one page, however many", "od", OF_4K(20000), OF_4K(20000), OF_4K(10000),
+	  OF_4K(10000), .calls = 300 },
 	{ "short holes behind the end of the file", "od", 1000, 20000, 500, 500, .calls = 150 },
 	{ "short holes, nothing mapped", "od", 20000, 20000, 10000, 10000, .memory = "o" },
 	{ "short holes, half of the data mapped", "odod", 20000, 20000, 10000, 10000, .memory = "oood" },
@@ -69,7 +70,7 @@ static const struct seek_row rows[] = {
 	{ "allocated, not written: asked for once", "b", 20000, 20000, 0, 0, .counts = 2 },
 	{ "in a region inside the file", "bbbboboo", 8, 4, 2, 3, .offset = 4 },
 	{ "behind the region", "ooobbbbb", 8, 3, 1, 3, .counts = 2 },
-	{ "behind the end of the file", "oobb", 4, 16, 1, 2, .file_bytes = 2 * 4096, .counts = 2 },
+	{ "behind the end of the file", "oobb", 4, 16, 1, 2, .file_bytes = 2 * PAGE, .counts = 2 },
 
 	{ "lseek() fails", "od", 16, 16, 1, 1, .fail_at = 3, .fail_with = -EIO, .err = -EIO },
 	{ "lseek() is not supported", "od", 16, 16, 0, 0, .fail_at = 1, .fail_with = -EINVAL, .err = -EINVAL },
@@ -221,7 +222,7 @@ static void flickering_file(void **state)
 /* An answer before the question would make a hole of data */
 static int64_t backward_seek(int fd, uint64_t offset, int whence)
 {
-	return offset ? (int64_t)offset - 1 : 4096;
+	return offset ? (int64_t)offset - 1 : (int64_t)PAGE;
 }
 
 static void backward_answer(void **state)
