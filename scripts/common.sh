@@ -36,6 +36,11 @@ debian_mirror() {
 			'$1 ~ suite && $2 == "main" && !n++ { print $3 }'
 }
 
+# candidate_version PACKAGE: the one that apt would install
+candidate_version() {
+	LC_ALL=C apt-cache policy "$1" | sed -n 's/^ *Candidate: //p'
+}
+
 # tree_version: the version, which only meson.build has
 tree_version() {
 	sed -n "s/^  version: '\(.*\)',\$/\1/p" "$FPH_TOP/meson.build"
@@ -52,10 +57,13 @@ pack_tree() {
 	fi | LC_ALL=C sort -z | tar -C "$FPH_TOP" "$@" --null --no-recursion -T - -cf -
 }
 
-# private_apt NAME LINE...: apt configuration of our own under the cache, with
-# the given sources and nothing else, so that /etc/apt is left alone. Prints
-# the path for APT_CONFIG; the lists are fetched once and then kept.
+# private_apt [--arch ARCH] NAME LINE...: apt configuration of our own under the
+# cache, with the given sources and nothing else, so that /etc/apt is left alone.
+# Prints the path for APT_CONFIG; the lists are fetched once and then kept. With another
+# architecture than this machine's, apt knows of no package that is installed.
 private_apt() {
+	local arch=
+	[ "$1" != --arch ] || { arch=$2; shift 2; }
 	local dir=$FPH_CACHE/apt/$1
 	shift
 	mkdir -p "$dir/lists/partial" "$dir/archives/partial"
@@ -70,17 +78,53 @@ private_apt() {
 		APT::Sandbox::User "root";
 		Acquire::Retries "3";
 	EOC
+	if [ -n "$arch" ] && [ "$arch" != "$(dpkg --print-architecture)" ]; then
+		: >"$dir/status"
+		cat >>"$dir/apt.conf" <<-EOC
+			APT::Architecture "$arch";
+			APT::Architectures { "$arch"; };
+			Dir::State::status "$dir/status";
+		EOC
+	fi
 	printf '%s\n' "$dir/apt.conf"
 }
 
-# setup_build DIR OPTION...: build the tree there; configure anew if it takes that
-setup_build() {
-	local dir=$1
+# unpack_packages DIR PACKAGE...: into the new folder DIR, with all that they need, as
+# if nothing were installed, by the private apt that APT_CONFIG names. False if they
+# cannot be had; apt's words go to stdout and stderr.
+unpack_packages() {
+	local dir=$1 d deb of=${APT_CONFIG%/*}
 	shift
+	: >"$of/none"
+	apt-get -o APT::Update::Error-Mode=any update || return
+	apt-get -o Dir::State::status="$of/none" -o Debug::NoLocking=1 --yes --download-only \
+		--no-install-recommends install "$@" || return
+	rm -rf "$dir"
+	# Where /lib is a link to usr/lib
+	mkdir -p "$dir"/usr/{bin,sbin,lib,lib64} || return
+	for d in bin sbin lib lib64; do
+		ln -s "usr/$d" "$dir/$d" || return
+	done
+	for deb in "$of/archives"/*.deb; do
+		dpkg-deb --fsys-tarfile "$deb" | tar -C "$dir" -x --keep-directory-symlink \
+			--no-same-owner --exclude='./dev/*' || return
+	done
+	rm -rf "$of/archives"
+}
+
+# setup_build DIR [--cross-file=FILE] OPTION...: build the tree there; configure anew
+# if it takes that
+setup_build() {
+	local dir=$1 cross=()
+	shift
+	# Not to be changed later
+	case ${1-} in
+	--cross-file=*) cross=("$1"); shift ;;
+	esac
 	mkdir -p "$(dirname "$dir")"
 	if ! { [ -f "$dir/build.ninja" ] && meson configure "$dir" "$@"; } >"$dir.log" 2>&1; then
 		rm -rf "$dir"
-		meson setup "$dir" "$@" >"$dir.log" 2>&1 ||
+		meson setup "$dir" "${cross[@]}" "$@" >"$dir.log" 2>&1 ||
 			{ cat "$dir.log" >&2; die "cannot configure $dir"; }
 	fi
 	meson compile -C "$dir" >"$dir.log" 2>&1 ||
