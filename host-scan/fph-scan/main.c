@@ -199,7 +199,7 @@ static int check_options(struct census_opts *opts, double *bandwidth, GError **e
 	if (opt.pid == NO_PID && !opt.name && (opt.regions || opt.record))
 		return usage_error("--region and --record take a process: --pid or --name");
 	for (char **r = opt.regions; r && *r; r++)
-		if (!ram_check(*r, error))
+		if (!ram_check(*r, opt.sysroot ? LEAST_PAGE : (guint64)sysconf(_SC_PAGESIZE), error))
 			return usage_error((*error)->message);
 	if (opt.scanner && !parse_scanner(opt.scanner, &opts->scanner))
 		return usage_error("--scanner is auto, pagemap-scan, pagemap or off");

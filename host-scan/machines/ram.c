@@ -268,7 +268,7 @@ static bool parse_range(const char *select, guint64 *start, guint64 *end)
 	return !errno && !*rest && *end > *start;
 }
 
-bool ram_check(const char *select, GError **error)
+bool ram_check(const char *select, guint64 page, GError **error)
 {
 	guint64 start, end;
 
@@ -285,12 +285,12 @@ bool ram_check(const char *select, GError **error)
 			    select);
 		return false;
 	}
-	if (start % 4096 && end) {
+	if (start % page && end) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
 			    "'%s' does not begin at a page", select);
 		return false;
 	}
-	if (end % 4096) {
+	if (end % page) {
 		g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
 			    "'%s' does not end at a page", select);
 		return false;

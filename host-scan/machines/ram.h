@@ -12,8 +12,13 @@ struct area {
 	bool paged, device;		/* any of them is */
 };
 
-/** ram_check() - is @select well-formed? Return: false with @error set. */
-bool ram_check(const char *select, GError **error);
+/**
+ * ram_check() - is @select well-formed?
+ * @page: bytes; ranges are of whole pages
+ *
+ * Return: false with @error set.
+ */
+bool ram_check(const char *select, guint64 page, GError **error);
 
 /**
  * ram_find() - the areas that look like guest RAM, or that are asked for

@@ -82,7 +82,7 @@ static struct mapping *parse_mapping(const char *line)
 	if (sscanf(line, "%" G_GINT64_MODIFIER "x-%" G_GINT64_MODIFIER "x %4s %"
 		   G_GINT64_MODIFIER "x %x:%x %" G_GINT64_MODIFIER "u%n", &m.start, &m.end, perms,
 		   &m.offset, &m.major, &m.minor, &m.inode, &at) != 7 ||
-	    strlen(perms) != 4 || m.end <= m.start || m.start % 4096 || m.end % 4096)
+	    strlen(perms) != 4 || m.end <= m.start || m.start % LEAST_PAGE || m.end % LEAST_PAGE)
 		return NULL;
 	m.readable = perms[0] == 'r';
 	m.writable = perms[1] == 'w';

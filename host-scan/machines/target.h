@@ -11,6 +11,9 @@
 
 #define UNKNOWN	G_MAXUINT64
 
+/* The smallest page that there is: what was recorded may be of another machine */
+#define LEAST_PAGE	4096
+
 struct mapping {
 	guint64 start, end;
 	guint64 offset;			/* in the file */
