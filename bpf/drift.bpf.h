@@ -6,11 +6,11 @@
 #ifndef FPH_DRIFT_BPF_H
 #define FPH_DRIFT_BPF_H
 
-#ifndef __TARGET_ARCH_x86
-#error "the page fault tracepoints and the system call numbers are those of x86-64"
+#if !defined(__TARGET_ARCH_x86) && !defined(__TARGET_ARCH_arm64)
+#error "the registers and the system call numbers are those of x86-64 and arm64"
 #endif
 
-/* Error code of a page fault: the page was there; it was a write */
+/* Error code of a page fault, on x86-64: the page was there; it was a write */
 #define PF_PROT			(1ul << 0)
 #define PF_WRITE		(1ul << 1)
 
@@ -29,12 +29,19 @@
 #define GFP_WRITE		0x1000u
 
 /* System calls, and what they are asked for */
+#ifdef __TARGET_ARCH_x86
 #define NR_MMAP			9
 #define NR_MUNMAP		11
 #define NR_IOCTL		16
-#define NR_MREMAP		25
 #define NR_MADVISE		28
 #define NR_FALLOCATE		285
+#else
+#define NR_IOCTL		29
+#define NR_FALLOCATE		47
+#define NR_MUNMAP		215
+#define NR_MMAP			222
+#define NR_MADVISE		233
+#endif
 
 #define ADV_DONTNEED		4
 #define ADV_REMOVE		9
@@ -51,10 +58,32 @@ static __always_inline struct pt_regs *entry_regs(struct task_struct *task)
 	return (struct pt_regs *)bpf_task_pt_regs(task);
 }
 
-/* -1 if it entered by a fault or an interrupt */
+/* The system call that they belong to; -1 if it was a fault or an interrupt */
+static __always_inline long syscall_nr(struct pt_regs *regs)
+{
+#ifdef __TARGET_ARCH_x86
+	return (long)regs->orig_ax;
+#else
+	return regs->syscallno;
+#endif
+}
+
+/* What it is asked for; the first one of arm64 makes room for the result */
+#ifdef __TARGET_ARCH_x86
+#define SYSCALL_ARG0(regs)	((regs)->di)
+#define SYSCALL_ARG1(regs)	((regs)->si)
+#define SYSCALL_ARG2(regs)	((regs)->dx)
+#define SYSCALL_ARG3(regs)	((regs)->r10)
+#else
+#define SYSCALL_ARG0(regs)	((regs)->orig_x0)
+#define SYSCALL_ARG1(regs)	((regs)->regs[1])
+#define SYSCALL_ARG2(regs)	((regs)->regs[2])
+#define SYSCALL_ARG3(regs)	((regs)->regs[3])
+#endif
+
 static __always_inline long entry_syscall(struct task_struct *task)
 {
-	return (long)entry_regs(task)->orig_ax;
+	return syscall_nr(entry_regs(task));
 }
 
 /*

@@ -62,8 +62,13 @@ static struct {
 	unsigned long count;
 	bool timestamp, json, top, ranges, verbose;
 } opt = {
-	.path = PATH, .capacity = UINT64_C(1) << 40, .shift = FPH_PAGE_SHIFT, .interval = 1,
+	.path = PATH, .capacity = UINT64_C(1) << 40, .interval = 1,
 };
+
+static unsigned int page_kib(void)
+{
+	return sysconf(_SC_PAGESIZE) >> 10;
+}
 
 void complain(const char *fmt, ...)
 {
@@ -78,7 +83,8 @@ void complain(const char *fmt, ...)
 
 static void usage(FILE *f)
 {
-	fputs("Usage: fph-trace [-p PID | -n NAME] [OPTION]... [INTERVAL [COUNT]]\n"
+	fprintf(f,
+	      "Usage: fph-trace [-p PID | -n NAME] [OPTION]... [INTERVAL [COUNT]]\n"
 	      "       fph-trace --load | --unload | --status [OPTION]...\n"
 	      "Show who takes and who gives back the memory of a virtual machine.\n"
 	      "Without -p and -n it is the only one that runs here.\n\n"
@@ -90,7 +96,7 @@ static void usage(FILE *f)
 	      "  -r, --ranges         also a map of the memory\n"
 	      "  -j, --json           one JSON object for each interval\n"
 	      "  -m, --min SIZE       all memory in pieces of SIZE or more; default: guest RAM\n"
-	      "  -g, --grain SIZE     memory that shares a bit; 4k\n"
+	      "  -g, --grain SIZE     memory that shares a bit; %uk\n"
 	      "      --pin PATH       where the tracer is; " PATH "\n"
 	      "      --load           load the tracer and leave it there\n"
 	      "      --unload         take it away\n"
@@ -100,7 +106,7 @@ static void usage(FILE *f)
 	      "  -v, --verbose        what libbpf has to say\n"
 	      "  -h, --help           this text\n"
 	      "  -V, --version        the version\n\n"
-	      "Columns, in pages of 4 KiB:\n", f);
+	      "Columns, in pages of %u KiB:\n", page_kib(), page_kib());
 	for (int i = 0; i < FPH_NCAUSES; i++)
 		fprintf(f, "  %-8s %-9s %s\n", columns[i].title, columns[i].member,
 			columns[i].text);
@@ -652,9 +658,9 @@ static int print_status(void)
 		bpf_map_lookup_elem(fd, &key, &paused);
 		close(fd);
 	}
-	printf("%s: the %s tracer, for %" PRIu64 " MiB at 4 KiB%s\n", opt.path,
-	       trace_object(opt.path), (uint64_t)info.max_entries * 64 >> 8,
-	       paused ? ", paused" : "");
+	printf("%s: the %s tracer, for %" PRIu64 " MiB at %u KiB%s\n", opt.path,
+	       trace_object(opt.path), ((uint64_t)info.max_entries * 64 * page_kib()) >> 10,
+	       page_kib(), paused ? ", paused" : "");
 	fd = trace_map(opt.path, "fph_targets");
 	while (fd >= 0 && bpf_map_get_next_key(fd, prev, &key) == 0) {
 		char comm[FPH_COMM_LEN] = "?";
@@ -720,6 +726,7 @@ int main(int argc, char **argv)
 	int c;
 
 	signal(SIGPIPE, SIG_IGN);
+	opt.shift = __builtin_ctz(page_kib() << 10);
 	while ((c = getopt_long(argc, argv, "p:n:d:Ttrjm:g:vhV", options, NULL)) != -1) {
 		switch (c) {
 		case 'p':
@@ -741,9 +748,9 @@ int main(int argc, char **argv)
 				return wrong("not a size", optarg);
 			break;
 		case 'g':
-			if (!parse_size(optarg, &number) || number < 4096 ||
+			if (!parse_size(optarg, &number) || number < page_kib() << 10 ||
 			    number > UINT64_C(1) << 30 || number & (number - 1))
-				return wrong("a grain is a power of two, 4k to 1g, not", optarg);
+				return wrong("a grain is a power of two, from a page to 1g, not", optarg);
 			opt.shift = __builtin_ctzll(number);
 			break;
 		case PIN: opt.path = optarg; break;

@@ -23,7 +23,7 @@
 #include <linux/types.h>
 #endif
 
-#define FPH_PAGE_SHIFT		12
+#define FPH_PAGE_SHIFT		12	/* of a page of 4 KiB */
 #define FPH_MAX_SHIFT		40
 #define FPH_MAX_RANGES		16	/* of one process */
 #define FPH_COMM_LEN		16
@@ -45,9 +45,9 @@ struct fph_range {
 	__u64 ino;		/* of the file behind it, if FPH_RANGE_SHARED */
 	__u64 offset;		/* in that file, of start */
 	__u32 dev;		/* of that file, as in the kernel: major << 20 | minor */
-	__u32 shift;		/* of a grain, at least FPH_PAGE_SHIFT */
+	__u32 shift;		/* of a grain, at least that of a page */
 	__u32 flags;
-	__u32 pad;
+	__u32 page_shift;	/* of a page; 0: FPH_PAGE_SHIFT */
 };
 
 /* Memory belongs to the file: unmapping gives none back, a hole does */

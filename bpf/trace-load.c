@@ -20,14 +20,22 @@
 
 #include "fph-trace.h"
 #include "fph_tracer.skel.h"
+/* What it hangs on is there on no other machine */
+#ifdef __x86_64__
+#define HAVE_TP true
 #include "fph_tracer_tp.skel.h"
+#else
+#define HAVE_TP false
+#endif
 
 static const struct object {
 	const char *name;
 	const void *(*bytes)(size_t *size);
 } objects[] = {
 	{ "complete", fph_tracer__elf_bytes },
+#ifdef __x86_64__
 	{ "tp", fph_tracer_tp__elf_bytes },
+#endif
 };
 
 /* A tracer of our own, that nobody else sees: gone when this process is */
@@ -375,7 +383,7 @@ static const char *why_refused(void)
 static int load_any(const char *path, const char *object, uint64_t words, bool verbose)
 {
 	const char *why;
-	int err = -EINVAL;
+	int err = -ENODEV;
 
 	libbpf_set_print(print);
 	tell_all = verbose;
@@ -394,9 +402,10 @@ static int load_any(const char *path, const char *object, uint64_t words, bool v
 				 strerror(-err));
 	}
 	tell_all = false;
-	why = why_refused();
+	why = err == -ENODEV ? "page faults are tracepoints on x86 only" : why_refused();
 	if (!why && object && strcmp(object, "complete") == 0 && err != -ENOMEM)
-		why = "this kernel refuses its hooks (fentry), but may take those of --object tp";
+		why = HAVE_TP ? "this kernel refuses its hooks (fentry), but may take those of --object tp" :
+				"this kernel refuses its hooks (fentry)";
 	complain("no %s%scan be loaded: %s%s", object ? object : "", object ? " tracer " : "tracer ",
 		 why ? why : strerror(-err),
 		 why || verbose ? "" : "; 'fph-trace --load --verbose' tells more");

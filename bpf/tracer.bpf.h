@@ -19,8 +19,6 @@
 #include "drift.bpf.h"
 #include "fph_tracer.h"
 
-#define PAGE	(1ull << FPH_PAGE_SHIFT)
-
 /* The fault that a thread is in; addr 0: in none that counts */
 struct pending {
 	__u64 addr;
@@ -138,6 +136,12 @@ __noinline int fph_count(__u32 cause, __u64 pages)
 	return 0;
 }
 
+/* Less than 64, as shifts want it */
+static __always_inline __u32 page_shift(const struct fph_range *range)
+{
+	return range->page_shift ? range->page_shift & 63 : FPH_PAGE_SHIFT;
+}
+
 /* The range that holds @addr */
 static __always_inline struct fph_range *
 find_range(struct fph_target *target, __u64 addr)
@@ -207,11 +211,12 @@ static __always_inline __u64 change_bits(__u64 first, __u64 last, bool set)
 __noinline __u64 fph_take(struct fph_range *range, __u64 start, __u64 end)
 {
 	__u64 base, changed;
-	__u32 shift;
+	__u32 shift, page;
 
 	if (!range)
 		return 0;
 	shift = range->shift & 63;
+	page = page_shift(range);
 	base = range->bit - (range->start >> shift);
 	if (start < range->start)
 		start = range->start;
@@ -221,8 +226,7 @@ __noinline __u64 fph_take(struct fph_range *range, __u64 start, __u64 end)
 		return 0;
 	changed = change_bits(base + (start >> shift),
 			      base + ((end - 1) >> shift) + 1, true);
-	return shift == FPH_PAGE_SHIFT ? changed :
-	       (end - start) >> FPH_PAGE_SHIFT;
+	return shift == page ? changed : (end - start) >> page;
 }
 
 /*
@@ -233,11 +237,12 @@ __noinline __u64 fph_give_back(struct fph_range *range, __u64 start, __u64 end)
 {
 	__u64 max = setting(FPH_CLEAR_MAX);
 	__u64 base, first, last;
-	__u32 shift;
+	__u32 shift, page;
 
 	if (!range)
 		return 0;
 	shift = range->shift & 63;
+	page = page_shift(range);
 	base = range->bit - (range->start >> shift);
 	if (start < range->start)
 		start = range->start;
@@ -254,7 +259,7 @@ __noinline __u64 fph_give_back(struct fph_range *range, __u64 start, __u64 end)
 		dropped(FPH_DROP_CLEAR);
 		last = first + max;
 	}
-	return change_bits(first, last, false) << (shift - FPH_PAGE_SHIFT);
+	return change_bits(first, last, false) << ((shift - page) & 63);
 }
 
 /* A read at @addr, which has never been taken, got the zero page */
@@ -309,7 +314,7 @@ fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
 /* It allocated 2^@order pages for it */
 static __always_inline int fault_takes(struct pending *pending, __u32 order)
 {
-	__u64 size = PAGE << (order & 31);
+	__u64 size = 1ull << page_shift(&pending->range) << (order & 31);
 	__u64 addr = pending->addr & -size;
 
 	pending->addr = 0;
@@ -319,7 +324,10 @@ static __always_inline int fault_takes(struct pending *pending, __u32 order)
 
 enum { IN_PRIVATE = 1, IN_SHARED = 2 };
 
-/* [start, end) was discarded or populated; @kinds of ranges are concerned */
+/*
+ * [start, end) was discarded or populated, up to the end of the page that ends it;
+ * @kinds of ranges are concerned
+ */
 static int change_ranges(struct fph_target *target, __u64 start, __u64 end,
 			 __u32 cause, __u32 kinds)
 {
@@ -327,13 +335,15 @@ static int change_ranges(struct fph_target *target, __u64 start, __u64 end,
 
 	for (__u32 i = 0; i < FPH_MAX_RANGES && i < target->nranges; i++) {
 		struct fph_range *range = &target->range[i];
+		__u64 page = 1ull << page_shift(range);
+		__u64 to = (end + page - 1) & -page;
 
 		if (!(kinds & (range->flags & FPH_RANGE_SHARED ? IN_SHARED : IN_PRIVATE)))
 			continue;
 		if (cause == FPH_POPULATE)
-			pages += fph_take(range, start, end);
+			pages += fph_take(range, start, to);
 		else
-			pages += fph_give_back(range, start, end);
+			pages += fph_give_back(range, start, to);
 	}
 	fph_count(cause, pages);
 	return 0;
@@ -399,7 +409,7 @@ advised(struct fph_target *target, __u64 start, __u64 end, int advice, bool zaps
  */
 static __always_inline int syscall_done(struct pt_regs *regs, long ret, bool zaps)
 {
-	long nr = (long)regs->orig_ax;
+	long nr = syscall_nr(regs);
 	struct fph_target *target;
 	__u64 start, len;
 
@@ -413,12 +423,13 @@ static __always_inline int syscall_done(struct pt_regs *regs, long ret, bool zap
 	if (!target || paused())
 		return 0;
 	if (nr == NR_FALLOCATE)
-		return regs->si & FL_PUNCH_HOLE ?
-		       punched(target, regs->di, regs->dx, regs->r10) : 0;
-	start = nr == NR_MMAP ? ret : regs->di;
-	len = (regs->si + PAGE - 1) & -PAGE;
+		return SYSCALL_ARG1(regs) & FL_PUNCH_HOLE ?
+		       punched(target, SYSCALL_ARG0(regs), SYSCALL_ARG2(regs),
+			       SYSCALL_ARG3(regs)) : 0;
+	start = nr == NR_MMAP ? ret : SYSCALL_ARG0(regs);
+	len = SYSCALL_ARG1(regs);
 	if (nr == NR_MADVISE)
-		return advised(target, start, start + len, regs->dx, zaps);
+		return advised(target, start, start + len, SYSCALL_ARG2(regs), zaps);
 	return zaps ? change_ranges(target, start, start + len, FPH_UNMAP, IN_PRIVATE) : 0;
 }
 

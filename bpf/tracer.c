@@ -475,19 +475,21 @@ static int find_place(struct fph_tracer *t, struct fph_range *r, const char **wh
 
 static int add(struct fph_tracer *t, const struct fph_traced *m, const char **why)
 {
-	__u64 page = 1ull << FPH_PAGE_SHIFT;
+	__u64 page = sysconf(_SC_PAGESIZE);
+	__u32 page_shift = __builtin_ctzll(page);
 	struct fph_range r = {
 		.start = m->start,
 		.end = m->start + m->len,
 		.offset = m->offset,
-		.shift = m->shift ? m->shift : FPH_PAGE_SHIFT,
+		.shift = m->shift ? m->shift : page_shift,
+		.page_shift = page_shift,
 	};
 	struct stat st;
 
 	*why = "such memory cannot be traced";
 	if (!m->len || r.end <= r.start ||
 	    (m->start | m->len | m->offset) % page ||
-	    r.shift < FPH_PAGE_SHIFT || r.shift > FPH_MAX_SHIFT)
+	    r.shift < page_shift || r.shift > FPH_MAX_SHIFT)
 		return -EINVAL;
 	for (__u32 i = 0; i < t->target.nranges; i++) {
 		if (r.start < t->target.range[i].end && t->target.range[i].start < r.end)

@@ -24,6 +24,7 @@ struct mm_struct;
 struct mmu_gather;
 struct page;
 
+#ifdef __TARGET_ARCH_x86
 struct pt_regs {
 	unsigned long r10;
 	unsigned long ax;
@@ -33,6 +34,13 @@ struct pt_regs {
 	unsigned long orig_ax;
 	unsigned long ip;
 };
+#else
+struct pt_regs {
+	__u64 regs[31];
+	__u64 orig_x0;
+	__s32 syscallno;
+};
+#endif
 
 struct super_block {
 	__u32 s_dev;

@@ -160,8 +160,8 @@ FPH_API int fph_tracer_get(const struct fph_tracer *t, unsigned int index,
  * @from:  first address of the part found, at or behind @start
  * @to:    address behind its last one, at most @end
  *
- * Passed over are blocks of 512 grains, 2 MiB, of which every bit is set. What
- * is not traced is never passed over. Any thread may call it.
+ * Passed over are blocks of 512 grains, 2 MiB if these are of 4 KiB, of which every
+ * bit is set. What is not traced is never passed over. Any thread may call it.
  *
  * Return: 1, or 0 if there is no more. Since 0.1.
  */
