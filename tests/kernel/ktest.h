@@ -26,7 +26,9 @@
 #define MADV_GUARD_INSTALL 102
 #endif
 
-#define HUGE	(2ul << 20)
+/* A huge page is what one page table maps: 512 pages of 4 KiB, 2048 of 16 KiB */
+#define PER_HUGE	(page / sizeof(uint64_t))
+#define HUGE		(PER_HUGE * page)
 
 enum kind {
 	K_ANON,
@@ -93,12 +95,12 @@ char *mem_query(const struct mem *m, uint64_t inverted, uint64_t mask,
 void mem_check(const struct mem *m);
 
 /*
- * Provide @mib of swap until the process ends, however it ends: the rest of
- * the program runs in a child, the parent takes the swap away. Call it before
- * ktest_init(), as a scanner does not survive a fork. Returns NULL, or why
- * there is none.
+ * Provide swap for @huge huge pages, if there is not as much already, until the
+ * process ends, however it ends: the rest of the program runs in a child, the parent
+ * takes the swap away. Call it before ktest_init(), as a scanner does not survive a
+ * fork. Returns NULL, or why there is none.
  */
-const char *swap_provide(size_t mib);
+const char *swap_provide(size_t huge);
 
 /* Page out a range; false if some of it stays */
 bool mem_pageout(struct mem *m, size_t first, size_t n);

@@ -1034,6 +1034,8 @@ int main(int argc, char **argv)
 	if (geteuid() != 0)
 		fph_test_skip_all("only root sees whether pages move");
 	ktest_init(0, argv);
+	if (PER_HUGE != PER_BLOCK)
+		fph_test_skip_all("blocks are to be huge pages, and these are of %lu MiB here", HUGE >> 20);
 	for (size_t k = 0; k < ARRAY_SIZE(scanners); k++) {
 		struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kinds[k] };
 

@@ -24,11 +24,11 @@
 #endif
 
 /* The pages whose state a row makes; the second huge page of two */
-#define FIRST	520
+#define HN	PER_HUGE
+#define HFIRST	HN
+#define NPAGES	(2 * HN)
+#define FIRST	(HFIRST + 8)
 #define N	9
-#define NPAGES	1024
-#define HFIRST	512
-#define HN	512
 
 static volatile char sink;
 
@@ -73,7 +73,7 @@ static void read_then_written(struct mem *m)
 
 static void alternating(struct mem *m)
 {
-	for (int i = 0; i < NPAGES; i += 2) {
+	for (size_t i = 0; i < NPAGES; i += 2) {
 		mem_fill(m, i, 1, 1);
 		mem_want(m, i, 1, W_NOTHING);
 	}
@@ -125,7 +125,7 @@ static void written_by_fd(struct mem *m)
 /* In no page table of this process */
 static void alternating_by_fd(struct mem *m)
 {
-	for (int i = 0; i < NPAGES; i += 2) {
+	for (size_t i = 0; i < NPAGES; i += 2) {
 		check_int(pwrite(m->fd, "x", 1, i * page), 1);
 		mem_want(m, i, 1, W_NOTHING);
 	}
@@ -135,7 +135,7 @@ static void alternating_by_fd(struct mem *m)
 static void alternating_by_both(struct mem *m)
 {
 	alternating_by_fd(m);
-	for (int i = 0; i < NPAGES; i += 4)
+	for (size_t i = 0; i < NPAGES; i += 4)
 		mem_fill(m, i, 1, 1);
 }
 
@@ -519,11 +519,23 @@ static void large_and_empty(void **state)
 	mem_close(&m);
 }
 
-/* Pages in use, far from each other, in 8 GiB of nothing */
-static const uint64_t islands[] = {
-	0, 1, 511, 512, 16383, 16384, 20000, 262143, 262144, 262145, 300000, 524288, 1048575,
-	1500000, 1500002, 2097151,
+/*
+ * Pages in use, far from each other, in 8 GiB of nothing; where page tables and
+ * windows end, too
+ */
+static const struct island {
+	uint64_t mib;
+	int pages;
+} islands[] = {
+	{ 0, 0 }, { 0, 1 }, { 2, -1 }, { 2, 0 }, { 32, -1 }, { 32, 0 }, { 64, -1 }, { 64, 0 },
+	{ 78, 0 }, { 1024, -1 }, { 1024, 0 }, { 1024, 1 }, { 1172, 0 }, { 2048, 0 },
+	{ 4096, -1 }, { 5860, 0 }, { 5860, 2 }, { 8192, -1 },
 };
+
+static uint64_t island(size_t i)
+{
+	return (islands[i].mib << 20) / page + islands[i].pages;
+}
 
 struct gaps {
 	size_t next;		/* island */
@@ -535,13 +547,13 @@ static int check_gap(void *opaque, uint64_t start, uint64_t len, enum fph_reason
 	struct gaps *g = opaque;
 
 	check_int(why, FPH_UNMAPPED);
-	while (g->next < ARRAY_SIZE(islands) && islands[g->next] == g->at) {
+	while (g->next < ARRAY_SIZE(islands) && island(g->next) == g->at) {
 		g->next++;
 		g->at++;
 	}
 	check_int(start / page, g->at);
 	g->at += len / page;
-	check(g->next == ARRAY_SIZE(islands) || g->at <= islands[g->next]);
+	check(g->next == ARRAY_SIZE(islands) || g->at <= island(g->next));
 	return 0;
 }
 
@@ -553,7 +565,7 @@ static void large_with_islands(void **state)
 
 	mem_open(&m, K_ANON, (UINT64_C(8) << 30) / page);
 	for (size_t i = 0; i < ARRAY_SIZE(islands); i++)
-		*mem_page(&m, islands[i]) = 1;
+		*mem_page(&m, island(i)) = 1;
 	check_int(fph_region_classify(scanner, &m.r, &v), 0);
 	check_int(fph_scan_region(scanner, &m.r, v.method, 0, UINT64_MAX, check_gap, &g,
 				  NULL), 0);

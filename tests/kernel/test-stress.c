@@ -11,8 +11,8 @@
 
 #include "ktest.h"
 
-#define NPAGES	4096
-#define CHUNKS	(NPAGES * page / HUGE)
+#define CHUNKS	8
+#define NPAGES	(CHUNKS * PER_HUGE)
 
 static struct mem m;
 static atomic_bool stop;
@@ -143,7 +143,7 @@ int main(int argc, char **argv)
 	const char *why;
 
 	/* Without swap there is less to turn over, but still something */
-	why = swap_provide(64);
+	why = swap_provide(4 * CHUNKS);
 	if (why)
 		printf("%s\n", why);
 	if (why && fph_test_skip_forbidden())

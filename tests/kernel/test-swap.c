@@ -10,11 +10,11 @@
 #include "ktest.h"
 #include "sys.h"
 
-#define FIRST	520
+#define HN	PER_HUGE
+#define HFIRST	HN
+#define NPAGES	(2 * HN)
+#define FIRST	(HFIRST + 8)
 #define N	64
-#define NPAGES	1024
-#define HFIRST	512
-#define HN	512
 
 static volatile char sink;
 
@@ -144,7 +144,7 @@ int main(int argc, char **argv)
 	const char *why;
 	size_t n = 0;
 
-	why = swap_provide(32);
+	why = swap_provide(16);
 	if (why)
 		fph_test_skip_all("%s", why);
 	ktest_init(argc, argv);

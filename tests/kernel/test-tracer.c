@@ -381,21 +381,25 @@ static void test_shared(void **state)
 /* The kernel faults for the program that asked it to copy */
 static void test_copy(void **state)
 {
-	static char data[16 * 4096];
+	/* What fits into a pipe */
+	size_t size = 16 * page;
+	char *data = calloc(1, size);
 	struct mem m;
 	int fds[2];
 
+	check(data != NULL);
 	mem_open(&m, K_ANON, 1024);
 	add(&m);
 	check(pipe(fds) == 0);
 	for (int i = 0; i < 13; i++) {
-		check(write(fds[1], data, sizeof(data)) == sizeof(data));
-		check(read(fds[0], mem_page(&m, i * 17), sizeof(data)) == sizeof(data));
+		check(write(fds[1], data, size) == (ssize_t)size);
+		check(read(fds[0], mem_page(&m, i * 17), size) == (ssize_t)size);
 	}
 	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 13 * 16 });
 	check_bits(&m);
 	close(fds[0]);
 	close(fds[1]);
+	free(data);
 	drop(&m);
 }
 
@@ -815,46 +819,47 @@ static void test_clear_max(void **state)
 	drop(&m);
 }
 
-/* Only blocks of 2 MiB that were touched throughout are passed over */
+/* Only blocks that were touched throughout are passed over */
 static void test_next(void **state)
 {
+	const uint64_t block = FPH_BITS_ALIGN * page;
 	uint64_t start, from, to;
 	struct mem m;
 
 	mem_open(&m, K_ANON, 8 * 512);
 	start = (uintptr_t)m.p;
-	check_int(start % HUGE, 0);
+	check_int(start % block, 0);
 	add(&m);
 	touch(&m, 512, 2 * 512, 1, true);		/* blocks 1 and 2 */
 	touch(&m, 3 * 512, 511, 1, true);		/* 3, but for a page */
 	touch(&m, 4 * 512 + 7, 3, 1, true);		/* some of 4 */
 	touch(&m, 6 * 512, 2 * 512, 1, true);		/* 6 and 7, the end */
 
-	check_int(fph_tracer_next(tracer, start, start + 8 * HUGE, &from, &to), 1);
+	check_int(fph_tracer_next(tracer, start, start + 8 * block, &from, &to), 1);
 	check_int(from - start, 0);
-	check_int(to - start, HUGE);
-	check_int(fph_tracer_next(tracer, to, start + 8 * HUGE, &from, &to), 1);
-	check_int(from - start, 3 * HUGE);
-	check_int(to - start, 6 * HUGE);
-	check_int(fph_tracer_next(tracer, to, start + 8 * HUGE, &from, &to), 0);
+	check_int(to - start, block);
+	check_int(fph_tracer_next(tracer, to, start + 8 * block, &from, &to), 1);
+	check_int(from - start, 3 * block);
+	check_int(to - start, 6 * block);
+	check_int(fph_tracer_next(tracer, to, start + 8 * block, &from, &to), 0);
 	/* What is not traced is for the scan */
-	check_int(fph_tracer_next(tracer, to, start + 9 * HUGE, &from, &to), 1);
-	check_int(from - start, 8 * HUGE);
-	check_int(to - start, 9 * HUGE);
-	check_int(fph_tracer_next(tracer, start - HUGE, start + 2 * HUGE, &from, &to), 1);
-	check_int(start - from, HUGE);
-	check_int(to - start, HUGE);
+	check_int(fph_tracer_next(tracer, to, start + 9 * block, &from, &to), 1);
+	check_int(from - start, 8 * block);
+	check_int(to - start, 9 * block);
+	check_int(fph_tracer_next(tracer, start - block, start + 2 * block, &from, &to), 1);
+	check_int(start - from, block);
+	check_int(to - start, block);
 	/* Parts of blocks, all of them touched, or not */
-	check_int(fph_tracer_next(tracer, start + HUGE + 7 * page, start + 2 * HUGE, &from, &to), 0);
-	check_int(fph_tracer_next(tracer, start + 3 * HUGE, start + 3 * HUGE + 511 * page,
+	check_int(fph_tracer_next(tracer, start + block + 7 * page, start + 2 * block, &from, &to), 0);
+	check_int(fph_tracer_next(tracer, start + 3 * block, start + 3 * block + 511 * page,
 				  &from, &to), 0);
-	check_int(fph_tracer_next(tracer, start + 3 * HUGE, start + 4 * HUGE, &from, &to), 1);
+	check_int(fph_tracer_next(tracer, start + 3 * block, start + 4 * block, &from, &to), 1);
 
 	/* Given back, it has to be looked at again */
 	check(madvise(mem_page(&m, 700), page, MADV_DONTNEED) == 0);
-	check_int(fph_tracer_next(tracer, start + HUGE, start + 3 * HUGE, &from, &to), 1);
-	check_int(from - start, HUGE);
-	check_int(to - start, 2 * HUGE);
+	check_int(fph_tracer_next(tracer, start + block, start + 3 * block, &from, &to), 1);
+	check_int(from - start, block);
+	check_int(to - start, 2 * block);
 	drop(&m);
 }
 
@@ -1652,9 +1657,12 @@ static void test_unloaded(void **state)
 /* Kernel types that are stored instead of those of the running kernel */
 static void test_stored(void **state)
 {
-	if (access(object("fph_tracer_tp.stored"), F_OK) < 0)
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s.stored", hooks());
+	if (access(object(name), F_OK) < 0)
 		fph_test_skip("the stored types are what all objects here are built with");
-	load("fph_tracer_tp.stored");
+	load(name);
 	unload();
 }
 

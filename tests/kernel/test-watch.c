@@ -15,9 +15,9 @@
 
 #include "ktest.h"
 
-#define NPAGES	1024
-#define HFIRST	512
-#define HN	512
+#define HN	PER_HUGE
+#define HFIRST	HN
+#define NPAGES	(2 * HN)
 
 static struct fph_watch *watch;
 static const char *no_swap;
@@ -529,6 +529,7 @@ static void *race_writer(void *opaque)
 
 static void test_race(void **state)
 {
+	unsigned int turn, *last = calloc(NPAGES, sizeof(*last));
 	struct race r = { .turn = 1 };
 	size_t noticed = 0;
 	pthread_t thread;
@@ -536,11 +537,10 @@ static void test_race(void **state)
 	mem_open(&r.m, *(const enum kind *)*state, NPAGES);
 	madvise(r.m.p, r.m.npages * page, MADV_HUGEPAGE);
 	r.last = calloc(NPAGES, sizeof(*r.last));
-	check(r.last != NULL);
+	check(last != NULL && r.last != NULL);
 	add(&r.m);
 	check_int(pthread_create(&thread, NULL, race_writer, &r), 0);
 	for (int i = 0; i < 300; i++) {
-		unsigned int turn, last[NPAGES];
 		char *pages;
 
 		protect_all(&r.m);
@@ -562,6 +562,7 @@ static void test_race(void **state)
 	pthread_join(thread, NULL);
 	print_message("%zu writes noticed\n", noticed);
 	check(noticed > 0);
+	free(last);
 	free(r.last);
 	fph_watch_remove(watch, &r.m.r);
 	mem_close(&r.m);
@@ -574,7 +575,7 @@ int main(int argc, char **argv)
 	struct fph_tests t = { 0 };
 	const char *why;
 
-	no_swap = swap_provide(16);
+	no_swap = swap_provide(8);
 	ktest_init(argc, argv);
 	if (fph_watch_open(&watch) < 0)
 		abort();
