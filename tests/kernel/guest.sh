@@ -12,13 +12,26 @@ skip() {
 }
 
 # guest_begin QEMU [KERNEL]: skips if there is no QEMU or no guest; an empty name
-# is our QEMU, and KERNEL one of tests/guest/kernels that is not the default. What is
-# put into $root is in the guest's /.
+# is our QEMU, or Debian's of another machine, and KERNEL one of tests/guest/kernels
+# that is not the default. What is put into $root is in the guest's /.
 guest_begin() {
-	local cache=${FPH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fph}
-	guest_qemu=${1:-$cache/bin/qemu-system-x86_64}
+	local cache=${FPH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/fph} make=qemu-integration/build-qemu
 	guest=$cache/guest${2:+.$2}
-	[ -x "$guest_qemu" ] || skip "no QEMU at $guest_qemu; qemu-integration/build-qemu makes it"
+	case ${2-} in
+	arm64*)
+		guest_qemu=${1:-$cache/stock/trixie-aarch64/qemu-system-aarch64}
+		make='tests/guest/stock-qemu trixie aarch64'
+		# A processor of which all page sizes are known, and none of what is slow here
+		guest_machine=(-M virt -cpu neoverse-n1)
+		guest_console=ttyAMA0
+		;;
+	*)
+		guest_qemu=${1:-$cache/bin/qemu-system-x86_64}
+		guest_machine=(-M pc -L /usr/share/seabios -L /usr/share/qemu)
+		guest_console=ttyS0
+		;;
+	esac
+	[ -x "$guest_qemu" ] || skip "no QEMU at $guest_qemu; $make makes it"
 	[ -r "$guest/initramfs.img" ] ||
 		skip "no guest at $guest; ${2:+FPH_GUEST_KERNEL=$2 }tests/guest/build-guest makes it"
 
@@ -26,7 +39,7 @@ guest_begin() {
 	trap 'rm -rf "$tmp"' EXIT
 	trap 'exit 1' HUP INT TERM
 	root=$tmp/root
-	mkdir -p "$root"/{bin,lib64,test/lib}
+	mkdir -p "$root"/{bin,lib,lib64,test/lib}
 }
 
 # guest_add FOLDER PROGRAM...: copies programs into a folder of the guest, and
@@ -43,6 +56,28 @@ guest_add() {
 		*) cp "$library" "$root/test/lib/" ;;
 		esac
 	done
+}
+
+# guest_add_foreign SYSROOT FOLDER PROGRAM...: the same of programs of another machine,
+# whose libraries are in SYSROOT or beside what they were built with
+guest_add_foreign() {
+	local sysroot=$1 folder=$root$2 queue=() at
+	shift 2
+	mkdir -p "$folder"
+	cp "$@" "$folder/"
+	queue=("$@")
+	while [ ${#queue[@]} -gt 0 ]; do
+		while read -r library; do
+			[ ! -e "$root/test/lib/$library" ] || continue
+			at=$(find "$sysroot/usr/lib" "$FPH_TEST_BUILD" -maxdepth 2 -name "$library" -print -quit)
+			[ -n "$at" ] || { echo "no $library, which ${queue[0]} needs"; exit 1; }
+			cp -L "$at" "$root/test/lib/"
+			queue+=("$at")
+		done < <(readelf -d "${queue[0]}" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+		queue=("${queue[@]:1}")
+	done
+	# Programs name it with its folder
+	cp "$root/test/lib"/ld-linux* "$root/lib/"
 }
 
 # guest_run SECONDS OPTION...: starts it, with more options for QEMU; standard
@@ -68,11 +103,10 @@ guest_run() {
 	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$tmp/more.cpio"
 	cat "$guest/initramfs.img" "$tmp/more.cpio" >"$tmp/initramfs.img"
 	# VM_APPEND of the other tests, and our own first process
-	timeout "$seconds" "$guest_qemu" -M pc -accel tcg,thread=multi "$@" \
-		-L /usr/share/seabios -L /usr/share/qemu \
+	timeout "$seconds" "$guest_qemu" "${guest_machine[@]}" -accel tcg,thread=multi "$@" \
 		-nodefaults -display none -no-reboot -serial stdio \
 		-kernel "$guest/vmlinuz" -initrd "$tmp/initramfs.img" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests nowatchdog tsc=reliable no_timer_check init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
+		-append "console=$guest_console quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests nowatchdog tsc=reliable no_timer_check init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
 		</dev/null >"$tmp/console" 2>&1 || echo "QEMU ended with $?"
 	tr -d '\r' <"$tmp/console" | tee "$tmp/out"
 	# What the kernel says of its own mistakes; the migration tests have the same list
