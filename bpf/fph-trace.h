@@ -65,7 +65,10 @@ struct memory {
 	unsigned int n;
 };
 
-/* Guest RAM of @pid; with @min all that could be, in pieces of so many bytes and more */
+/*
+ * Guest RAM of @pid; with @min all that could be, in pieces of so many bytes and more.
+ * @shift is that of a grain, 0: a page.
+ */
 int find_memory(pid_t pid, uint64_t min, uint32_t shift, struct memory *ret);
 void free_memory(struct memory *m);
 /* Trace it; negative errno. @complete: receives whether what was taken before is known. */

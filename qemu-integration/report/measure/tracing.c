@@ -154,7 +154,7 @@ static bool begin_side(struct side *s, guint64 memory, GError **error)
 	if (!process_comm(s->pid, s->comm))
 		return set_error(error, "a QEMU has ended");
 	/* Its RAM block is one piece; others are smaller */
-	if (find_memory(s->pid, memory, FPH_PAGE_SHIFT, &m) < 0)
+	if (find_memory(s->pid, memory, 0, &m) < 0)
 		return complained(error);
 	err = trace_open(&s->tracer, NULL, s->pid, &why);
 	if (err < 0)
