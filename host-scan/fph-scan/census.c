@@ -229,19 +229,6 @@ static void sum_area(struct target *t, struct region *r, const struct area *a)
 						      r->v[F_PRESENT] + r->v[F_SWAPPED]);
 }
 
-static void sum_up(struct census *c)
-{
-	for (guint f = 0; f < F_MAX; f++) {
-		c->sum[f] = UNKNOWN;
-		for (guint i = 0; i < c->regions->len; i++) {
-			const struct region *r = c->regions->pdata[i];
-
-			if (r->v[f] != UNKNOWN)
-				c->sum[f] = (c->sum[f] == UNKNOWN ? 0 : c->sum[f]) + r->v[f];
-		}
-	}
-}
-
 /* Whoever looks at something that moves says so */
 static bool look_again(struct walk *w, struct census *c, GError **error)
 {
@@ -348,6 +335,6 @@ struct census *census_take(struct target *t, const GArray *areas,
 		census_free(c);
 		return NULL;
 	}
-	sum_up(c);
+	census_sum_up(c);
 	return c;
 }

@@ -88,3 +88,16 @@ void census_add_found(struct region *r, guint64 len, enum fph_reason why)
 {
 	add(r, why == FPH_UNMAPPED ? F_UNMAPPED : F_ZERO_MAPPED, len);
 }
+
+void census_sum_up(struct census *c)
+{
+	for (guint f = 0; f < F_MAX; f++) {
+		c->sum[f] = UNKNOWN;
+		for (guint i = 0; i < c->regions->len; i++) {
+			const struct region *r = c->regions->pdata[i];
+
+			if (r->v[f] != UNKNOWN)
+				c->sum[f] = (c->sum[f] == UNKNOWN ? 0 : c->sum[f]) + r->v[f];
+		}
+	}
+}

@@ -53,4 +53,7 @@ void census_begin(struct census *c, struct region *r);
 void census_add_pages(struct region *r, guint64 len, guint32 page);
 void census_add_found(struct region *r, guint64 len, enum fph_reason why);
 
+/** census_sum_up() - at the end: of all regions whose figures are known */
+void census_sum_up(struct census *c);
+
 #endif

@@ -95,14 +95,15 @@ static const char *kind_of(const char *name)
 	return "";
 }
 
-/* The line of a mapping in a region, as it is recorded; NULL: it is in none */
-static char *anonymous_mapping(const struct record *rec, const struct target *t,
-			       const struct census *c, const char *line)
+/* A line for each region that the mapping of @line is in; false: it is in none */
+static bool anonymous_mapping(const struct record *rec, const struct target *t,
+			      const struct census *c, const char *line, GString *out)
 {
+	gsize before = out->len;
 	guint64 start, end;
 
 	if (sscanf(line, RANGE, &start, &end) != 2)
-		return NULL;
+		return false;
 	for (guint i = 0; i < c->regions->len; i++) {
 		const struct region *r = c->regions->pdata[i];
 		guint64 shift = g_array_index(rec->starts, guint64, i) - r->start;
@@ -114,7 +115,7 @@ static char *anonymous_mapping(const struct record *rec, const struct target *t,
 			/* The whole mapping can be more than the region that was asked for */
 			if (m->start != start)
 				continue;
-			return g_strdup_printf(RANGE " %c%c%c%c %08" G_GINT64_MODIFIER "x 00:%02x %u %s",
+			g_string_append_printf(out, RANGE " %c%c%c%c %08" G_GINT64_MODIFIER "x 00:%02x %u %s\n",
 					       MAX(m->start, r->start) + shift,
 					       MIN(m->end, r->end) + shift,
 					       m->readable ? 'r' : '-', m->writable ? 'w' : '-',
@@ -123,7 +124,7 @@ static char *anonymous_mapping(const struct record *rec, const struct target *t,
 					       kind_of(m->name));
 		}
 	}
-	return NULL;
+	return out->len > before;
 }
 
 /* maps, or smaps, whose lines of figures follow that of their mapping */
@@ -135,14 +136,10 @@ static char *anonymous_maps(const struct record *rec, const struct target *t,
 	bool in = false;
 
 	for (char **line = lines; *line; line++) {
-		g_autofree char *mapping = NULL;
-
-		if (!g_ascii_isupper(**line)) {
-			mapping = anonymous_mapping(rec, t, c, *line);
-			in = mapping;
-		}
-		if (in)
-			g_string_append_printf(out, "%s\n", mapping ? mapping : *line);
+		if (!g_ascii_isupper(**line))
+			in = anonymous_mapping(rec, t, c, *line, out);
+		else if (in)
+			g_string_append_printf(out, "%s\n", *line);
 	}
 	return g_string_free(out, FALSE);
 }
@@ -163,6 +160,18 @@ static char *anonymous_cmdline(const struct target *t, const struct census *c, g
 	return g_string_free(out, FALSE);
 }
 
+char *record_anonymous(const struct record *rec, const struct target *t, const struct census *c,
+		       const char *name, const char *text, gsize *len)
+{
+	char *ret;
+
+	if (strcmp(name, "cmdline") == 0)
+		return anonymous_cmdline(t, c, len);
+	ret = strcmp(name, "comm") == 0 ? g_strdup("vm\n") : anonymous_maps(rec, t, c, text);
+	*len = strlen(ret);
+	return ret;
+}
+
 static bool write_proc(const struct record *rec, const struct target *t, const struct census *c,
 		       const char *dir, const char *name, GError **error)
 {
@@ -170,15 +179,11 @@ static bool write_proc(const struct record *rec, const struct target *t, const s
 	gsize len;
 
 	data = target_read(t, name, &len, error);
-	if (!data || !rec->anonymize)
-		return data && write_file(dir, name, data, len, error);
-	if (strcmp(name, "comm") == 0)
-		return write_file(dir, name, "vm\n", -1, error);
-	if (strcmp(name, "cmdline") == 0)
-		text = anonymous_cmdline(t, c, &len);
-	else
-		text = anonymous_maps(rec, t, c, data);
-	return write_file(dir, name, text, strcmp(name, "cmdline") == 0 ? (gssize)len : -1, error);
+	if (!data)
+		return false;
+	if (rec->anonymize)
+		text = record_anonymous(rec, t, c, name, data, &len);
+	return write_file(dir, name, text ? text : data, len, error);
 }
 
 bool record_write(const struct record *rec, const struct target *t, const struct census *c,
@@ -262,14 +267,21 @@ static void replay_region(struct census *c, guint64 start, guint64 end, enum fph
 	}
 }
 
+/* What is being read: its lines of one kind ascend, else a page would count twice */
+struct replay {
+	struct census *c;
+	guint64 pages_end, found_end;
+};
+
 /* One line after the header; false if it is none */
-static bool replay_line(struct census *c, const char *line)
+static bool replay_line(struct replay *replay, const char *line)
 {
+	struct census *c = replay->c;
 	g_auto(GStrv) w = g_strsplit(line, " ", 5);
 	guint n = g_strv_length(w);
 	enum fph_backing backing;
 	enum fph_reason why;
-	guint64 start, end;
+	guint64 start, end, *last;
 	guint32 page;
 	bool pages;
 	int at = 0;
@@ -299,6 +311,10 @@ static bool replay_line(struct census *c, const char *line)
 	pages = strcmp(w[0], "pages") == 0 && n == 3 && parse_page(w[2], &page);
 	if (!pages && !(strcmp(w[0], "found") == 0 && n == 3 && parse_reason(w[2], &why)))
 		return false;
+	last = pages ? &replay->pages_end : &replay->found_end;
+	if (start < *last)
+		return false;
+	*last = end;
 	/* Of a line, what is in a region that is looked at */
 	for (guint i = 0; i < c->regions->len; i++) {
 		struct region *r = c->regions->pdata[i];
@@ -315,23 +331,20 @@ static bool replay_line(struct census *c, const char *line)
 	return true;
 }
 
-bool record_replay(const struct target *t, struct census *c, GError **error)
+bool record_parse(const char *text, const char *path, struct census *c, GError **error)
 {
-	g_autofree char *text = target_read(t, FILE_NAME, NULL, error);
-	g_auto(GStrv) lines = NULL;
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+	struct replay replay = { .c = c };
 
-	if (!text)
-		return false;
-	lines = g_strsplit(text, "\n", -1);
 	if (g_strcmp0(lines[0], FIRST_LINE) != 0) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-			    "%s/" FILE_NAME ": does not begin with '" FIRST_LINE "'", t->path);
+			    "%s: does not begin with '" FIRST_LINE "'", path);
 		return false;
 	}
 	for (guint i = 1; lines[i]; i++) {
-		if (*lines[i] && !replay_line(c, lines[i])) {
+		if (*lines[i] && !replay_line(&replay, lines[i])) {
 			g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-				    "%s/" FILE_NAME ":%u: '%s'", t->path, i + 1, lines[i]);
+				    "%s:%u: '%s'", path, i + 1, lines[i]);
 			return false;
 		}
 	}
@@ -341,11 +354,18 @@ bool record_replay(const struct target *t, struct census *c, GError **error)
 		if (r->method)
 			continue;
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
-			    "%s/" FILE_NAME ": " RANGE " was not recorded", t->path, r->start,
-			    r->end);
+			    "%s: " RANGE " was not recorded", path, r->start, r->end);
 		return false;
 	}
 	if (!c->scanner)
 		c->scanner = g_strdup("unknown");
 	return true;
+}
+
+bool record_replay(const struct target *t, struct census *c, GError **error)
+{
+	g_autofree char *text = target_read(t, FILE_NAME, NULL, error);
+	g_autofree char *path = g_build_filename(t->path, FILE_NAME, NULL);
+
+	return text && record_parse(text, path, c, error);
 }

@@ -25,10 +25,23 @@ void record_found(struct record *rec, guint64 start, guint64 len, enum fph_reaso
 bool record_write(const struct record *rec, const struct target *t, const struct census *c,
 		  const char *sysroot, GError **error);
 
+/**
+ * record_anonymous() - what an anonymized record has of a file of /proc/PID
+ * @name: comm, cmdline, maps or smaps
+ * @text: of it
+ *
+ * Return: @len bytes, and a NUL behind them.
+ */
+char *record_anonymous(const struct record *rec, const struct target *t, const struct census *c,
+		       const char *name, const char *text, gsize *len);
+
 /** record_exists() - has the tree what was found of each page? */
 bool record_exists(const struct target *t);
 
 /** record_replay() - fill the regions of @c from it */
 bool record_replay(const struct target *t, struct census *c, GError **error);
+
+/** record_parse() - the same from its @text; @path is for the error */
+bool record_parse(const char *text, const char *path, struct census *c, GError **error);
 
 #endif

@@ -291,12 +291,28 @@ static void add_member(JsonBuilder *b, const char *key, guint64 v)
 		json_builder_add_int_value(b, v);
 }
 
-/* Names are bytes; JSON is UTF-8, and 0x1f is what json-glib forgets to escape */
+/* Names are bytes; JSON is UTF-8 */
 static void add_string(JsonBuilder *b, const char *bytes)
 {
 	g_autofree char *text = g_utf8_make_valid(bytes, -1);
 
-	json_builder_add_string_value(b, g_strdelimit(text, "\x1f", '?'));
+	json_builder_add_string_value(b, text);
+}
+
+/* json-glib leaves 0x1f, and those of two bytes, which control a terminal, too */
+static char *escape_controls(const char *json)
+{
+	GString *out = g_string_new(NULL);
+
+	for (const char *c = json; *c; c = g_utf8_next_char(c)) {
+		gunichar u = g_utf8_get_char(c);
+
+		if (g_unichar_iscntrl(u) && u != '\n')
+			g_string_append_printf(out, "\\u%04x", u);
+		else
+			g_string_append_unichar(out, u);
+	}
+	return g_string_free(out, FALSE);
 }
 
 static void add_text(JsonBuilder *b, const char *key, const char *bytes)
@@ -401,12 +417,13 @@ static void begin_json(JsonBuilder *b)
 static char *end_json(JsonBuilder *b, bool pretty)
 {
 	g_autoptr(JsonNode) root = NULL;
-	g_autofree char *text = NULL;
+	g_autofree char *text = NULL, *escaped = NULL;
 
 	json_builder_end_object(b);
 	root = json_builder_get_root(b);
 	text = json_to_string(root, pretty);
-	return g_strconcat(text, "\n", NULL);
+	escaped = escape_controls(text);
+	return g_strconcat(escaped, "\n", NULL);
 }
 
 static void census_members(JsonBuilder *b, const struct census *c, double bandwidth)

@@ -62,11 +62,19 @@ static bool has_options_of_qemu(const GStrv cmdline)
 	return n >= 2;
 }
 
-const char *machine_vmm(const GStrv cmdline)
+/* By its program or, if that is not known, by its options; NULL if neither tells */
+static const struct vmm *vmm_of_cmdline(const GStrv cmdline)
 {
 	const struct vmm *vmm = *cmdline ? vmm_of_program(cmdline[0]) : NULL;
 
-	return vmm ? vmm->name : *cmdline && has_options_of_qemu(cmdline) ? "qemu" : "unknown";
+	return vmm || !*cmdline || !has_options_of_qemu(cmdline) ? vmm : vmms;
+}
+
+const char *machine_vmm(const GStrv cmdline)
+{
+	const struct vmm *vmm = vmm_of_cmdline(cmdline);
+
+	return vmm ? vmm->name : "unknown";
 }
 
 /* The first of QEMU's options at @arg, where ",," is a comma; returns where the next one is */
@@ -122,8 +130,10 @@ static char *name_by_option(const GStrv cmdline, const char *option)
 	return g_strdup("");
 }
 
-static char *guest_name(const struct vmm *vmm, const GStrv cmdline)
+char *machine_guest_name(const GStrv cmdline)
 {
+	const struct vmm *vmm = vmm_of_cmdline(cmdline);
+
 	if (vmm && strcmp(vmm->name, "qemu") == 0)
 		return name_of_qemu(cmdline);
 	return vmm && vmm->option ? name_by_option(cmdline, vmm->option) : g_strdup("");
@@ -159,10 +169,8 @@ static struct machine *look_at(const char *sysroot, gint pid)
 	if (!cmdline || !*cmdline)
 		return NULL;
 	kvm = target_has_descriptor(sysroot, pid, "anon_inode:kvm-vm");
-	vmm = vmm_of_program(cmdline[0]);
-	by_options = !vmm && has_options_of_qemu(cmdline);
-	if (by_options)
-		vmm = vmms;
+	vmm = vmm_of_cmdline(cmdline);
+	by_options = vmm && !vmm_of_program(cmdline[0]);
 	/* Only QEMU does without KVM */
 	if (kvm == 0 && (!vmm || strcmp(vmm->name, "qemu") != 0))
 		return NULL;
@@ -173,7 +181,7 @@ static struct machine *look_at(const char *sysroot, gint pid)
 	m->kvm = kvm > 0;
 	m->vmm = vmm ? vmm->name : m->kvm ? "kvm" : "unknown";
 	m->program = g_strdup(cmdline[0]);
-	m->name = guest_name(vmm, cmdline);
+	m->name = machine_guest_name(cmdline);
 	m->ram = UNKNOWN;
 	t = target_open(sysroot, pid, false, NULL);
 	if (t)

@@ -33,6 +33,9 @@ GPtrArray *machines_find(const char *sysroot);
 /** machine_vmm() - what runs by that command line; "unknown" if it does not tell */
 const char *machine_vmm(const GStrv cmdline);
 
+/** machine_guest_name() - what its command line calls the guest; "" if it does not tell */
+char *machine_guest_name(const GStrv cmdline);
+
 /**
  * machines_only() - the one virtual machine that is called @name
  * @sysroot: as machines_find()

@@ -10,6 +10,8 @@
 #define LIKELY		(UINT64_C(64) << 20)
 /* Nor is what is tiny beside the largest */
 #define TINY_PART	16
+/* Objects and lists in one of QEMU's options; json-glib's stack grows with their depth */
+#define JSON_PARTS_MAX	64
 
 static bool continues(const struct mapping *a, const struct mapping *b)
 {
@@ -89,13 +91,23 @@ static guint64 parse_size(const char *text, guint64 unit)
 	return n < 1e19 ? n : 0;
 }
 
+/* What a process calls its options is its own affair, as long as we survive it */
+static bool has_many_parts(const char *json)
+{
+	guint n = 0;
+
+	for (; *json && n <= JSON_PARTS_MAX; json++)
+		n += *json == '{' || *json == '[';
+	return n > JSON_PARTS_MAX;
+}
+
 /* Member size of {"qom-type": "memory-backend-memfd", "size": 8589934592}, or 0 */
 static guint64 size_of_json(const char *text)
 {
 	g_autoptr(JsonParser) parser = json_parser_new();
 	JsonNode *root, *size;
 
-	if (!json_parser_load_from_data(parser, text, -1, NULL))
+	if (has_many_parts(text) || !json_parser_load_from_data(parser, text, -1, NULL))
 		return 0;
 	root = json_parser_get_root(parser);
 	if (!root || !JSON_NODE_HOLDS_OBJECT(root))

@@ -128,7 +128,7 @@ static void parse_flags(struct mapping *m, const char *flags)
 		    g_strv_contains(w, "mm");
 }
 
-static GPtrArray *parse_mappings(const char *text, const char *path, GError **error)
+GPtrArray *target_parse_maps(const char *text, const char *path, GError **error)
 {
 	g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func(mapping_free);
 	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
@@ -168,7 +168,7 @@ static bool read_mappings(struct target *t, const char *file, GError **error)
 
 	if (!text)
 		return false;
-	all = parse_mappings(text, path, error);
+	all = target_parse_maps(text, path, error);
 	if (!all)
 		return false;
 	g_clear_pointer(&t->mappings, g_ptr_array_unref);
@@ -181,8 +181,7 @@ bool target_refresh(struct target *t, GError **error)
 	return read_mappings(t, "maps", error);
 }
 
-/* The words of /proc/PID/cmdline */
-static GStrv split_cmdline(const char *text, gsize len)
+GStrv target_parse_cmdline(const char *text, gsize len)
 {
 	GPtrArray *words = g_ptr_array_new();
 
@@ -198,7 +197,8 @@ GStrv target_cmdline(const char *sysroot, gint pid)
 	g_autofree char *text = NULL;
 	gsize len;
 
-	return g_file_get_contents(path, &text, &len, NULL) ? split_cmdline(text, len) : NULL;
+	return g_file_get_contents(path, &text, &len, NULL) ?
+	       target_parse_cmdline(text, len) : NULL;
 }
 
 /* 1, 0, or negative errno if it cannot be told */
@@ -279,7 +279,7 @@ static bool read_all(struct target *t, bool smaps, GError **error)
 	cmdline = target_read(t, "cmdline", &len, error);
 	if (!cmdline)
 		return false;
-	t->cmdline = split_cmdline(cmdline, len);
+	t->cmdline = target_parse_cmdline(cmdline, len);
 	if (t->recorded)
 		smaps = faccessat(t->dir, "smaps", R_OK, 0) == 0 ||
 			faccessat(t->dir, "maps", R_OK, 0) < 0;

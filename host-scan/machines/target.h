@@ -88,7 +88,18 @@ GStrv target_cmdline(const char *sysroot, gint pid);
  */
 int target_has_descriptor(const char *sysroot, gint pid, const char *what);
 
-/** target_read() - all of a file in the folder of the process */
+/** target_read() - all of a file in the folder of the process, and a NUL behind it */
 char *target_read(const struct target *t, const char *name, gsize *len, GError **error);
+
+/**
+ * target_parse_maps() - what the text of maps or smaps lists
+ * @path: of it, for the error
+ *
+ * Return: of struct mapping, as in a target; NULL with @error set.
+ */
+GPtrArray *target_parse_maps(const char *text, const char *path, GError **error);
+
+/** target_parse_cmdline() - the words of a cmdline of @len bytes, with a NUL behind them */
+GStrv target_parse_cmdline(const char *text, gsize len);
 
 #endif

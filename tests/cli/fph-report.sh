@@ -304,6 +304,10 @@ says out "failed: the migration ended as 'cancelled'"
 sed 's/"name"/"nom"/' "$tmp/guestperf.json" >"$tmp/bad.json"
 try 1 compare "$tmp/bad.json"
 says err "$tmp/bad.json: guestperf: scenario.name"
+# So deep that reading it would take more stack than there is
+head -c 1000000 /dev/zero | tr '\0' '[' >"$tmp/bad.json"
+try 1 compare "$tmp/bad.json"
+says err "$tmp/bad.json: not a result" 'in each other'
 
 cd - >/dev/null || exit 1
 

@@ -127,6 +127,7 @@ edit fph-pages '5s/-/+/' +
 edit fph-pages '/^scanner/d' region
 edit fph-pages 's/^page-size 4096/page-size 4095/' 4095
 edit fph-pages 's/unmapped/unloved/' unloved
+edit fph-pages '/^found/p' found
 edit maps '1s/-/+/' 'no list of mappings'
 edit maps '1s/r-xp/r-x/' 'no list of mappings'
 edit maps '1h;1d;$G' 'no list of mappings'
@@ -155,6 +156,11 @@ size_of_backend '{"qom-type":"memory-backend-memfd","size":"16M","id":"resize"}'
 size_of_backend 'memory-backend-memfd,hugetlbsize=2M,id=size,size=16M'
 # What is no JSON has none, and then what is large is RAM
 printf 'qemu\0-object\0%s\0' '{"qom-type":"memory-backend-ram","size":16777216' >"$tmp/tree/proc/4711/cmdline"
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+is 256 present null
+# Nor does one have that is as deep as an argument can be long
+{ printf 'qemu\0-object\0{"memory-backend-ram":' && head -c 130000 /dev/zero | tr '\0' '['; } \
+	>"$tmp/tree/proc/4711/cmdline"
 try 0 --sysroot "$tmp/tree" --pid 4711 --json
 is 256 present null
 
@@ -211,6 +217,11 @@ grep -q '^c' "$tmp/out" && problem 'a name ended the line'
 LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
 try 0 --sysroot "$tmp/tree" --pid 4711 --json
 LC_ALL=C grep -q "$(printf '[\001-\010\013-\037\177]')" "$tmp/out" && problem 'control characters'
+# Nor those of two bytes: U+009B begins what U+001B [ does
+printf 'a\302\23331m' >"$tmp/tree/proc/4711/comm"
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+says out '"a\u009b31m"'
+printf 'a\033[31m\200\233b\nc\037\n' >"$tmp/tree/proc/4711/comm"
 try 1 --sysroot "$tmp/tree" --pid 4711 --region nowhere
 says err '(a?[31m'
 [ "$(wc -l <"$tmp/err")" = 1 ] || problem 'a name ended the line'
@@ -414,9 +425,10 @@ says err "$tmp/live"
 [ "$(stat -c %a "$tmp/rec" "$tmp/rec/proc" "$tmp/rec/proc/$shapes" | sort -u)" = 700 ] ||
 	problem 'others may look into it'
 # So is what others may see of it, but for where it was and what it was called
-for regions in '' "--region $from-$(printf '%#x' $((from + 16 * mib)))"; do
+for regions in '' "--region $from-$(printf '%#x' $((from + 16 * mib)))" \
+	"--region $from-$(printf '%#x' $((from + mib))) --region $(printf '%#x-%#x' $((from + 2 * mib)) $((from + 16 * mib)))"; do
 	rm -rf "$tmp/rec"
-	# shellcheck disable=SC2086 # none or two
+	# shellcheck disable=SC2086 # none, one or two of them
 	try 0 --pid "$shapes" --content --json --record "$tmp/rec" --anonymize $regions
 	hide='/scan_ns\|"start"\|"end"\|"name"\|"comm"\|"command"/d'
 	sed "$hide" "$tmp/out" >"$tmp/live"

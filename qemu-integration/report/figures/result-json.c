@@ -6,6 +6,9 @@
 #include <gio/gio.h>
 #include <string.h>
 
+/* A result has a few of them; others' files that are read, too. */
+#define DEPTH_MAX	64
+
 /* Writing. */
 
 static JsonObject *sub_object(JsonObject *o, const char *name)
@@ -369,6 +372,25 @@ static bool get_result(JsonObject *o, struct result *r, GError **error)
 	return true;
 }
 
+/* json-glib's stack grows with the depth of what it reads. */
+static bool is_too_deep(const char *json)
+{
+	bool in_string = false;
+	guint depth = 0;
+
+	for (; *json && depth <= DEPTH_MAX; json++) {
+		if (in_string && *json == '\\' && json[1])
+			json++;
+		else if (*json == '"')
+			in_string = !in_string;
+		else if (!in_string && (*json == '{' || *json == '['))
+			depth++;
+		else if (!in_string && depth && (*json == '}' || *json == ']'))
+			depth--;
+	}
+	return depth > DEPTH_MAX;
+}
+
 struct result *result_from_json(const char *text, GError **error)
 {
 	g_autoptr(JsonParser) parser = json_parser_new();
@@ -376,6 +398,11 @@ struct result *result_from_json(const char *text, GError **error)
 	JsonNode *root;
 	GError *err = NULL;
 
+	if (is_too_deep(text)) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+			    "not a result: more than %d objects and lists in each other", DEPTH_MAX);
+		return NULL;
+	}
 	if (!json_parser_load_from_data(parser, text, -1, &err)) {
 		/* json-glib begins its message with "<data>:LINE:COLUMN: " */
 		const char *why = g_str_has_prefix(err->message, "<data>:") ?
