@@ -10,6 +10,7 @@
 #define LIKELY		(UINT64_C(64) << 20)
 /* Nor is what is tiny beside the largest */
 #define TINY_PART	16
+#define SIZES_MAX	512
 /* Objects and lists in one of QEMU's options; json-glib's stack grows with their depth */
 #define JSON_PARTS_MAX	64
 
@@ -143,12 +144,13 @@ static void sizes_of_word(GHashTable *sizes, const char *word, bool after_m)
 		g_hash_table_add(sizes, g_memdup2(&size, sizeof(size)));
 }
 
+/* At most as many as QEMU has memory devices and nodes */
 static GHashTable *known_sizes(const struct target *t)
 {
 	GHashTable *sizes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	char **w = t->cmdline;
 
-	for (; *w; w++)
+	for (; *w && g_hash_table_size(sizes) < SIZES_MAX; w++)
 		sizes_of_word(sizes, *w, w > t->cmdline && strcmp(w[-1], "-m") == 0);
 	return sizes;
 }
@@ -156,6 +158,32 @@ static GHashTable *known_sizes(const struct target *t)
 static guint64 size_of(const struct area *a)
 {
 	return a->end - a->start;
+}
+
+/* From the first byte of one mapping to the last of another */
+static guint64 span(const GPtrArray *mappings, guint first, guint last)
+{
+	const struct mapping *a = mappings->pdata[first], *b = mappings->pdata[last];
+
+	return b->end - a->start;
+}
+
+/*
+ * Of each mapping, the last of those that have @size with it, if that is before what
+ * @last says. Both ends only ascend: a process may have 65530 mappings in a row, and
+ * to try each with all that follow would take minutes.
+ */
+static void find_last(const GPtrArray *mappings, guint64 size, guint *last)
+{
+	guint k = 0;
+
+	for (guint i = 0; i < mappings->len; i++) {
+		k = MAX(k, i);
+		while (k < mappings->len && span(mappings, i, k) < size)
+			k++;
+		if (k < last[i] && span(mappings, i, k) == size)
+			last[i] = k;
+	}
 }
 
 /*
@@ -166,26 +194,33 @@ static GArray *by_size(const struct target *t, GHashTable *sizes, guint *missing
 {
 	GArray *areas = g_array_new(FALSE, FALSE, sizeof(struct area));
 	g_autoptr(GHashTable) found = g_hash_table_new(g_int64_hash, g_int64_equal);
+	g_autofree guint *last = g_new(guint, t->mappings->len);
+	guint row_end = 0;	/* behind those that continue each other */
+	GHashTableIter iter;
+	gpointer size;
 
+	for (guint i = 0; i < t->mappings->len; i++)
+		last[i] = t->mappings->len;
+	g_hash_table_iter_init(&iter, sizes);
+	while (g_hash_table_iter_next(&iter, &size, NULL))
+		find_last(t->mappings, *(guint64 *)size, last);
 	for (guint i = 0; i < t->mappings->len; i++) {
 		const struct mapping *m = t->mappings->pdata[i];
 		struct area area = begin_area(m);
-		guint j = i;
-		guint64 size;
+		guint64 bytes;
 
-		if (!could_be_ram(m))
+		for (row_end = MAX(row_end, i + 1); row_end < t->mappings->len; row_end++)
+			if (!continues(t->mappings->pdata[row_end - 1],
+				       t->mappings->pdata[row_end]))
+				break;
+		if (!could_be_ram(m) || last[i] >= row_end)
 			continue;
-		while (size = size_of(&area), !g_hash_table_contains(sizes, &size) &&
-		       j + 1 < t->mappings->len &&
-		       continues(t->mappings->pdata[j], t->mappings->pdata[j + 1])) {
-			j++;
-			extend_area(&area, t->mappings->pdata[j]);
-		}
-		if (!g_hash_table_contains(sizes, &size))
-			continue;
-		g_hash_table_add(found, g_hash_table_lookup(sizes, &size));
+		for (guint k = i + 1; k <= last[i]; k++)
+			extend_area(&area, t->mappings->pdata[k]);
+		bytes = size_of(&area);
+		g_hash_table_add(found, g_hash_table_lookup(sizes, &bytes));
 		g_array_append_val(areas, area);
-		i = j;
+		i = last[i];
 	}
 	*missing = g_hash_table_size(sizes) - g_hash_table_size(found);
 	return areas;
@@ -253,9 +288,8 @@ static GArray *likely(const struct target *t)
 	for (guint i = 0; i < all->len; i++) {
 		struct area *a = &g_array_index(all, struct area, i);
 
-		if (is_program(t, a->first))
-			continue;
-		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART) && !overlaps(areas, a))
+		if (size_of(a) >= MAX(LIKELY, largest / TINY_PART) && !overlaps(areas, a) &&
+		    !is_program(t, a->first))
 			g_array_append_val(areas, *a);
 	}
 	g_array_sort(areas, by_start);

@@ -164,6 +164,14 @@ is 256 present null
 try 0 --sysroot "$tmp/tree" --pid 4711 --json
 is 256 present null
 
+# About as many mappings in a row as a process can have, none as large as RAM is said to be
+printf 'qemu\0-m\0008G\0' >"$tmp/tree/proc/4711/cmdline"
+awk 'BEGIN { for (i = 0; i < 65280; i++)
+	printf "7f%05x000-7f%05x000 rw-p 00000000 00:00 0\n", i, i + 1 }' >"$tmp/tree/proc/4711/smaps"
+try 0 --sysroot "$tmp/tree" --pid 4711 --json
+is 255 present null
+cp "$data/qemu-7.2/proc/4711/maps" "$tmp/tree/proc/4711/smaps"
+
 # Beside guest RAM may be something that looks like a part of it: a thread's stack.
 sed 's/^\(7fc9bbe00000\)-7fc9cbe00000 \(.*\)/7fc9bba00000-7fc9bbe00000 \2\n\1-7fc9cbe00000 \2\n7fc9cbe00000-7fc9cbf00000 \2/' \
 	"$data/qemu-7.2/proc/4711/maps" >"$tmp/tree/proc/4711/smaps"
