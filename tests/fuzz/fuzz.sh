@@ -37,7 +37,7 @@ compile() {
 		-Wno-missing-field-initializers -Werror -o "$output" "$@"
 }
 
-# How much of each file the corpus reaches by now, counted by a build of its own
+# What the corpus reaches by now of each function that it reaches, by a build of its own
 coverage() {
 	cov=$("$cc" -print-prog-name=llvm-cov) profdata=$("$cc" -print-prog-name=llvm-profdata)
 	command -v "$cov" "$profdata" >/dev/null || return 0
@@ -45,7 +45,15 @@ coverage() {
 		"$(dirname "$0")/run-corpus.c" "$@"
 	LLVM_PROFILE_FILE=$folder/profraw "$folder/covered" "$folder/corpus" 2>/dev/null
 	"$profdata" merge -o "$folder/profdata" "$folder/profraw"
-	"$cov" report "$folder/covered" -instr-profile="$folder/profdata"
+	sources=
+	for arg; do
+		case $arg in
+		*.c) sources="$sources $arg" ;;
+		esac
+	done
+	# shellcheck disable=SC2086 # words
+	"$cov" report -show-functions -instr-profile="$folder/profdata" "$folder/covered" $sources |
+		awk 'NF > 6 && $5 ~ /^[0-9]/ && $1 != "TOTAL" && $5 != $6 { print $1, $5, $6, $7 }'
 }
 
 rm -rf "$folder/corpus"
