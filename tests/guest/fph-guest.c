@@ -65,7 +65,7 @@ struct region {
 	bool churn;		/* comes and goes */
 };
 
-enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_ZERO, W_HUNGER, W_KINDS };
+enum writer_kind { W_TOUCH, W_REWRITE, W_CHURN, W_ZERO, W_HUNGER, W_DISK, W_KINDS };
 
 struct writer {
 	pthread_t thread;
@@ -98,6 +98,7 @@ static atomic_uint_fast64_t zero_rounds;
 static atomic_uint_fast64_t zero_bad;
 static atomic_uint_fast64_t zero_used;		/* pages it has now */
 static atomic_uint_fast64_t hunger_killed;
+static atomic_uint_fast64_t disk_rounds, disk_bad;
 static int hunger_pipe[2];		/* closed at our end, the process is to end */
 static bool rebooting;
 static bool next_kernel;		/* loaded, and to be booted by that */
@@ -301,7 +302,7 @@ static void check_all(uint64_t *pages, uint64_t *bad)
 	const struct region *r;
 
 	*pages = 0;
-	*bad = atomic_load(&churn_bad) + atomic_load(&zero_bad);
+	*bad = atomic_load(&churn_bad) + atomic_load(&zero_bad) + atomic_load(&disk_bad);
 	for (r = regions; r; r = r->next) {
 		uint64_t seen = 0;
 
@@ -500,11 +501,100 @@ static void *hunger_main(void *arg)
 	return NULL;
 }
 
+#define SECTOR		512u
+#define PIECE		(64u << 10)	/* of the disk: what one request is about */
+#define DISK_PIECES	4096u
+
+static int disk_direct = -1, disk_cached = -1;
+static atomic_bool disk_stopping;
+static uint64_t disk_seq[DISK_PIECES];	/* how often we have written each */
+
+/* A sector begins with its number, and how often its piece was written */
+static void piece_check(const char *buf, uint64_t piece)
+{
+	const uint64_t *sector;
+	unsigned int i;
+
+	for (i = 0; i < PIECE / SECTOR; i++) {
+		sector = (const uint64_t *)(buf + i * SECTOR);
+		if (sector[0] != piece * (PIECE / SECTOR) + i || sector[1] != disk_seq[piece])
+			atomic_fetch_add(&disk_bad, 1);
+	}
+}
+
+static void piece_read(int fd, char *buf, uint64_t piece)
+{
+	if (pread(fd, buf, PIECE, (off_t)(piece * PIECE)) != PIECE)
+		atomic_fetch_add(&disk_bad, 1);
+	atomic_fetch_add_explicit(&writes, PIECE / PAGE_BYTES, memory_order_relaxed);
+}
+
+static void piece_write(char *buf, uint64_t piece)
+{
+	unsigned int i;
+
+	disk_seq[piece]++;
+	for (i = 0; i < PIECE / SECTOR; i++)
+		((uint64_t *)(buf + i * SECTOR))[1] = disk_seq[piece];
+	if (pwrite(disk_direct, buf, PIECE, (off_t)(piece * PIECE)) != PIECE)
+		atomic_fetch_add(&disk_bad, 1);
+}
+
+/*
+ * Memory of the page cache nobody writes to but the device; what it wrote stays until the
+ * next round, and has to be there then. Memory that a process reads into, past the page
+ * cache, the kernel has cleared before. One piece in so many is written.
+ */
+#define PIECE_WRITTEN	16u
+
+static void *disk_main(void *arg)
+{
+	struct writer *w = arg;
+	uint64_t pieces = w->bytes / PIECE, round, i;
+	char *fresh, *copy = map(PIECE);
+
+	for (round = 0; copy && !atomic_load(&disk_stopping); round++) {
+		fresh = map(w->bytes);
+		if (!fresh)
+			break;
+		for (i = 0; i < pieces && !atomic_load(&disk_stopping); i++) {
+			piece_read(disk_cached, copy, i);
+			piece_check(copy, i);
+			posix_fadvise(disk_cached, (off_t)(i * PIECE), PIECE, POSIX_FADV_DONTNEED);
+			piece_read(disk_cached, copy, i);
+			piece_check(copy, i);
+			piece_read(disk_direct, fresh + i * PIECE, i);
+		}
+		while (i--) {
+			piece_check(fresh + i * PIECE, i);
+			if (i % PIECE_WRITTEN == round % PIECE_WRITTEN)
+				piece_write(fresh + i * PIECE, i);
+		}
+		munmap(fresh, w->bytes);
+		if (!atomic_load(&disk_stopping))
+			atomic_fetch_add(&disk_rounds, 1);
+	}
+	if (copy)
+		munmap(copy, PIECE);
+	return NULL;
+}
+
+static void disk_stop(void)
+{
+	if (!writers[W_DISK].running)
+		return;
+	atomic_store(&disk_stopping, true);
+	pthread_join(writers[W_DISK].thread, NULL);
+	writers[W_DISK].running = false;
+	atomic_store(&disk_stopping, false);
+}
+
 static void writers_stop(void)
 {
 	unsigned int i;
 
 	atomic_store(&stopping, true);
+	disk_stop();
 	if (writers[W_HUNGER].running)
 		close(hunger_pipe[1]);
 	for (i = 0; i < W_KINDS; i++) {
@@ -522,6 +612,7 @@ static void *(*const writer_main[W_KINDS])(void *) = {
 	[W_CHURN] = churn_main,
 	[W_ZERO] = zero_main,
 	[W_HUNGER] = hunger_main,
+	[W_DISK] = disk_main,
 };
 
 static int writer_start(enum writer_kind kind, uint32_t rate, uint64_t bytes, struct region *r)
@@ -658,6 +749,8 @@ static uint64_t spoken_for(void)
 	ret += churn;
 	if (writers[W_ZERO].running)
 		ret += writers[W_ZERO].bytes - atomic_load(&zero_used) * PAGE_BYTES;
+	if (writers[W_DISK].running)
+		ret += writers[W_DISK].bytes;
 	return ret;
 }
 
@@ -853,6 +946,43 @@ static void cmd_hunger(struct reply *re, char **args)
 		fail(re, "no thread: %s", strerror(-err));
 	else
 		ok(re, "hunger");
+}
+
+/* What was written before stays known, as long as it is the same disk */
+static bool open_disk(struct reply *re, const char *path, uint64_t bytes)
+{
+	off_t size;
+
+	if (disk_direct < 0)
+		disk_direct = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	if (disk_direct >= 0 && disk_cached < 0)
+		disk_cached = open(path, O_RDONLY | O_CLOEXEC);
+	if (disk_cached < 0) {
+		fail(re, "%s: %s", path, strerror(errno));
+		return false;
+	}
+	size = lseek(disk_direct, 0, SEEK_END);
+	if (!bytes || bytes % PIECE || bytes > (uint64_t)size || bytes / PIECE > DISK_PIECES) {
+		fail(re, "%s has %lld bytes, and %u pieces of %u are the most", path,
+		     (long long)size, DISK_PIECES, PIECE);
+		return false;
+	}
+	return true;
+}
+
+static void cmd_disk(struct reply *re, char **args)
+{
+	uint64_t bytes;
+	int err;
+
+	if (!idle(re, W_DISK, "disk") || !arg_bytes(re, args[1], &bytes) || !fits(re, bytes) ||
+	    !open_disk(re, args[0], bytes))
+		return;
+	err = writer_start(W_DISK, 0, bytes, NULL);
+	if (err)
+		fail(re, "no thread: %s", strerror(-err));
+	else
+		ok(re, "disk");
 }
 
 /* Pages of which every second one is given back: what is free is single pages. */
@@ -1256,7 +1386,14 @@ static void suspend(void)
 
 static void cmd_stop(struct reply *re, char **args)
 {
-	writers_stop();
+	if (args[0] && strcmp(args[0], "disk")) {
+		fail(re, "'%.40s' cannot be stopped alone: nothing or 'disk'", args[0]);
+		return;
+	}
+	if (args[0])
+		disk_stop();
+	else
+		writers_stop();
 	ok(re, "stop");
 }
 
@@ -1275,13 +1412,14 @@ static void cmd_info(struct reply *re, char **args)
 	struct timespec t;
 
 	clock_gettime(CLOCK_BOOTTIME, &t);
-	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu memavailable_kib=%llu hunger_killed=%llu",
+	ok(re, "info memfree_kib=%llu uptime_ms=%llu writes=%llu churn_rounds=%llu churn_starved=%d zero_rounds=%llu memavailable_kib=%llu hunger_killed=%llu disk_rounds=%llu",
 	   (unsigned long long)meminfo_kib("MemFree"),
 	   (unsigned long long)t.tv_sec * 1000 + (unsigned long long)t.tv_nsec / 1000000,
 	   (unsigned long long)atomic_load(&writes), (unsigned long long)atomic_load(&churn_rounds),
 	   atomic_load(&churn_starved), (unsigned long long)atomic_load(&zero_rounds),
 	   (unsigned long long)meminfo_kib("MemAvailable"),
-	   (unsigned long long)atomic_load(&hunger_killed));
+	   (unsigned long long)atomic_load(&hunger_killed),
+	   (unsigned long long)atomic_load(&disk_rounds));
 }
 
 /* All memory that the kernel lets one read, as a crash dump would */
@@ -1391,9 +1529,10 @@ static const struct command {
 	{ "fragment", " BYTES", 1, 1, cmd_fragment },
 	{ "pressure", " BYTES", 1, 1, cmd_pressure },
 	{ "hunger", " BYTES", 1, 1, cmd_hunger },
+	{ "disk", " DEVICE BYTES", 2, 2, cmd_disk },
 	{ "compile", " OBJECTS", 1, 1, cmd_compile },
 	{ "compiled", " [wait]", 0, 1, cmd_compiled },
-	{ "stop", "", 0, 0, cmd_stop },
+	{ "stop", " [disk]", 0, 1, cmd_stop },
 	{ "check", "", 0, 0, cmd_check },
 	{ "info", "", 0, 0, cmd_info },
 	{ "mod", " load NAME [PARAMETER=VALUE...] | mod unload NAME", 2, MAX_ARGS - 1, cmd_mod },
@@ -1630,6 +1769,46 @@ static void st_corrupt(bool dense)
 	st(st_bad() == 0, "everything put back");
 }
 
+/* A file for a disk, where the file system can do without a page cache */
+static void st_disk(void)
+{
+	char path[] = "/tmp/fph-guest-XXXXXX", command[64];
+	int fd = mkstemp(path);
+	uint64_t sector, at, written = 0;
+
+	st_run("disk /dev/null 64K", "err /dev/null");
+	for (sector = 0; sector < 32 * PIECE / SECTOR; sector++)
+		written += pwrite(fd, &sector, sizeof(sector), (off_t)(sector * SECTOR)) ==
+			   sizeof(sector);
+	st(written == sector && ftruncate(fd, 32 * PIECE) == 0, "a file of sectors");
+	snprintf(command, sizeof(command), "disk %s 64M", path);
+	st_run(command, "err ");
+	snprintf(command, sizeof(command), "disk %s 2M", path);
+	if (disk_direct >= 0) {
+		st_run(command, "ok disk");
+		st_run(command, "err disk is running");
+		for (at = 0; at < 500 && atomic_load(&disk_rounds) < 2; at++)
+			usleep(10000);
+		st(atomic_load(&disk_rounds) > 1, "disk goes round");
+		st_run("stop disks", "err 'disks' cannot be stopped alone");
+		st_run("stop disk", "ok stop");
+		st_run("stop disk", "ok stop");
+		st(disk_seq[0] == 1 && disk_seq[1] == 1, "disk writes");
+		st(st_bad() == 0, "a disk as it was written");
+		/* A sector of another place, and one of before */
+		st(pwrite(fd, &at, sizeof(at), 40 * SECTOR) == sizeof(at), "a bad sector");
+		atomic_store(&disk_rounds, 0);
+		st_run(command, "ok disk");
+		while (!atomic_load(&disk_rounds))
+			usleep(10000);
+		st_run("stop", "ok stop");
+		st(st_bad() > 0, "a bad sector is seen");
+		atomic_store(&disk_bad, 0);
+	}
+	close(fd);
+	unlink(path);
+}
+
 static int self_test(void)
 {
 	struct timespec wait = { .tv_nsec = 200000000 };
@@ -1694,6 +1873,7 @@ static int self_test(void)
 	regions->pages[PAGE_WORDS * 2 - 1] = 1;
 	st(!page_is_zero(regions->pages + PAGE_WORDS), "a page that is not zero");
 	st_run("pressure 8M", "ok pressure pages=2048 killed=0");
+	st_disk();
 	st_run("hunger 8M", "ok hunger");
 	st_run("hunger 8M", "err hunger is running");
 	nanosleep(&wait, NULL);

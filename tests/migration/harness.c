@@ -7,7 +7,9 @@
 #include <inttypes.h>
 #include <linux/kvm.h>
 #include <linux/virtio_ring.h>
+#include <gio/gunixsocketaddress.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -804,6 +806,108 @@ uint64_t file_size(const char *path)
 
 	check_int(stat(path, &st), 0);
 	return st.st_size;
+}
+
+#define SECTOR		512u
+
+const char *disk_image(uint64_t bytes)
+{
+	g_autofree char *content = g_malloc0(bytes);
+
+	for (uint64_t n = 0; n < bytes / SECTOR; n++)
+		memcpy(content + n * SECTOR, &n, sizeof(n));
+	return temp_file(content, bytes);
+}
+
+/* Beside QEMU's own binary */
+static char *storage_daemon(void)
+{
+	g_autofree char *dir = g_path_get_dirname(qemu);
+
+	return g_build_filename(dir, "qemu-storage-daemon", NULL);
+}
+
+bool have_disks(void)
+{
+	const char *const argv[] = { qemu, "-device", "help", NULL };
+	g_autofree char *daemon = storage_daemon();
+	g_autofree char *devices = NULL;
+
+	if (access(daemon, X_OK) < 0)
+		return false;
+	ok(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &devices, NULL,
+			NULL, E));
+	return strstr(devices, "vhost-user-blk-pci");
+}
+
+void need_disks(void)
+{
+	g_autofree char *daemon = storage_daemon();
+
+	if (!have_disks())
+		fph_test_skip_all("there is no %s, or QEMU has no vhost-user-blk-pci", daemon);
+}
+
+static void end_with_us(gpointer data)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* QEMU may connect, and waits, before the daemon is there */
+static int listen_at(const char *path)
+{
+	g_autoptr(GSocket) socket = NULL;
+	g_autoptr(GSocketAddress) address = g_unix_socket_address_new(path);
+
+	ok((socket = g_socket_new(G_SOCKET_FAMILY_UNIX, G_SOCKET_TYPE_STREAM, 0, E)));
+	ok(g_socket_bind(socket, address, false, E));
+	ok(g_socket_listen(socket, E));
+	return dup(g_socket_get_fd(socket));
+}
+
+GSubprocess *disk_start(const char *image, const char *const *env, const char **socket)
+{
+	g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(0);
+	g_autofree char *blockdev = g_strdup_printf("driver=file,node-name=disk,locking=off,"
+						    "filename=%s", image);
+	g_autofree char *daemon = storage_daemon();
+	GSubprocess *process;
+
+	*socket = temp_file("", 0);
+	unlink(*socket);
+	g_subprocess_launcher_take_fd(launcher, listen_at(*socket), 3);
+	g_subprocess_launcher_set_child_setup(launcher, end_with_us, NULL, NULL);
+	for (; env && *env; env++) {
+		g_auto(GStrv) pair = g_strsplit(*env, "=", 2);
+
+		g_subprocess_launcher_setenv(launcher, pair[0], pair[1], true);
+	}
+	ok((process = g_subprocess_launcher_spawn(launcher, E, daemon, "--blockdev", blockdev,
+			"--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
+			"addr.type=fd,addr.str=3", NULL)));
+	return process;
+}
+
+void disk_end(GSubprocess *daemon)
+{
+	g_subprocess_force_exit(daemon);
+	g_subprocess_wait(daemon, NULL, NULL);
+	g_object_unref(daemon);
+}
+
+const char *const *with_disk(const char *const *extra, const char *socket)
+{
+	g_autofree char *chardev = g_strdup_printf("socket,id=disk,path=%s", socket);
+	GPtrArray *all = g_ptr_array_new();
+
+	for (; extra && *extra; extra++)
+		g_ptr_array_add(all, (char *)*extra);
+	g_ptr_array_add(all, "-chardev");
+	g_ptr_array_add(all, (char *)g_intern_string(chardev));
+	g_ptr_array_add(all, "-device");
+	g_ptr_array_add(all, "vhost-user-blk-pci,chardev=disk");
+	g_ptr_array_add(all, NULL);
+	return (const char *const *)g_ptr_array_free(all, false);
 }
 
 bool compact_memory(void)

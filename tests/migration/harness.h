@@ -197,6 +197,27 @@ const char *sanitized_qemu(void);
 const char *faulty_qemu(const char *fault, const char **seen);
 uint64_t file_size(const char *path);
 
+/*
+ * A disk by vhost-user: qemu-storage-daemon, a process beside QEMU, writes to the
+ * guest's memory, which has to be shared, by itself. Each host has a daemon of its own,
+ * for the same image, and only the one where the guest runs uses it.
+ */
+#define DISK_APPEND	",virtio_blk"	/* one module more */
+
+/* Each sector begins with its number, as the agent's "disk" wants it */
+const char *disk_image(uint64_t bytes);
+/* There is such a daemon, and QEMU has such a device; or the test is skipped */
+bool have_disks(void);
+void need_disks(void);
+/*
+ * Starts one, which ends with us or by disk_end(). @socket: receives the path that QEMU is
+ * to use. @env: NULL, or NAME=VALUE... of more environment, NULL-terminated.
+ */
+GSubprocess *disk_start(const char *image, const char *const *env, const char **socket);
+void disk_end(GSubprocess *daemon);
+/* More arguments for QEMU: these, and the device at that socket */
+const char *const *with_disk(const char *const *extra, const char *socket);
+
 /* The kernel moves what it can of all memory; false if it may not be told to */
 bool compact_memory(void);
 

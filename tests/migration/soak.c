@@ -33,6 +33,7 @@ struct machine {
 	bool asked;			/* the guest can say what is free */
 	bool hints_itself;		/* QEMU's own hints leave out pages, if we do not take them */
 	bool balloon;
+	bool more_memory;		/* blocks of its own, private ones */
 };
 
 static const char *const fph_packed[] = {
@@ -79,8 +80,8 @@ static const struct machine machines[] = {
 	  .hints_itself = true },
 	{ "virtio-fph and virtio-balloon", both_devices, BOTH_APPEND, .asked = true,
 	  .balloon = true },
-	{ "virtio-mem", virtio_mem, FPH_APPEND, .asked = true },
-	{ "DIMM", slots, FPH_APPEND, .asked = true },
+	{ "virtio-mem", virtio_mem, FPH_APPEND, .asked = true, .more_memory = true },
+	{ "DIMM", slots, FPH_APPEND, .asked = true, .more_memory = true },
 	{ "firmware, KVM", NULL, NULL },
 };
 
@@ -162,6 +163,7 @@ struct life {
 	const struct machine *machine;
 	const char *logs;
 	struct vm_config cfg;
+	const char *image;		/* of a disk by vhost-user, or NULL */
 	bool plugged;
 	struct vm *host;
 	const char *backing;		/* of the host */
@@ -170,7 +172,8 @@ struct life {
 
 /* In the end: what was put to the test */
 static struct {
-	unsigned int lives, hops, ways[WAYS], accidents[ACCIDENTS], sanitized, dry, inactive;
+	unsigned int lives, hops, ways[WAYS], accidents[ACCIDENTS], sanitized, dry, inactive,
+		     disks;
 	uint64_t compared, uncompared, skipped, resent, zero_content, free_differ, verified;
 } sum;
 
@@ -214,6 +217,9 @@ static struct hop draw_hop(const struct life *l)
 	/* QEMU takes no userfaultfd for private mappings of a file */
 	if (h.way == POSTCOPY && strstr(h.backing, "share=off"))
 		h.backing = "memory-backend-memfd,share=on";
+	/* Its daemon writes to the guest's memory, all of it */
+	if (l->image && !strstr(h.backing, "share=on"))
+		h.backing = VM_RAM_MEMFD;
 	if (h.way != TO_MULTIFD && h.way != TO_MULTIFD_FILE && !strcmp(h.zero, "multifd"))
 		h.zero = "legacy";
 	h.xbzrle &= h.way == TO_SOCKET || h.way == TO_TCP;
@@ -230,11 +236,19 @@ static char *object_options(const struct hop *h, const char *backing)
 			       ",assume-zero-destination=on" : "");
 }
 
+#define DISK_BYTES	(32 * MIB)
+#define READ_DISK	"disk /dev/vda 32M"
+
+static GHashTable *daemons;		/* that have the disk of a host: GSubprocess by struct vm */
+
 static struct vm *start_host(struct life *l, const char *name, const char *backing,
 			     const struct hop *as_source, bool sanitized, bool incoming)
 {
 	g_autofree char *options = object_options(as_source, backing);
 	struct vm_config cfg = l->cfg;
+	GSubprocess *daemon = NULL;
+	const char *socket;
+	struct vm *vm;
 
 	cfg.name = name;
 	cfg.ram = backing;
@@ -242,7 +256,14 @@ static struct vm *start_host(struct life *l, const char *name, const char *backi
 	cfg.incoming = incoming;
 	cfg.paused = incoming;
 	cfg.qemu = sanitized ? sanitized_qemu() : NULL;
-	return start(cfg);
+	if (l->image) {
+		daemon = disk_start(l->image, NULL, &socket);
+		cfg.extra = with_disk(cfg.extra, socket);
+	}
+	vm = start(cfg);
+	if (daemon)
+		g_hash_table_insert(daemons, vm, daemon);
+	return vm;
 }
 
 /* It ends, and what it said on stderr is no finding of a sanitizer */
@@ -252,6 +273,7 @@ static void end_host(struct life *l, struct vm *vm)
 	g_autofree char *said = NULL;
 
 	vm_free(vm);
+	g_hash_table_remove(daemons, vm);
 	ok(g_file_get_contents(file, &said, NULL, E));
 	if (strstr(said, "runtime error") || strstr(said, "Sanitizer"))
 		fail_msg("%s: %s", file, said);
@@ -317,6 +339,8 @@ static void guest_works(struct life *l)
 		guest(l->host, "free", "ok free");
 	for (char **c = commands; *c; c++)
 		guest(l->host, *c, "ok");
+	if (l->image)
+		guest(l->host, READ_DISK, "ok disk");
 	/* It takes its time; so the balloon may be on its way when the guest travels */
 	if (l->machine->balloon)
 		set_size(l->host, l->hop.balloon * MIB);
@@ -486,11 +510,26 @@ static uint64_t compare(const struct life *l, struct vm *dst, const struct vm_mi
 	return 0;
 }
 
+static unsigned int rounds_wanted;
+
+static bool enough_rounds(const struct vm_migration *m)
+{
+	return m->sync_count >= rounds_wanted;
+}
+
+/* What is under way when the guest stops, its disk's daemon forgets: vhost-user-test.c */
+static void let_disk_go(struct life *l, struct vm_migration *m)
+{
+	rounds_wanted = l->hop.rounds;
+	hold_until(l->host, l->hop.bandwidth, enough_rounds, m);
+	guest(l->host, "stop disk", "ok stop");
+}
+
 static void travel(struct life *l, struct vm *dst, struct vm_migration *m)
 {
 	const struct hop *h = &l->hop;
 	struct vm_migrate_opts opts = {
-		.max_bandwidth = h->bandwidth,
+		.max_bandwidth = l->image ? MIB : h->bandwidth,
 		.downtime_limit_ms = 1,
 		.multifd = h->way == TO_MULTIFD || h->way == TO_MULTIFD_FILE ? h->channels : 0,
 		.address = h->way == TO_TCP ? "127.0.0.1" : NULL,
@@ -503,6 +542,8 @@ static void travel(struct life *l, struct vm *dst, struct vm_migration *m)
 	set_up(dst, h);
 	start_meddler(&meddler, h->host, l->host, dst);
 	ok(vm_migrate_start(l->host, dst, &opts, m, E));
+	if (l->image)
+		let_disk_go(l, m);
 	/* A guest that does nothing is there before */
 	until (m->status && (!strcmp(m->status, "completed") || m->sync_count >= h->rounds))
 		ok(vm_migrate_poll(l->host, m, E));
@@ -528,8 +569,8 @@ static void take_hop(struct life *l, unsigned int n)
 	struct vm *dst;
 
 	l->next = draw_hop(l);
-	printf("%4u  life %u hop %u, %s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
-	       n + 1, l->machine->name, h->mode, h->switches, l->backing, h->backing,
+	printf("%4u  life %u hop %u, %s%s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
+	       n + 1, l->machine->name, l->image ? " and a disk by vhost-user" : "", h->mode, h->switches, l->backing, h->backing,
 	       ways[h->way], h->sanitized ? ", sanitized" : "", accidents[h->accident],
 	       host_doing[h->host], h->work);
 	fflush(stdout);
@@ -553,6 +594,7 @@ static void take_hop(struct life *l, unsigned int n)
 		ft_wait_for(dst, ft_state(dst, FT_ST_COUNT) + 100);
 
 	sum.hops++;
+	sum.disks += l->image != NULL;
 	sum.ways[h->way]++;
 	sum.accidents[h->accident]++;
 	sum.sanitized += h->sanitized;
@@ -580,6 +622,17 @@ static bool kvm_works(void)
 	return access("/dev/kvm", R_OK | W_OK) == 0;
 }
 
+/* Lots of its own, so that guests without are what they were before there were disks */
+static bool draw_disk(const struct life *l)
+{
+	const guint32 seeds[] = { l->seed, l->number, 1 };
+	GRand *rnd = g_rand_new_with_seed_array(seeds, ARRAY_SIZE(seeds));
+	bool disk = once_in(rnd, 3);
+
+	g_rand_free(rnd);
+	return disk && l->machine->append && !l->machine->more_memory && have_disks();
+}
+
 static void begin_life(struct life *l)
 {
 	const guint32 seeds[] = { l->seed, l->number };
@@ -601,8 +654,10 @@ static void begin_life(struct life *l)
 		.extra = l->machine->devices,
 		.logs = l->logs,
 	};
+	l->image = draw_disk(l) ? disk_image(DISK_BYTES) : NULL;
 	if (l->machine->append) {
-		l->cfg.append = g_intern_string(g_strconcat(l->machine->append, append, NULL));
+		l->cfg.append = g_intern_string(g_strconcat(l->machine->append,
+				l->image ? DISK_APPEND : "", append, NULL));
 	} else {
 		l->cfg.accel = "kvm";
 		l->cfg.smp = 1;
@@ -610,6 +665,8 @@ static void begin_life(struct life *l)
 	}
 	l->plugged = false;
 	l->backing = ONE_OF(l->rnd, backings);
+	if (l->image && !strstr(l->backing, "share=on"))
+		l->backing = VM_RAM_MEMFD;
 	l->hop = draw_hop(l);
 	l->host = start_host(l, "hop-0", l->backing, &l->hop, false, false);
 	if (l->machine->append) {
@@ -638,6 +695,8 @@ static void remove_logs(const char *logs)
 static void end_life(struct life *l)
 {
 	end_host(l, l->host);
+	if (l->image)
+		unlink(l->image);
 	g_rand_free(l->rnd);
 	remove_logs(l->logs);
 	*l = (struct life){ .seed = l->seed, .number = l->number + 1 };
@@ -646,8 +705,9 @@ static void end_life(struct life *l)
 
 static void print_sum(void)
 {
-	printf("seed %u: %u hops of %u guests; %u to a sanitized QEMU, %u dry runs, %u inactive\n",
-	       seed, sum.hops, sum.lives, sum.sanitized, sum.dry, sum.inactive);
+	printf("seed %u: %u hops of %u guests; %u with a disk by vhost-user, %u to a sanitized QEMU, "
+	       "%u dry runs, %u inactive\n", seed, sum.hops, sum.lives, sum.disks, sum.sanitized,
+	       sum.dry, sum.inactive);
 	for (int i = 0; i < WAYS; i++)
 		printf("%s %u%s", ways[i], sum.ways[i], i < WAYS - 1 ? ", " : "; ");
 	printf("cancelled %u, dead destinations %u\n", sum.accidents[CANCELLED],
@@ -665,6 +725,7 @@ static void test_soak(void **state)
 			     G_MAXINT64;
 	bool more = true;
 
+	daemons = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)disk_end);
 	life = (struct life){ .seed = seed, .number = first_life };
 	while (more) {
 		begin_life(&life);
