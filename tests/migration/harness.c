@@ -905,7 +905,7 @@ const char *const *with_disk(const char *const *extra, const char *socket)
 	g_ptr_array_add(all, "-chardev");
 	g_ptr_array_add(all, (char *)g_intern_string(chardev));
 	g_ptr_array_add(all, "-device");
-	g_ptr_array_add(all, "vhost-user-blk-pci,chardev=disk");
+	g_ptr_array_add(all, "vhost-user-blk-pci,chardev=disk,num-queues=1");
 	g_ptr_array_add(all, NULL);
 	return (const char *const *)g_ptr_array_free(all, false);
 }

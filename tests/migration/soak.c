@@ -570,7 +570,8 @@ static void take_hop(struct life *l, unsigned int n)
 
 	l->next = draw_hop(l);
 	printf("%4u  life %u hop %u, %s%s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
-	       n + 1, l->machine->name, l->image ? " and a disk by vhost-user" : "", h->mode, h->switches, l->backing, h->backing,
+	       n + 1, l->machine->name, l->image ? " and a disk by vhost-user" : "", h->mode,
+	       h->switches, l->backing, h->backing,
 	       ways[h->way], h->sanitized ? ", sanitized" : "", accidents[h->accident],
 	       host_doing[h->host], h->work);
 	fflush(stdout);
