@@ -48,6 +48,10 @@ while read -r line; do
 	eval "/test/$line" </dev/null
 	echo "${line%% *}: status $?"
 done </test/list
+# Types that are no kernel's own, too
+mount -t bpf bpf /sys/fs/bpf
+/test/bpftool prog loadall /test/bpf/fph_tracer.stored.bpf.o /sys/fs/bpf/stored
+echo "stored types: $?"
 # What it would hang on is not there
 /test/fph-trace --load --object tp
 echo "the tracer with tracepoints: $?"
@@ -60,6 +64,7 @@ if grep -v '^SKIP: guard regions' "$tmp/out" | grep '^SKIP: ' >"$tmp/skipped"; t
 	sed 's/^SKIP: //' "$tmp/skipped"
 	exit 1
 fi
+grep -qx 'stored types: 0' "$tmp/out" || { echo "the tracer with stored types was not loaded"; exit 1; }
 grep -qx 'the tracer with tracepoints: 3' "$tmp/out" || { echo "fph-trace did not refuse"; exit 1; }
 case $kernel in
 *-16k) page=16384 ;;

@@ -73,11 +73,13 @@ guest_add_foreign() {
 			[ -n "$at" ] || { echo "no $library, which ${queue[0]} needs"; exit 1; }
 			cp -L "$at" "$root/test/lib/"
 			queue+=("$at")
-		done < <(readelf -d "${queue[0]}" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+		done < <(readelf -d "${queue[0]}" 2>/dev/null | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
 		queue=("${queue[@]:1}")
 	done
 	# Programs name it with its folder
-	cp "$root/test/lib"/ld-linux* "$root/lib/"
+	for library in "$root/test/lib"/ld-linux*; do
+		[ ! -e "$library" ] || cp "$library" "$root/lib/"
+	done
 }
 
 # guest_run SECONDS OPTION...: starts it, with more options for QEMU; standard
