@@ -211,6 +211,11 @@ static uint32_t flags_of(uint64_t categories)
 	       (categories & (FPH_PM_PRESENT | FPH_PM_SWAPPED) ? 0 : FPH_WATCH_ABSENT);
 }
 
+static bool is_marked(uint64_t categories)
+{
+	return categories & (FPH_PM_PRESENT | FPH_PM_SWAPPED) && !(categories & FPH_PM_WRITTEN);
+}
+
 /* One ioctl; moves @p->start behind what was walked */
 static int walk_window(struct fph_watch *w, const struct fph_pm_scan *query, struct part *p,
 		       fph_watch_fn fn, void *opaque)
@@ -241,6 +246,8 @@ static int walk_window(struct fph_watch *w, const struct fph_pm_scan *query, str
 		    vec[i].start >= vec[i].end)
 			return -EIO;
 		seen = vec[i].end - base;
+		if (query->return_mask & FPH_PM_WRITTEN && is_marked(vec[i].categories))
+			continue;
 		err = fn(opaque, vec[i].start - base,
 			 vec[i].end - vec[i].start, flags_of(vec[i].categories));
 		if (err < 0)
@@ -296,9 +303,18 @@ int fph_watch_written(struct fph_watch *w, const struct fph_region *r,
 
 	if (err < 0)
 		return err;
-	/* Absent pages count as written for the kernel */
-	if (!(known.flags & FPH_REGION_SHARED))
+	/*
+	 * Absent pages count as written for some kernels (6.18), and not for others
+	 * (6.12), so they are asked for as such. That finds marks in swap, too.
+	 */
+	if (known.flags & FPH_REGION_SHARED) {
+		query.category_inverted |= FPH_PM_PRESENT;
+		query.category_mask = FPH_PM_PFNZERO;
+		query.category_anyof_mask = FPH_PM_WRITTEN | FPH_PM_PRESENT;
+		query.return_mask |= FPH_PM_WRITTEN;
+	} else {
 		query.category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED;
+	}
 
 	return walk(w, r, &query, start, len, fn, opaque);
 }

@@ -39,11 +39,13 @@ static uint64_t state_categories(char state)
 	}
 }
 
-/* What is absent counts as written */
+/* What is absent counts as written, to some kernels */
 static uint64_t categories(uint64_t i)
 {
 	uint64_t c = state_categories(mock.pages[i]);
 
+	if (!c && mock.absent_unwritten)
+		return 0;
 	return mock.marked && mock.marked[i] ? c : c | FPH_PM_WRITTEN;
 }
 

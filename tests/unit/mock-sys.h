@@ -55,6 +55,7 @@ struct mock {
 	/* userfaultfd */
 	char *marked;		/* per page: write-protected */
 	bool shared;		/* absent pages may be asked for */
+	bool absent_unwritten;	/* what is absent does not count as written */
 	bool registered;
 	int uffd_open_error;
 	int uffd_api_error;

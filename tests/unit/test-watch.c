@@ -179,6 +179,7 @@ static void test_shared(void **state)
 	w = open_watch(&r);
 	r.flags |= FPH_REGION_SHARED;
 	mock.shared = true;
+	mock.absent_unwritten = *state;
 	mock.marked[2] = mock.marked[3] = true;
 	check_int(fph_watch_written(w, &r, 0, r.used, see, &s), 0);
 	check_int(s.bytes, 6 * PAGE);
@@ -484,6 +485,7 @@ int main(void)
 	fph_test_add_rows(&t, patterns, test_pattern);
 	fph_test_add(&t, "huge and swapped pages are told", test_flags, NULL);
 	fph_test_add(&t, "absent pages of shared memory are told", test_shared, NULL);
+	fph_test_add(&t, "absent pages that do not count as written are told", test_shared, "");
 	fph_test_add_rows(&t, parts, test_part);
 	fph_test_add_rows(&t, open_errors, test_open_error);
 	fph_test_add_rows(&t, api_errors, test_api_error);
