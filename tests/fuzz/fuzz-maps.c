@@ -32,7 +32,7 @@ static GStrv parse_selects(const char *line)
 
 	for (char **s = all; *s; s++) {
 		g_autoptr(GError) error = NULL;
-		bool ok = ram_check(*s, &error);
+		bool ok = ram_check(*s, LEAST_PAGE, &error);
 
 		must(ok == !error);
 		if (ok)
