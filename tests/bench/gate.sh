@@ -11,6 +11,8 @@ report=$1 qemu=${2:+--qemu "$2"}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
+# Logs of what fails, too
+export TMPDIR="$tmp"
 bad=0
 
 # gate REPEAT SCENARIO MODE FIGURE=N%...
