@@ -6,27 +6,20 @@
 # and the time, 14% on a machine with four times as much to do as it has cores, may be
 # as long as without fph.
 # Arguments: fph-report, QEMU or nothing.
-set -u
+# shellcheck source-path=SCRIPTDIR source=../cli/cli.sh
+. "$(dirname "$0")/../cli/cli.sh"
 report=$1 qemu=${2:+--qemu "$2"}
-tmp=$(mktemp -d) || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
 # Logs of what fails, too
 export TMPDIR="$tmp"
-bad=0
 
 # gate REPEAT SCENARIO MODE FIGURE=N%...
 gate() {
 	repeat=$1 scenario=$2 mode=$3
 	shift 3
 	# shellcheck disable=SC2086
-	"$report" run $qemu --scenario "$scenario" --modes "none,$mode" --repeat "$repeat" \
-		--json "$tmp/$scenario.json" >"$tmp/out" 2>&1 || {
-		cat "$tmp/out"
-		echo "not ok: $scenario could not be measured"
-		bad=1
-		return
-	}
+	run 0 "$report" run $qemu --scenario "$scenario" --modes "none,$mode" \
+		--repeat "$repeat" --json "$tmp/$scenario.json"
+	[ $got -eq 0 ] || return
 	limits=
 	for limit; do
 		limits="$limits --fail-over $limit"
@@ -40,4 +33,4 @@ gate() {
 gate 3 memfd-512m pagemap pages.zero=20% bytes=105% rss_kib.source.after=60% time=100%
 # What the guest freed: QEMU as it is sends it
 gate 1 freed-512m both bytes=60% pages.sent=60%
-exit $bad
+finish

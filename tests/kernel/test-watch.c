@@ -232,20 +232,28 @@ static bool make_huge(struct mem *m)
 	return true;
 }
 
+/* With one huge page, that is watched and not marked yet */
+static void open_huge(struct mem *m, enum kind kind)
+{
+	char *pages;
+
+	mem_open(m, kind, NPAGES);
+	if (!make_huge(m))
+		fph_test_skip("no huge pages");
+	add(m);
+	pages = written(m);
+	if (pages[HFIRST] != 'h')
+		fph_test_skip("the kernel made no huge page");
+	free(pages);
+}
+
 /* A huge page can be marked as one; when it is written only that part is */
 static void test_huge(void **state)
 {
 	struct mem m;
 	char *pages;
 
-	mem_open(&m, K_ANON, NPAGES);
-	if (!make_huge(&m))
-		fph_test_skip("no huge pages");
-	add(&m);
-	pages = written(&m);
-	if (pages[HFIRST] != 'h')
-		fph_test_skip("the kernel made no huge page");
-	free(pages);
+	open_huge(&m, K_ANON);
 	pages = protect(&m, 0, NPAGES);
 	for (size_t i = HFIRST; i < HFIRST + HN; i++)
 		check_int(pages[i], 'h');
@@ -378,14 +386,7 @@ static void test_shared_huge(void **state)
 	struct mem m;
 	char *pages;
 
-	mem_open(&m, K_MEMFD, NPAGES);
-	if (!make_huge(&m))
-		fph_test_skip("no huge pages");
-	add(&m);
-	pages = written(&m);
-	if (pages[HFIRST] != 'h')
-		fph_test_skip("the kernel made no huge page");
-	free(pages);
+	open_huge(&m, K_MEMFD);
 	protect_all(&m);
 	*mem_page(&m, HFIRST + 9) = 2;
 	pages = written(&m);
