@@ -400,7 +400,7 @@ static void see_difference(void *opaque, const struct vm_block *block, guint64 o
 			   const guint8 *a, const guint8 *b)
 {
 	struct differences *d = opaque;
-	size_t i = 0;
+	size_t first = PAGE, last = 0, n = 0;
 
 	if (is_free(d->skipped, block->name, offset / PAGE)) {
 		d->free++;
@@ -408,10 +408,16 @@ static void see_difference(void *opaque, const struct vm_block *block, guint64 o
 	}
 	if (++d->bad > 10)
 		return;
-	while (a[i] == b[i])
-		i++;
-	print_message("%s differs at %#" PRIx64 ": source %02x, destination %02x\n",
-		      block->name, offset + i, a[i], b[i]);
+	for (size_t i = 0; i < PAGE; i++) {
+		if (a[i] == b[i])
+			continue;
+		first = MIN(first, i);
+		last = i;
+		n++;
+	}
+	print_message("%s differs at %#" PRIx64 ": source %02x, destination %02x; %zu bytes of "
+		      "this page do, the last at %#zx\n", block->name, offset + first, a[first],
+		      b[first], n, last);
 }
 
 static void compare_ram(struct vm *src, struct vm *dst, struct differences *d)
