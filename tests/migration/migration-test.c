@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "held-vcpu.h"
 
 /*
  * A guest that keeps writing to pages it has not touched before, that is, to
@@ -418,6 +419,87 @@ static void test_tcg_due_page(void **state)
 	vm_migration_clear(&m);
 	vm_free(src);
 	vm_free(dst);
+}
+
+static void put_held(int fd, char state)
+{
+	check_int(pwrite(fd, &state, 1, 0), 1);
+}
+
+static char get_held(int fd)
+{
+	char state;
+
+	check_int(pread(fd, &state, 1, 0), 1);
+	return state;
+}
+
+/*
+ * A vCPU of TCG that finds a page dirty, and notes in its TLB that writes to it need
+ * not be logged; in between a sync clears the page's bit, and resets the TLB. What
+ * the guest writes once the page is sent, and not again, must not be lost.
+ */
+static void test_tcg_held_vcpu(void **state)
+{
+	static const char *const trace[] = { "-trace", "memory_notdirty_set_dirty", NULL };
+	/* So few that the TLB keeps them all, and the first of them is sent first */
+	const uint64_t base = 16 * MIB, pages = 256;
+	struct vm_migrate_opts opts = {
+		.max_bandwidth = 100000, .downtime_limit_ms = 1, .timeout_ms = MIGRATE_MS,
+	};
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	g_autofree char *settings = NULL;
+	const char *name = temp_file("", 0);
+	int held = open(name, O_RDWR | O_CLOEXEC);
+	uint64_t syncs, sent;
+	struct vm *src, *dst;
+
+	check(held >= 0);
+	put_held(held, FREE);
+	settings = g_strdup_printf("FPH_TEST_HELD='%s' FPH_TEST_PAGE=%#" PRIx64, name, base);
+	cfg.memory = 64 * MIB;
+	cfg.extra = trace;
+	cfg.bios = patch_firsttouch(500000, 0);
+	patch_word(cfg.bios, FT_SET_BASE, base);
+	patch_word(cfg.bios, FT_SET_END, base + pages * PAGE);
+	dst = start_destination(cfg);
+	cfg.qemu = preloaded_qemu("FPH_TEST_HELD_VCPU", settings);
+	src = start(cfg);
+	ft_wait_for(src, pages);
+
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	/* Again, if there was another sync before the page had been sent and written to */
+	do {
+		ok(vm_cont(src, E));
+		put_held(held, HOLD);
+		until (get_held(held) == HELD)
+			ok(vm_migrate_poll(src, &m, E));
+		/* The BQL, and an answer, are to be had as soon as the sync waits for the vCPU */
+		syncs = m.sync_count;
+		until (m.sync_count > syncs)
+			ok(vm_migrate_poll(src, &m, E));
+		syncs = m.sync_count;
+		sent = m.normal;
+		put_held(held, FREE);
+		until (m.normal >= sent + 32)
+			ok(vm_migrate_poll(src, &m, E));
+		ft_wait_for(src, ft_state(src, FT_ST_COUNT) + pages);
+		ok(vm_stop(src, E));
+		ok(vm_migrate_poll(src, &m, E));
+		print_message("%" PRIu64 " syncs since\n", m.sync_count - syncs);
+		check_str(m.status, "active");
+	} while (m.sync_count > syncs);
+	let_go(src);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_ram_equal(src, dst);
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+	close(held);
 }
 
 /*
@@ -864,6 +946,7 @@ static const struct fph_test_single singles[] = {
 	{ "quit", test_quit },
 	{ "object", test_object },
 	{ "tcg-due-page", test_tcg_due_page },
+	{ "tcg-held-vcpu", test_tcg_held_vcpu },
 	{ "not-ram", test_not_ram },
 	{ "cancel", test_cancel },
 	{ "savevm", test_savevm },
