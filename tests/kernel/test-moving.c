@@ -339,6 +339,12 @@ static const char *balance_setup(void)
 	unsigned long nodes = 3;
 	char path[128];
 
+	/*
+	 * Balancing makes no room: a huge page stays where it is as long as the other
+	 * node has none free. So all begin on that which has less.
+	 */
+	put("/proc/sys/vm/compact_memory", "1");
+	move_to(0);
 	/* Older kernels balance shared memory only where it has a policy */
 	if (syscall(SYS_mbind, m.p, NPAGES * page, BALANCED, &nodes, 8 * sizeof(nodes), 0) < 0)
 		return "mbind() refuses MPOL_F_NUMA_BALANCING";
