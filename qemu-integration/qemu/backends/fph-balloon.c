@@ -12,12 +12,12 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/timer.h"
-#include "hw/qdev-core.h"
 #include "hw/virtio/virtio-balloon.h"
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "system/fph.h"
 #include "system/fph-compat.h"
+#include FPH_QDEV_H
 
 #define TYPE_FPH_BALLOON "fph-balloon"
 OBJECT_DECLARE_SIMPLE_TYPE(FphBalloon, FPH_BALLOON)

@@ -10,13 +10,13 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "exec/target_page.h"
-#include "hw/boards.h"
 #include "hw/mem/nvdimm.h"
 #include "hw/mem/pc-dimm.h"
 #include "hw/virtio/virtio-mem.h"
 #include "system/fph-compat.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
+#include FPH_BOARDS_H
 #include "trace.h"
 
 #include "fph-block.h"

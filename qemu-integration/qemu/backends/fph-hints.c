@@ -15,10 +15,10 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 #include "exec/target_page.h"
-#include "hw/qdev-core.h"
 #include "hw/virtio/virtio-fph.h"
 #include "system/fph-compat.h"
 #include "system/runstate.h"
+#include FPH_QDEV_H
 #include "trace.h"
 
 #include "fph-hints.h"

@@ -253,11 +253,15 @@ static void fph_object_complete(UserCreatable *uc, Error **errp)
     }
 }
 
-static bool fph_object_can_be_deleted(UserCreatable *uc)
+static bool fph_object_can_be_deleted(UserCreatable *uc FPH_DELETE_ERRP)
 {
     FphObject *fo = FPH_OBJECT(uc);
 
-    return !fo->source || !fph_source_is_busy(fo->source);
+    if (fo->source && fph_source_is_busy(fo->source)) {
+        FPH_REFUSE_DELETE(OBJECT(uc));
+        return false;
+    }
+    return true;
 }
 
 static void fph_object_init(Object *obj)
@@ -290,7 +294,7 @@ static void fph_object_class_init(ObjectClass *oc, FphClassData *data)
     UserCreatableClass *ucc = USER_CREATABLE_CLASS(oc);
 
     ucc->complete = fph_object_complete;
-    ucc->can_be_deleted = fph_object_can_be_deleted;
+    ucc->fph_can_be_deleted = fph_object_can_be_deleted;
 
     object_class_property_add_enum(oc, "mode", "FphMode", &FphMode_lookup,
                                    fph_object_get_mode, fph_object_set_mode);

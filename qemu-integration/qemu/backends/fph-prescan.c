@@ -30,15 +30,15 @@
 #include "qemu/stats64.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "hw/boards.h"
 #include "hw/core/cpu.h"
-#include "hw/qdev-core.h"
 #include "migration/misc.h"
 #include "system/fph-compat.h"
 #include "system/kvm.h"
 #include "system/replay.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
+#include FPH_BOARDS_H
+#include FPH_QDEV_H
 #include "trace.h"
 
 #include "fph-prescan.h"

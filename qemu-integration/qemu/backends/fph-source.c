@@ -91,6 +91,7 @@ struct FphSource {
     /* Written under the BQL and fph_lock, so that either is enough to read */
     GPtrArray *blocks;          /* of FphBlock */
     unsigned int epoch;         /* bitmap syncs begun */
+    uint64_t syncs_before;      /* what ram_sync_count() was at its setup */
     bool postcopy;              /* all is due that was left out */
     /*
      * Another number after each sync, and when a migration begins or ends.
@@ -221,9 +222,10 @@ static bool fph_source_may_clear(FphSource *fs, uint64_t token)
     if (fs->token != token) {
         return false;
     }
-    if (ram_sync_count() != fs->epoch) {
+    if (ram_sync_count() - fs->syncs_before != fs->epoch) {
         stat64_add(&fs->unannounced, 1);
-        trace_fph_source_unannounced(fs->epoch, ram_sync_count());
+        trace_fph_source_unannounced(fs->epoch,
+                                     ram_sync_count() - fs->syncs_before);
         return false;
     }
     return true;
@@ -1061,6 +1063,7 @@ static void fph_source_arm(FphSource *fs)
         fs->blocks = fph_blocks_new();
         fs->token++;
         fs->epoch = 0;
+        fs->syncs_before = ram_sync_count();
         fs->postcopy = fs->gate_open = fs->ahead = false;
         fs->deadline = fs->held_since = 0;
         fs->least_pending = UINT64_MAX;
@@ -1144,14 +1147,14 @@ static int fph_source_migration_notify(NotifierWithReturn *notifier,
 {
     FphSource *fs = container_of(notifier, FphSource, migration_notifier);
 
-    if (e->type == MIG_EVENT_PRECOPY_SETUP) {
+    if (e->type == FPH_EVENT_SETUP) {
         fph_source_arm(fs);
-    } else if (e->type == MIG_EVENT_PRECOPY_DONE && fs->postcopy) {
+    } else if (e->type == FPH_EVENT_POSTCOPY && fs->postcopy) {
         /* Most pages are still to be sent; PRECOPY_NOTIFY_CLEANUP follows */
         fph_source_tell_end(fs, FPH_END_POSTCOPY);
-    } else {
+    } else if (e->type == FPH_EVENT_DONE || e->type == FPH_EVENT_FAILED) {
         fph_source_disarm(fs);
-        fph_source_tell_end(fs, e->type == MIG_EVENT_PRECOPY_DONE ?
+        fph_source_tell_end(fs, e->type == FPH_EVENT_DONE ?
                                 FPH_END_COMPLETED : FPH_END_FAILED);
     }
     return 0;

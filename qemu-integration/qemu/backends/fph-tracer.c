@@ -12,8 +12,8 @@
 #include "qemu/rcu.h"
 #include "qemu/units.h"
 #include "exec/cpu-common.h"
-#include "exec/ramlist.h"
 #include "system/fph-compat.h"
+#include FPH_RAMLIST_H
 #include "trace.h"
 
 #include "fph-tracer.h"

@@ -6,16 +6,31 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/stats64.h"
 #include "migration/ram-skip.h"
 #include "migration-stats.h"
 #include "migration.h"
 #include "qemu-file.h"
 #include "trace.h"
 
+#ifdef FPH_COUNTS_SYNCS
+static Stat64 ram_syncs;
+
+void ram_sync_begins(void)
+{
+    stat64_add(&ram_syncs, 1);
+}
+
+uint64_t ram_sync_count(void)
+{
+    return stat64_get(&ram_syncs);
+}
+#else
 uint64_t ram_sync_count(void)
 {
     return stat64_get(&mig_stats.dirty_sync_count);
 }
+#endif
 
 uint64_t ram_chunk_armed(RAMBlock *rb, uint64_t start, uint64_t len)
 {

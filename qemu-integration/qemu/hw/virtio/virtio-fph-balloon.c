@@ -15,11 +15,11 @@
 #include "qemu/bitmap.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
-#include "hw/boards.h"
 #include "migration/misc.h"
 #include "system/balloon.h"
 #include "system/fph-compat.h"
 #include "system/fph.h"
+#include FPH_BOARDS_H
 #include "trace.h"
 
 #include "virtio-fph-device.h"

@@ -6,9 +6,9 @@
 
 #include "qemu/osdep.h"
 #include "qemu/module.h"
-#include "hw/qdev-properties.h"
 #include "hw/virtio/virtio-pci.h"
 #include "system/fph-compat.h"
+#include FPH_QDEV_PROPERTIES_H
 
 #include "virtio-fph-device.h"
 

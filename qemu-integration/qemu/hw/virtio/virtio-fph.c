@@ -14,10 +14,10 @@
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qemu/module.h"
-#include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
 #include "system/fph-compat.h"
 #include "system/fph.h"
+#include FPH_QDEV_PROPERTIES_H
 #include "trace.h"
 
 #include "virtio-fph-device.h"

@@ -146,9 +146,15 @@ void ram_skip(int64_t (*func)(void *opaque), void *opaque);
 void ram_skip_arm(RAMBlock *rb, uint64_t offset);
 
 /*
- * Bitmap syncs of this migration so far, whoever began them.  With bitmap_mutex
- * it is known which of them have touched the bitmap.
+ * Bitmap syncs so far, whoever began them, of this migration or, if we count
+ * them, of all: only the difference to what it was at its setup counts.  With
+ * bitmap_mutex it is known which of them have touched the bitmap.
  */
 uint64_t ram_sync_count(void);
+
+#ifdef FPH_COUNTS_SYNCS
+/* A bitmap sync begins: to be called by it, before it touches any bitmap */
+void ram_sync_begins(void);
+#endif
 
 #endif
