@@ -18,18 +18,9 @@ struct walk {
 	struct fph_scanner *scanner;
 	struct record *record;
 	struct region *region;
+	bool tables_tell;	/* what is absent, of this region, without a scan */
 	guint64 done, all;	/* bytes, of all regions */
 };
-
-static int on_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
-{
-	struct walk *w = opaque;
-
-	census_add_pages(w->region, len, page);
-	if (w->record)
-		record_pages(w->record, w->region->start + start, len, page);
-	return 0;
-}
 
 static int on_found(void *opaque, uint64_t start, uint64_t len, enum fph_reason why)
 {
@@ -38,6 +29,22 @@ static int on_found(void *opaque, uint64_t start, uint64_t len, enum fph_reason 
 	census_add_found(w->region, len, why);
 	if (w->record)
 		record_found(w->record, w->region->start + start, len, why);
+	return 0;
+}
+
+static int on_pages(void *opaque, uint64_t start, uint64_t len, uint32_t page)
+{
+	struct walk *w = opaque;
+
+	census_add_pages(w->region, len, page);
+	if (w->record)
+		record_pages(w->record, w->region->start + start, len, page);
+	if (!w->tables_tell)
+		return 0;
+	if (!page)
+		return on_found(w, start, len, FPH_UNMAPPED);
+	if ((page & ~FPH_PAGE_HUGE) == (FPH_PAGE_PRESENT | FPH_PAGE_ZERO_PAGE))
+		return on_found(w, start, len, FPH_ZERO_MAPPED);
 	return 0;
 }
 
@@ -140,13 +147,15 @@ static bool map_pages(struct walk *w, const struct fph_region *r, guint64 start,
 static bool scan_steps(struct walk *w, const struct fph_region *r,
 		       const struct fph_verdict *v, GError **error)
 {
+	/* By these methods a scan would see what the walk through all pages has seen */
+	w->tables_tell = v->method == FPH_METHOD_PAGEMAP_SCAN || v->method == FPH_METHOD_PAGEMAP;
 	for (guint64 at = 0; at < r->used; at += STEP) {
 		guint64 len = MIN(STEP, r->used - at);
 		int err = 0;
 
 		if (!map_pages(w, r, at, len, error))
 			return false;
-		if (v->method != FPH_METHOD_NONE)
+		if (v->method != FPH_METHOD_NONE && !w->tables_tell)
 			err = fph_scan_region(w->scanner, r, v->method, at, len, on_found, w,
 					      NULL);
 		if (err < 0)

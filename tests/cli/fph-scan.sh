@@ -523,22 +523,22 @@ says out "content"
 exec 9>&-
 wait "$pid"
 
-start large
+start larger
 try 0 --pid "$pid" --json
-is 8192 unmapped $((8192 * mib))
+is 32768 unmapped $((32768 * mib))
 [ ! -s "$tmp/err" ] || problem 'something on stderr'
 # What takes long is told, on a terminal
 if command -v script >/dev/null; then
 	what='fph-scan on a terminal'
 	TERM=xterm script -qec "'$scan' --pid $pid --scanner pagemap --cpu 1" "$tmp/tty" \
 		</dev/null >/dev/null 9>&- || problem 'no success'
-	grep -q '% of 8.0 GiB' "$tmp/tty" || problem 'no progress'
+	grep -q '% of 32.0 GiB' "$tmp/tty" || problem 'no progress'
 else
 	echo 'SKIP: progress: there is no script(1)'
 fi
 what='fph-scan, memory unmapped meanwhile'
 late USR1 pagemap || problem 'no success'
-is 8192 changed true
+is 32768 changed true
 exec 9>&-
 wait "$pid"
 
@@ -551,7 +551,7 @@ ended() {
 	says err "process $pid ended while it was scanned"
 	exec 9>&-
 }
-ended large pagemap
+ended larger pagemap
 # Page tables that are gone hold nothing, says the ioctl
 case $scanners in
 pagemap-scan*) ended vast pagemap-scan ;;

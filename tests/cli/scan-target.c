@@ -3,7 +3,7 @@
  * A process whose memory is known, for fph-scan to look at. It says "ready" and
  * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
  *
- * usage: scan-target [WORD...] shapes|paged|large|vast
+ * usage: scan-target [WORD...] shapes|paged|large|larger|vast
  */
 
 #include <fcntl.h>
@@ -165,11 +165,14 @@ int main(int argc, char **argv)
 	} else if (strcmp(what, "large") == 0) {
 		bytes = 8 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	} else if (strcmp(what, "larger") == 0) {
+		bytes = 32 * GIB;
+		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else if (strcmp(what, "vast") == 0) {
 		bytes = 16384 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else {
-		fprintf(stderr, "usage: scan-target shapes|paged|large|vast\n");
+		fprintf(stderr, "usage: scan-target shapes|paged|large|larger|vast\n");
 		return 2;
 	}
 	printf("ready %p %p\n", (void *)memory, (void *)(memory + bytes));
