@@ -28,14 +28,16 @@
 #define GFP_MOVABLE		0x08u
 #define GFP_WRITE		0x1000u
 
-/* System calls, and what they are asked for */
+/* System calls, their functions, and what they are asked for */
 #ifdef __TARGET_ARCH_x86
+#define SYSCALL_PREFIX		"__x64_sys_"
 #define NR_MMAP			9
 #define NR_MUNMAP		11
 #define NR_IOCTL		16
 #define NR_MADVISE		28
 #define NR_FALLOCATE		285
 #else
+#define SYSCALL_PREFIX		"__arm64_sys_"
 #define NR_IOCTL		29
 #define NR_FALLOCATE		47
 #define NR_MUNMAP		215

@@ -89,10 +89,42 @@ int BPF_PROG(fph_zap, struct mmu_gather *tlb, struct vm_area_struct *vma,
 			     nr == NR_MADVISE ? FPH_MADVISE : FPH_UNMAP, IN_PRIVATE);
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(fph_sys_exit, struct pt_regs *regs, long ret)
+/*
+ * Holes: fallocate() makes them by this function, madvise(MADV_REMOVE) and io_uring as
+ * well. Unlike a hook on the end of each system call it costs no other one.
+ */
+SEC("fexit/vfs_fallocate")
+int BPF_PROG(fph_punch, struct file *file, int mode, loff_t offset, loff_t len, int ret)
 {
-	return syscall_done(regs, ret, false);
+	struct fph_target *target;
+
+	if (ret || !(mode & FL_PUNCH_HOLE))
+		return 0;
+	target = current_target();
+	if (!target || paused())
+		return 0;
+	return punched(target, file->f_inode->i_ino, file->f_inode->i_sb->s_dev, offset, len,
+		       entry_syscall(bpf_get_current_task_btf()) == NR_MADVISE ?
+		       FPH_MADVISE : FPH_PUNCH);
+}
+
+/*
+ * What takes memory without a fault, as for a huge page that was asked for. This is the
+ * system call itself: the kernel reaches it by its number, so nothing is missed.
+ */
+SEC("fexit/" SYSCALL_PREFIX "madvise")
+int BPF_PROG(fph_advised, struct pt_regs *regs, long ret)
+{
+	struct fph_target *target;
+	__u64 start;
+
+	if (failed(ret))
+		return 0;
+	target = current_target();
+	if (!target || paused())
+		return 0;
+	start = SYSCALL_ARG0(regs);
+	return advised(target, start, start + SYSCALL_ARG1(regs), SYSCALL_ARG2(regs), false);
 }
 
 SEC("tp_btf/sched_process_exit")

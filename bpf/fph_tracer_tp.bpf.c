@@ -73,6 +73,46 @@ int BPF_PROG(fph_page_alloc, struct page *page, unsigned int order, gfp_t gfp)
 	return 0;
 }
 
+/* The file that is @fd here */
+static __always_inline int
+punched_fd(struct fph_target *target, __u32 fd, __u64 offset, __u64 len)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **files = BPF_CORE_READ(fdt, fd), *file = NULL;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return punched(target, BPF_CORE_READ(file, f_inode, i_ino),
+		       BPF_CORE_READ(file, f_inode, i_sb, s_dev), offset, len, FPH_PUNCH);
+}
+
+static __always_inline int syscall_done(struct pt_regs *regs, long ret)
+{
+	long nr = syscall_nr(regs);
+	struct fph_target *target;
+	__u64 start, len;
+
+	if (nr != NR_MADVISE && nr != NR_FALLOCATE && nr != NR_MUNMAP &&
+	    nr != NR_MMAP)
+		return 0;
+	if (failed(ret))
+		return 0;
+	target = current_target();
+	if (!target || paused())
+		return 0;
+	if (nr == NR_FALLOCATE)
+		return SYSCALL_ARG1(regs) & FL_PUNCH_HOLE ?
+		       punched_fd(target, SYSCALL_ARG0(regs), SYSCALL_ARG2(regs),
+				  SYSCALL_ARG3(regs)) : 0;
+	start = nr == NR_MMAP ? ret : SYSCALL_ARG0(regs);
+	len = SYSCALL_ARG1(regs);
+	if (nr == NR_MADVISE)
+		return advised(target, start, start + len, SYSCALL_ARG2(regs), true);
+	return change_ranges(target, start, start + len, FPH_UNMAP, IN_PRIVATE);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(fph_sys_exit, struct pt_regs *regs, long ret)
 {
@@ -82,7 +122,7 @@ int BPF_PROG(fph_sys_exit, struct pt_regs *regs, long ret)
 				       NULL, 0);
 	if (pending)
 		pending->addr = 0;
-	return syscall_done(regs, ret, true);
+	return syscall_done(regs, ret);
 }
 
 SEC("tp_btf/sched_process_exit")

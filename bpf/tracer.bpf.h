@@ -349,20 +349,12 @@ static int change_ranges(struct fph_target *target, __u64 start, __u64 end,
 	return 0;
 }
 
-/* A hole of @len bytes at @offset of the file @fd */
-static int punched(struct fph_target *target, __u32 fd, __u64 offset, __u64 len)
+/* A hole of @len bytes at @offset of a file, whose inode is @ino of @dev */
+static __always_inline int
+punched(struct fph_target *target, __u64 ino, __u32 dev, __u64 offset, __u64 len, __u32 cause)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
-	struct file **files = BPF_CORE_READ(fdt, fd), *file = NULL;
-	__u64 pages = 0, ino;
-	__u32 dev;
+	__u64 pages = 0;
 
-	if (fd >= BPF_CORE_READ(fdt, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
-	ino = BPF_CORE_READ(file, f_inode, i_ino);
-	dev = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
 	for (__u32 i = 0; i < FPH_MAX_RANGES && i < target->nranges; i++) {
 		struct fph_range *range = &target->range[i];
 		__u64 start = range->start + offset - range->offset;
@@ -377,21 +369,26 @@ static int punched(struct fph_target *target, __u32 fd, __u64 offset, __u64 len)
 		pages += fph_give_back(range, start,
 				   range->start + offset + len - range->offset);
 	}
-	fph_count(FPH_PUNCH, pages);
+	fph_count(cause, pages);
 	return 0;
 }
 
-/* madvise() has succeeded */
+/*
+ * madvise() has succeeded. @all: nothing else tells which private memory was unmapped,
+ * and where there are holes
+ */
 static __always_inline int
-advised(struct fph_target *target, __u64 start, __u64 end, int advice, bool zaps)
+advised(struct fph_target *target, __u64 start, __u64 end, int advice, bool all)
 {
 	switch (advice) {
 	case ADV_DONTNEED:
 	case ADV_DONTNEED_LOCKED:
-		if (!zaps)
+		if (!all)
 			return 0;
 		return change_ranges(target, start, end, FPH_MADVISE, IN_PRIVATE);
 	case ADV_REMOVE:
+		if (!all)
+			return 0;
 		return change_ranges(target, start, end, FPH_MADVISE, IN_SHARED);
 	case ADV_POPULATE_READ:
 		return change_ranges(target, start, end, FPH_POPULATE, IN_SHARED);
@@ -403,34 +400,10 @@ advised(struct fph_target *target, __u64 start, __u64 end, int advice, bool zaps
 	return 0;
 }
 
-/*
- * A system call of the current thread has ended. @zaps: it is to tell which
- * private memory was unmapped, too.
- */
-static __always_inline int syscall_done(struct pt_regs *regs, long ret, bool zaps)
+/* Errors are the last page of all numbers, addresses are below */
+static __always_inline bool failed(long ret)
 {
-	long nr = syscall_nr(regs);
-	struct fph_target *target;
-	__u64 start, len;
-
-	if (nr != NR_MADVISE && nr != NR_FALLOCATE && nr != NR_MUNMAP &&
-	    nr != NR_MMAP)
-		return 0;
-	/* Errors are the last page of all numbers, addresses are below */
-	if ((__u64)ret >= -4095ull)
-		return 0;
-	target = current_target();
-	if (!target || paused())
-		return 0;
-	if (nr == NR_FALLOCATE)
-		return SYSCALL_ARG1(regs) & FL_PUNCH_HOLE ?
-		       punched(target, SYSCALL_ARG0(regs), SYSCALL_ARG2(regs),
-			       SYSCALL_ARG3(regs)) : 0;
-	start = nr == NR_MMAP ? ret : SYSCALL_ARG0(regs);
-	len = SYSCALL_ARG1(regs);
-	if (nr == NR_MADVISE)
-		return advised(target, start, start + len, SYSCALL_ARG2(regs), zaps);
-	return zaps ? change_ranges(target, start, start + len, FPH_UNMAP, IN_PRIVATE) : 0;
+	return (__u64)ret >= -4095ull;
 }
 
 static long forget_counts(struct bpf_map *map, struct fph_counts_key *key,

@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 typedef unsigned int gfp_t;
+typedef long long loff_t;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -13,6 +13,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,13 +25,19 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <fph/tracer.h>
 
 #include "fph_tracer.h"
 #include "ktest.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE	25
+#endif
 
 #define PATH	"/sys/fs/bpf/fph"
 #define MIB	(1ul << 20)
@@ -374,6 +381,198 @@ static void test_shared(void **state)
 	check(madvise(mem_page(&m, 1000), 13 * page, MADV_REMOVE) == 0);
 	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 307, [FPH_READ] = 211,
 					      [FPH_PUNCH] = 97, [FPH_MADVISE] = 13 });
+	check_bits(&m);
+	drop(&m);
+}
+
+/* What a ring does for its process is no system call; it has to have succeeded */
+static void by_ring(void (*prepare)(struct io_uring_sqe *sqe, struct mem *m), struct mem *m)
+{
+	struct io_uring_cqe *cqe;
+	struct io_uring ring;
+	int err;
+
+	err = io_uring_queue_init(4, &ring, 0);
+	if (err)
+		fail_msg("io_uring: %s", strerror(-err));
+	prepare(io_uring_get_sqe(&ring), m);
+	check(io_uring_submit_and_wait(&ring, 1) == 1);
+	check(io_uring_peek_cqe(&ring, &cqe) == 0);
+	check_int(cqe->res, 0);
+	io_uring_queue_exit(&ring);
+}
+
+static void prepare_punch(struct io_uring_sqe *sqe, struct mem *m)
+{
+	io_uring_prep_fallocate(sqe, m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 40 * page,
+				53 * page);
+}
+
+static void prepare_discard(struct io_uring_sqe *sqe, struct mem *m)
+{
+	io_uring_prep_madvise(sqe, mem_page(m, 40), 53 * page, MADV_DONTNEED);
+}
+
+/* Ways to give back that only the complete object sees: it hooks what all of them use */
+static void test_ways(void **state)
+{
+	struct mem m, alias;
+	char name[32];
+	void *away;
+	int fd;
+
+	if (strcmp(hooks(), "fph_tracer") != 0)
+		fph_test_skip("that takes the complete object");
+	mem_open(&m, K_MEMFD, 512);
+	add(&m);
+	touch(&m, 0, 400, 1, true);
+	by_ring(prepare_punch, &m);
+	check_bits(&m);
+	/* By another mapping of the file, and by more than there is of it */
+	alias = m;
+	alias.p = mmap(NULL, 512 * page, PROT_READ | PROT_WRITE, MAP_SHARED, m.fd, 0);
+	check(alias.p != MAP_FAILED);
+	check(madvise(mem_page(&alias, 100), 31 * page, MADV_REMOVE) == 0);
+	check(fallocate(m.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 200 * page,
+			10000 * page) == 0);
+	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 400, [FPH_MADVISE] = 31,
+					      [FPH_PUNCH] = 200 });
+	check_bits(&m);
+	/* Neither is a hole, and one fails */
+	check(fallocate(m.fd, FALLOC_FL_KEEP_SIZE, 0, 10 * page) == 0);
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", m.fd);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	check(fd >= 0);
+	check(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 10 * page) < 0);
+	close(fd);
+	check_bits(&m);
+	munmap(alias.p, 512 * page);
+	drop(&m);
+
+	mem_open(&m, K_ANON, 512);
+	add(&m);
+	touch(&m, 0, 400, 1, true);
+	by_ring(prepare_discard, &m);
+	check_bits(&m);
+	/* Taken elsewhere, and something else mapped there */
+	away = mremap(mem_page(&m, 100), 100 * page, 100 * page, MREMAP_MAYMOVE | MREMAP_FIXED,
+		      mmap(NULL, 100 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	check(away != MAP_FAILED);
+	check(mmap(mem_page(&m, 100), 100 * page, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == mem_page(&m, 100));
+	check_bits(&m);
+	munmap(away, 100 * page);
+	drop(&m);
+}
+
+/* One that the kernel may refuse, or that takes or gives back nothing */
+static void any_call(struct mem *m, char *alias, size_t at, size_t n, unsigned int lot)
+{
+	int flags = m->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+	struct iovec v = { mem_page(m, at), n * page };
+	char *p = v.iov_base, *to;
+	int fd;
+
+	switch (lot % 13) {
+	case 0:
+	case 1:
+	case 2:
+		touch(m, at, n, 1, true);
+		break;
+	case 3:
+		madvise(p, n * page, MADV_DONTNEED);
+		break;
+	case 4:
+		madvise(p, n * page, MADV_REMOVE);
+		break;
+	case 5:
+		madvise(p, n * page, MADV_POPULATE_WRITE);
+		break;
+	case 6:
+		madvise(p, n * page, MADV_COLLAPSE);
+		break;
+	case 7:
+		madvise(p + 1, n * page, MADV_DONTNEED);
+		break;
+	case 8:
+		if (m->fd >= 0)
+			madvise(alias + at * page, n * page, MADV_REMOVE);
+		break;
+	case 9:
+		fd = m->fd < 0 ? -1 : dup(m->fd);
+		fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at * page + lot % page,
+			  n * page);
+		close(fd);
+		break;
+	case 10:
+		check(mmap(p, n * page, PROT_READ | PROT_WRITE, flags | MAP_FIXED, m->fd,
+			   m->fd < 0 ? 0 : at * page) == p);
+		break;
+	case 11:
+		if (m->fd >= 0)
+			break;
+		to = mmap(NULL, n * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		mremap(p, n * page, n * page, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+		check(munmap(to, n * page) == 0);
+		check(mmap(v.iov_base, n * page, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1,
+			   0) == v.iov_base);
+		break;
+	case 12:
+		fd = syscall(SYS_pidfd_open, getpid(), 0);
+		syscall(SYS_process_madvise, fd, &v, 1, MADV_DONTNEED, 0);
+		close(fd);
+		break;
+	}
+}
+
+/* Whatever a process does to its memory, what has a bit is there, and what was taken has one */
+static void test_lot(void **state)
+{
+	unsigned int seed = time(NULL) ^ getpid() << 16;
+	struct mem m[2];
+	char *alias;
+
+	if (strcmp(hooks(), "fph_tracer") != 0)
+		fph_test_skip("that takes the complete object");
+	print_message("seed %u\n", seed);
+	for (int k = 0; k < 2; k++) {
+		mem_open(&m[k], k ? K_MEMFD : K_ANON, 2 * HUGE / page);
+		add(&m[k]);
+	}
+	alias = mmap(NULL, m[1].npages * page, PROT_READ | PROT_WRITE, MAP_SHARED, m[1].fd, 0);
+	check(alias != MAP_FAILED);
+	for (int i = 0; i < 300; i++) {
+		unsigned int lot = rand_r(&seed), k = rand_r(&seed) % 2;
+		size_t n = 1 + rand_r(&seed) % 64, at = rand_r(&seed) % (m[k].npages - n);
+
+		any_call(&m[k], alias, at, n, lot);
+		if (i % 10 == 9) {
+			check_bits(&m[0]);
+			check_bits(&m[1]);
+		}
+	}
+	munmap(alias, m[1].npages * page);
+	drop(&m[0]);
+	drop(&m[1]);
+}
+
+/* A huge page that was asked for: no fault takes it */
+static void test_collapse(void **state)
+{
+	struct fph_counts c;
+	struct mem m;
+
+	mem_open(&m, K_ANON, 2 * HUGE / page);
+	check(madvise(m.p, 2 * HUGE, MADV_NOHUGEPAGE) == 0);
+	add(&m);
+	touch(&m, 7, 11, 1, true);
+	if (madvise(m.p, 2 * HUGE, MADV_HUGEPAGE) < 0 || madvise(m.p, HUGE, MADV_COLLAPSE) < 0) {
+		drop(&m);
+		fph_test_skip("no huge page on demand: %s", strerror(errno));
+	}
+	c = counts_of(getpid(), "test-tracer");
+	check_int(c.pages[FPH_WRITE], 11);
+	check_int(c.pages[FPH_POPULATE], HUGE / page - 11);
 	check_bits(&m);
 	drop(&m);
 }
@@ -1768,6 +1967,9 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "populated by madvise", test_populate, NULL);
 	fph_test_add(&t, "huge pages", test_huge, NULL);
 	fph_test_add(&t, "shared memory", test_shared, NULL);
+	fph_test_add(&t, "all ways to give back", test_ways, NULL);
+	fph_test_add(&t, "all ways, by lot", test_lot, NULL);
+	fph_test_add(&t, "huge pages on demand", test_collapse, NULL);
 	fph_test_add(&t, "the kernel copies", test_copy, NULL);
 	fph_test_add(&t, "threads race for pages", test_threads, NULL);
 	fph_test_add(&t, "threads take and give back", test_busy, NULL);
