@@ -12,7 +12,7 @@ static __always_inline struct fph_target *own_target(struct vm_area_struct *vma)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	return vma->vm_mm == task->mm ? current_target() : NULL;
+	return vma->vm_mm == task->mm ? target_of(task) : NULL;
 }
 
 /* Who asks for the page, if it is not the program */
@@ -47,16 +47,17 @@ SEC("fexit/handle_mm_fault")
 int BPF_PROG(fph_fault_done, struct vm_area_struct *vma, unsigned long addr,
 	     unsigned int flags, struct pt_regs *regs, unsigned int ret)
 {
-	struct fph_target *target = own_target(vma);
+	struct pending *pending = pending_of(bpf_get_current_task_btf());
+	struct fph_target *target;
 	struct fph_range *range;
-	struct pending *pending;
 
+	/* It was in no range yet: neither is this fault */
+	if (!pending)
+		return 0;
+	target = own_target(vma);
 	if (!target)
 		return 0;
-	pending = bpf_task_storage_get(&fph_faults, bpf_get_current_task_btf(),
-				       NULL, 0);
-	if (pending)
-		pending->addr = 0;
+	pending->addr = 0;
 	range = find_range(target, addr);
 	if (range && !(flags & FAULT_WRITE) && !(ret & FAULT_NOT_DONE) && !paused())
 		zero_mapped(range, addr);
@@ -70,8 +71,7 @@ int BPF_PROG(fph_page_alloc, struct page *page, unsigned int order, gfp_t gfp)
 
 	if (!page || !(gfp & GFP_MOVABLE))
 		return 0;
-	pending = bpf_task_storage_get(&fph_faults, bpf_get_current_task_btf(),
-				       NULL, 0);
+	pending = pending_of(bpf_get_current_task_btf());
 	return pending && pending->addr ? fault_takes(pending, order) : 0;
 }
 

@@ -64,7 +64,7 @@ int BPF_PROG(fph_page_alloc, struct page *page, unsigned int order, gfp_t gfp)
 	if (!page || !(gfp & GFP_MOVABLE) || gfp & GFP_WRITE)
 		return 0;
 	task = bpf_get_current_task_btf();
-	pending = bpf_task_storage_get(&fph_faults, task, NULL, 0);
+	pending = pending_of(task);
 	if (pending && pending->addr && still_in(pending, task))
 		return fault_takes(pending, order);
 	/* Nobody told the address: the scan has to find the page */
@@ -116,10 +116,8 @@ static __always_inline int syscall_done(struct pt_regs *regs, long ret)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(fph_sys_exit, struct pt_regs *regs, long ret)
 {
-	struct pending *pending;
+	struct pending *pending = pending_of(bpf_get_current_task_btf());
 
-	pending = bpf_task_storage_get(&fph_faults, bpf_get_current_task_btf(),
-				       NULL, 0);
 	if (pending)
 		pending->addr = 0;
 	return syscall_done(regs, ret);

@@ -87,16 +87,27 @@ static __always_inline void dropped(__u32 why)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline __u32 current_tgid(void)
+static __always_inline struct fph_target *target_of(struct task_struct *task)
 {
-	return bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = task->tgid;
+
+	return bpf_map_lookup_elem(&fph_targets, &tgid);
 }
 
 static __always_inline struct fph_target *current_target(void)
 {
-	__u32 tgid = current_tgid();
+	return target_of(bpf_get_current_task_btf());
+}
 
-	return bpf_map_lookup_elem(&fph_targets, &tgid);
+/*
+ * The fault that the thread was in last, NULL if there was none. Who has no storage at
+ * all pays for a look at that: these are all threads of all others.
+ */
+static __always_inline struct pending *pending_of(struct task_struct *task)
+{
+	if (!task->bpf_storage)
+		return NULL;
+	return bpf_task_storage_get(&fph_faults, task, NULL, 0);
 }
 
 static __always_inline bool paused(void)
@@ -113,7 +124,7 @@ static __always_inline bool paused(void)
  */
 __noinline int fph_count(__u32 cause, __u64 pages)
 {
-	struct fph_counts_key key = { .tgid = current_tgid() };
+	struct fph_counts_key key = { .tgid = bpf_get_current_pid_tgid() >> 32 };
 	struct fph_counts *counts;
 
 	if (!pages || cause >= FPH_NCAUSES)
@@ -292,8 +303,8 @@ fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
 	 * Whatever the thread allocates in a fault elsewhere, or for the zero
 	 * page, is not for the fault it was in before.
 	 */
-	if (!range || (!write && !(range->flags & FPH_RANGE_SHARED))) {
-		pending = bpf_task_storage_get(&fph_faults, task, NULL, 0);
+	if (!range) {
+		pending = pending_of(task);
 		if (pending)
 			pending->addr = 0;
 		return 0;
@@ -302,6 +313,10 @@ fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
 				       BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!pending) {
 		dropped(FPH_DROP_FAULT);
+		return 0;
+	}
+	if (!write && !(range->flags & FPH_RANGE_SHARED)) {
+		pending->addr = 0;
 		return 0;
 	}
 	pending->addr = addr;

@@ -20,6 +20,7 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct bpf_local_storage;
 struct bpf_map;
 struct mm_struct;
 struct mmu_gather;
@@ -74,6 +75,7 @@ struct task_struct {
 	int tgid;
 	struct files_struct *files;
 	struct signal_struct *signal;
+	struct bpf_local_storage *bpf_storage;
 };
 
 struct vm_area_struct {

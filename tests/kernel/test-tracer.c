@@ -279,8 +279,17 @@ static long touch(struct mem *m, size_t first, size_t n, size_t step, bool write
 	return faults() - before;
 }
 
+/* A thread whose first fault is a read */
+static void *reader(void *opaque)
+{
+	pthread_setname_np(pthread_self(), "reader");
+	touch(opaque, 8100, 43, 1, false);
+	return NULL;
+}
+
 static void test_private(void **state)
 {
+	pthread_t thread;
 	struct mem m;
 
 	mem_open(&m, K_ANON, 8192);
@@ -312,6 +321,9 @@ static void test_private(void **state)
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == mem_page(&m, 1000));
 	check_counts((uint64_t[FPH_NCAUSES]){ [FPH_WRITE] = 1009 + 199, [FPH_ZERO] = 503,
 					      [FPH_MADVISE] = 307 + 194, [FPH_UNMAP] = 53 });
+	check(pthread_create(&thread, NULL, reader, &m) == 0);
+	check(pthread_join(thread, NULL) == 0);
+	check_int(counts_of(getpid(), "reader").pages[FPH_ZERO], 43);
 	/* Zero pages, of which only the complete object has the number */
 	check(madvise(mem_page(&m, 8000), 7 * page, MADV_POPULATE_READ) == 0);
 	check_bits(&m);
