@@ -84,7 +84,7 @@ guest_add_foreign() {
 
 # guest_run SECONDS OPTION...: starts it, with more options for QEMU; standard
 # input is a script for the guest, output goes to $tmp/out as well. $guest_append is
-# for its kernel.
+# for its kernel, and $guest_accel another accelerator.
 guest_run() {
 	local seconds=$1
 	shift
@@ -105,7 +105,7 @@ guest_run() {
 	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$tmp/more.cpio"
 	cat "$guest/initramfs.img" "$tmp/more.cpio" >"$tmp/initramfs.img"
 	# VM_APPEND of the other tests, and our own first process
-	timeout "$seconds" "$guest_qemu" "${guest_machine[@]}" -accel tcg,thread=multi "$@" \
+	timeout "$seconds" "$guest_qemu" "${guest_machine[@]}" -accel "${guest_accel-tcg,thread=multi}" "$@" \
 		-nodefaults -display none -no-reboot -serial stdio \
 		-kernel "$guest/vmlinuz" -initrd "$tmp/initramfs.img" \
 		-append "console=$guest_console quiet panic=-1 mitigations=off loglevel=5 nokaslr cryptomgr.notests nowatchdog tsc=reliable no_timer_check init_on_alloc=0 rdinit=/test/init ${guest_append-}" \
