@@ -251,7 +251,7 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 
 	if (stats && fph_sized_in(&sum, sizeof(sum), stats, FPH_SCAN_STATS_LEAST) < 0)
 		return -EINVAL;
-	if (flags & ~FPH_MAP_CONTENT)
+	if (flags & ~(FPH_MAP_CONTENT | FPH_MAP_MAPPED))
 		return -EINVAL;
 	err = fph_region_read(s, r, &known);
 	if (err < 0)
@@ -273,6 +273,7 @@ int fph_map_region(struct fph_scanner *s, const struct fph_region *r,
 	m->stats = &sum;
 	m->pend_start = m->pend_end = w.pos;
 	m->content = (flags & FPH_MAP_CONTENT) && readable(r, &v);
+	w.rest_present = flags & FPH_MAP_MAPPED;
 	m->by_file = r->fd >= 0 && (r->flags & FPH_REGION_SHARED);
 	if (m->content) {
 		m->buf = malloc(BUF_BYTES);

@@ -124,16 +124,31 @@ static uint64_t window_end(struct fph_window *w)
 	return max_u64(near, min_u64(far, (arg.walk_end - w->base) & ~(s->page_size - 1)));
 }
 
+/* Whatever is more than that, or less: absent is what is not present */
+static void query_all_but_present(struct fph_pm_scan *arg)
+{
+	arg->category_inverted = FPH_PM_PRESENT;
+	arg->category_anyof_mask = FPH_PM_PRESENT | FPH_PM_SWAPPED | FPH_PM_PFNZERO | FPH_PM_HUGE;
+}
+
+/* What is between two that were reported */
+static int run_of_rest(struct fph_window *w, uint64_t start, uint64_t end)
+{
+	return w->rest_present && start < end ? w->run(w->opaque, start, end, FPH_PM_PRESENT) : 0;
+}
+
 static int by_ioctl(struct fph_window *w)
 {
 	struct fph_scanner *s = w->s;
 	uint64_t limit = window_end(w);
-	uint64_t seen = w->pos;
+	uint64_t seen = w->pos, walked;
 	struct fph_pm_scan arg;
 	int n, err;
 
 	fph_pm_query(&arg, w->base + w->pos, w->base + limit, w->all, s->vec,
 		     FPH_SCAN_VEC_LEN);
+	if (w->rest_present)
+		query_all_but_present(&arg);
 	w->calls++;
 	n = s->sys->pagemap_scan(s->fd, &arg);
 	w->in_use = true;
@@ -156,16 +171,23 @@ static int by_ioctl(struct fph_window *w)
 			continue;
 		if (start == w->pos && end == limit && !(v->categories & FPH_PM_ANY))
 			w->in_use = false;
-		seen = end;
-		err = w->run(w->opaque, start, end, v->categories);
+		err = run_of_rest(w, seen, start);
+		if (!err)
+			err = w->run(w->opaque, start, end, v->categories);
 		if (err < 0)
 			return err;
+		seen = end;
 	}
 
 	/* walk_end may be stale: what was reported was walked as well */
+	walked = seen;
 	if (arg.walk_end > w->base)
-		seen = max_u64(seen, min_u64(arg.walk_end - w->base, limit));
-	seen &= ~(s->page_size - 1);
+		walked = max_u64(seen, min_u64(arg.walk_end - w->base, limit));
+	walked &= ~(s->page_size - 1);
+	err = run_of_rest(w, seen, walked);
+	if (err < 0)
+		return err;
+	seen = walked;
 	if (seen <= w->pos)
 		return -EIO;	/* neither ranges nor progress: it would never end */
 	w->pos = seen;

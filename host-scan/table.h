@@ -15,6 +15,7 @@ struct fph_window {
 	uint64_t pos;		/* everything below was looked at */
 	uint64_t end;		/* both are whole host pages */
 	bool all;		/* else only absent pages and the zero page */
+	bool rest_present;	/* with @all: what the ioctl leaves out is mapped, and present */
 	fph_run_fn run;
 	void *opaque;
 	uint64_t calls;		/* system calls made */

@@ -127,8 +127,9 @@ static bool fail(GError **error, int err, const struct target *t, const char *wh
 static bool map_pages(struct walk *w, const struct fph_region *r, guint64 start, guint64 len,
 		      GError **error)
 {
-	guint32 flags = w->opts->content ? FPH_MAP_CONTENT : 0;
-	guint64 step = flags || w->opts->cpu_percent ? SLOW_STEP : STEP;
+	/* It consists of mappings; whether it still did at the end, look_again() sees */
+	guint32 flags = FPH_MAP_MAPPED | (w->opts->content ? FPH_MAP_CONTENT : 0);
+	guint64 step = w->opts->content || w->opts->cpu_percent ? SLOW_STEP : STEP;
 
 	for (guint64 at = start; at < start + len; at += step) {
 		guint64 part = MIN(step, start + len - at);
@@ -136,7 +137,7 @@ static bool map_pages(struct walk *w, const struct fph_region *r, guint64 start,
 
 		if (err < 0)
 			return fail(error, err, w->t,
-				    flags ? "memory or page tables" : "page tables");
+				    w->opts->content ? "memory or page tables" : "page tables");
 		w->done += part;
 		if (w->opts->progress)
 			w->opts->progress(w->done, w->all);

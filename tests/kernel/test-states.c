@@ -430,6 +430,32 @@ struct state_case {
 	enum kind kind;
 };
 
+static int note_pages(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
+{
+	uint32_t *pages = opaque;
+
+	/* Whether a huge page is mapped as one can change at any time */
+	for (uint64_t i = start / page; i < (start + len) / page; i++)
+		pages[i] = 1u << 31 | (flags & ~FPH_PAGE_HUGE);
+	return 0;
+}
+
+/* Whoever says that all of it is mapped is told the same, in another way */
+static void check_map(const struct mem *m)
+{
+	uint32_t *one = calloc(NPAGES, sizeof(*one)), *other = calloc(NPAGES, sizeof(*other));
+
+	check(one && other);
+	check_int(fph_map_region(scanner, &m->r, 0, m->r.used, 0, note_pages, one, NULL), 0);
+	check_int(fph_map_region(scanner, &m->r, 0, m->r.used, FPH_MAP_MAPPED, note_pages, other,
+				 NULL), 0);
+	for (size_t i = 0; i < NPAGES; i++)
+		if (one[i] && one[i] != other[i])	/* 0: it is not */
+			fail_msg("page %zu is 0x%x, or 0x%x if all is mapped", i, one[i], other[i]);
+	free(one);
+	free(other);
+}
+
 static void check_state(void **state)
 {
 	const struct state_case *c = *state;
@@ -439,6 +465,7 @@ static void check_state(void **state)
 	mem_open(&m, c->kind, NPAGES);
 	c->row->make(&m);
 	mem_check(&m);
+	check_map(&m);
 	mem_close(&m);
 }
 

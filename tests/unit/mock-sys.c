@@ -97,6 +97,7 @@ static int walk(struct fph_pm_scan *arg)
 	arg->walk_end = HOST + i * PAGE;
 	if (mock.stale_walk && i > first + mock.stale_walk)
 		arg->walk_end -= mock.stale_walk * PAGE;
+	mock.reported += arg->max_pages ? 0 : n;	/* not of a look ahead */
 	return n;
 }
 

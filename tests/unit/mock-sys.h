@@ -86,6 +86,7 @@ struct mock {
 	int calls;		/* of ioctl or lseek, without the probe */
 	bool probed;
 	uint64_t widest;	/* pages asked for in one ioctl */
+	uint64_t reported;	/* ranges, by walks */
 	long opened_pid;
 	uint64_t clock;
 	uint64_t unregistered;	/* bytes */

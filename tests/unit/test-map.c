@@ -17,6 +17,7 @@ struct map_row {
 	uint64_t magic;		/* of another file */
 	int eintr_every;
 	uint64_t max_walk;
+	uint64_t stale_walk;
 	int read_error;
 	uint64_t unreadable;
 	int err;
@@ -31,6 +32,7 @@ static const struct map_row rows[] = {
 	{ "more runs than a window has", "od", NULL, 3000, 3000 },
 	{ "interrupted", "odd", NULL, 50000, 0, .eintr_every = 2 },
 	{ "walks that end early", "oodsz", NULL, 5000, 0, .max_walk = 7 },
+	{ "walks that do not say how far they came", "oodsdz", NULL, 5000, 0, .stale_walk = 3 },
 
 	{ "content: what is not present is not read", "osz", "d", 1000, 1000, 0 },
 	{ "content: all zero", "d", "o", OF_4K(1000), 1, 4 },
@@ -88,7 +90,7 @@ static struct fph_region make_region(const struct map_row *row)
 	};
 }
 
-static int map(const struct map_row *row, struct caught *c)
+static int map(const struct map_row *row, uint32_t flags, struct caught *c)
 {
 	struct fph_scanner_opts opts = { .sz = sizeof(opts), .kind = kind };
 	struct fph_region r = make_region(row);
@@ -102,13 +104,14 @@ static int map(const struct map_row *row, struct caught *c)
 	mock.pfns = true;
 	mock.eintr_every = row->eintr_every;
 	mock.max_walk = row->max_walk;
+	mock.stale_walk = row->stale_walk;
 	mock.read_error = row->read_error;
 	mock.unreadable = row->unreadable;
 	if (row->magic)
 		mock.magic = row->magic;
 	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 	err = fph_map_region(s, &r, 0, UINT64_MAX,
-			     row->content || row->magic ? FPH_MAP_CONTENT : 0,
+			     flags | (row->content || row->magic ? FPH_MAP_CONTENT : 0),
 			     catch_pages, c, NULL);
 	fph_scanner_close(s);
 	return err;
@@ -132,13 +135,12 @@ static uint32_t wanted(const struct map_row *row, uint64_t i, bool *either)
 	}
 }
 
-static void check_row(void **state)
+static void check_with(const struct map_row *row, uint32_t flags)
 {
-	const struct map_row *row = *state;
 	struct caught c = { .pages = calloc(row->npages, sizeof(*c.pages)) };
 	bool either;
 
-	check_int(map(row, &c), row->err);
+	check_int(map(row, flags, &c), row->err);
 	for (uint64_t i = 0; !row->err && i < row->npages; i++) {
 		uint32_t want = wanted(row, i, &either);
 
@@ -155,8 +157,20 @@ static void check_row(void **state)
 		check_int(mock.reads, row->reads);
 	if (!row->content)
 		check_int(mock.reads, 0);
+	/* What is just present is not in the answers */
+	if (flags & FPH_MAP_MAPPED && !strcmp(row->memory, "d"))
+		check_int(mock.reported, 0);
 	free(c.pages);
 	mock_free();
+}
+
+static void check_row(void **state)
+{
+	const struct map_row *row = *state;
+
+	check_with(row, 0);
+	if (!strchr(row->memory, 'x'))
+		check_with(row, FPH_MAP_MAPPED);
 }
 
 static void receiver_stops(void **state)
@@ -164,7 +178,10 @@ static void receiver_stops(void **state)
 	static const struct map_row row = { "", "od", "o", 1000 };
 	struct caught c = { .pages = calloc(1000, sizeof(*c.pages)), .fail_at = 5 };
 
-	check_int(map(&row, &c), -ENOSPC);
+	check_int(map(&row, 0, &c), -ENOSPC);
+	check_int(c.n, 5);
+	c = (struct caught){ .pages = c.pages, .fail_at = 5 };
+	check_int(map(&row, FPH_MAP_MAPPED, &c), -ENOSPC);
 	check_int(c.n, 5);
 	free(c.pages);
 	mock_free();
@@ -181,7 +198,7 @@ static void bad_arguments(void **state)
 	mock_reset();
 	mock_memory("d", 16);
 	check_int(fph_scanner_open_sys(&s, NULL, &mock_sys), 0);
-	check_int(fph_map_region(s, &r, 0, PAGE, 2, catch_pages, &c, NULL), -EINVAL);
+	check_int(fph_map_region(s, &r, 0, PAGE, 4, catch_pages, &c, NULL), -EINVAL);
 	check_int(fph_map_region(s, &r, 0, PAGE, 0, catch_pages, &c, &small), -EINVAL);
 	check_int(fph_map_region(s, &r, 16 * PAGE, PAGE, 0, catch_pages, &c, NULL), 0);
 	r.page_size = 100;

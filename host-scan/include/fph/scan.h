@@ -291,6 +291,8 @@ FPH_API int fph_scan_region(struct fph_scanner *s, const struct fph_region *r,
 
 /* What else to find out (fph_map_region) */
 #define FPH_MAP_CONTENT		(1u << 0)	/* read what is present */
+/* How it is found out */
+#define FPH_MAP_MAPPED		(1u << 1)	/* all of the region is mapped */
 
 /**
  * typedef fph_page_fn - receiver of what pages are
@@ -317,7 +319,10 @@ typedef int (*fph_page_fn)(void *opaque, uint64_t start, uint64_t len,
  *
  * What the page tables say, whatever it proves: of shared memory, pages that
  * are in the file but not mapped look like nothing. That is for
- * fph_scan_region() to tell. Addresses without a mapping are in no run.
+ * fph_scan_region() to tell. Addresses without a mapping are in no run. Who knows that
+ * there are none says so, with FPH_MAP_MAPPED: then PAGEMAP_SCAN need not have each page
+ * that is just present in its answer, which takes half of the time; an address without a
+ * mapping would be called present.
  *
  * With FPH_MAP_CONTENT anonymous memory and tmpfs is read where a page is
  * present (but for FPH_REGION_PAGED: one that went away meanwhile would have to
