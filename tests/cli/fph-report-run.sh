@@ -128,6 +128,25 @@ zeroes=$(figure zero_content)
 [ "${zeroes:-0}" -ge $((300 << 20 >> 12)) ] || problem "zeroes found before: '$zeroes' pages"
 says out 'zero content'
 
+# By multifd where the mode says so, and while the host moves its memory.
+moves='movable-256m,'
+if [ "$(id -u)" != 0 ] || [ ! -w /proc/sys/vm/compact_memory ]; then
+	echo 'SKIP: movable: needs root, and a kernel that compacts memory'
+	moves=
+fi
+try 0 --scenario "${moves}idle-256m" --modes both,both-multifd --json "$tmp/r.json"
+figures <<'END' || problem 'figures of both-multifd and movable'
+from figures import runs, want
+for (scenario, mode), r in runs.items():
+    name = f'{scenario} {mode}'
+    by_multifd = r.get('multifd_bytes', 0)
+    want((by_multifd > 0.9 * 4096 * r['pages']['sent']) == (mode == 'both-multifd'),
+         f"{name}: {by_multifd} of {r['bytes']} bytes by multifd")
+    moved = r.get('host', {}).get('moved')
+    want((moved or 0) > 0 if scenario.startswith('movable') else moved is None,
+         f'{name}: the host moved {moved} pages')
+END
+
 # Saved to a file, and loaded from it: the same file in either mode, but to find that
 # out QEMU by itself reads all memory, which it thereby gives to it.
 try 0 --scenario save-memfd-256m,restore-memfd-256m --modes none,pagemap --json "$tmp/r.json"

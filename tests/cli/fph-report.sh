@@ -73,7 +73,7 @@ for name in idle-8 pony-8g idle freed idle-8gg '' 'idle-8g,,memfd-8g' idle-1m \
 	silent out
 done
 try 2 run --scenario pony-8g
-says err "'pony-8g'" idle-8g freed-8g full-8g busy-8g memfd-8g
+says err "'pony-8g'" idle-8g freed-8g full-8g busy-8g memfd-8g fragmented-8g longdown-8g movable-8g
 try 2 run --modes pony
 says err "'pony'" none, balloon, reporting, pagemap, pv, pv-balloon, both, both-balloon
 try 2 run --modes ''
@@ -186,6 +186,10 @@ try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --resume
 says err 'no ponies left'
 try 1 run --scenario compile-256m --modes none --json "$tmp/c.json" --resume
 says err 'its guest'\''s compiler is e3b0c44298fc1c14, not '
+
+# What a guest's kernel takes for so many pages, on both sides, there must be.
+try 1 run --scenario idle-64t --modes none
+says err 'needs 2048.0 GiB of memory'
 
 # So does a device that one of the QEMUs does not have.
 try 1 run --scenario idle-1g --modes none,balloon,pv --json "$tmp/r.json"

@@ -6,6 +6,7 @@
 #include "io.h"
 #include "machine.h"
 #include "measure.h"
+#include "mover.h"
 #include "progress.h"
 #include "tracing.h"
 #include "vm.h"
@@ -21,6 +22,7 @@
 #define WORK_MS			2000	/* how long a guest's work is watched before */
 #define CHECKED			"4M"	/* content of an idle guest, to be found again */
 #define GIB			(G_GUINT64_CONSTANT(1) << 30)
+#define SMALL_ADDRESSES		(512 * GIB)	/* QEMU's own processor has 40 bits of them */
 
 struct guest {
 	struct vm *src, *dst;
@@ -39,15 +41,19 @@ struct job {
 	struct guest *guests;	/* scenario->guests of them */
 	struct sampler sampler;
 	struct tracing *tracing;
+	struct mover *mover;
 };
 
 /* A machine that runs out of memory ends processes that are not ours. */
 static bool enough_memory(const struct job *j, GError **error)
 {
-	guint64 have = machine_available_kib(), need = j->scenario->fill >> 10;
+	/* A kernel has 64 bytes for each page, which is all of a large guest that is idle */
+	guint64 have = machine_available_kib(),
+		need = (j->scenario->fill + j->scenario->memory / 64) >> 10;
 
 	if (j->scenario->shared && !j->mode->host_knows)
 		need = j->scenario->memory >> 10;
+	need = MIN(need, j->scenario->memory >> 10);
 	need *= j->scenario->guests;
 	if (!have || have >= 2 * need)
 		return true;
@@ -309,6 +315,7 @@ static struct vm_migration sum_up(const struct job *j)
 		sum.setup_ms = MAX(sum.setup_ms, m->setup_ms);
 		sum.sync_count = MAX(sum.sync_count, m->sync_count);
 		sum.bytes += m->bytes;
+		sum.multifd_bytes += m->multifd_bytes;
 		sum.normal += m->normal;
 		sum.duplicate += m->duplicate;
 		add_usage(&sum.src_before, &m->src_before);
@@ -343,7 +350,8 @@ static bool migrate(struct job *j, GError **error)
 	const struct setup *setup = j->setup;
 	bool linked = setup->link.ns[LINK_SOURCE] >= 0;
 	struct vm_migrate_opts opts = {
-		.timeout_ms = j->timeout_ms, .multifd = setup->multifd,
+		.timeout_ms = j->timeout_ms,
+		.multifd = setup->multifd ? setup->multifd : j->mode->multifd,
 		.address = linked ? LINK_ADDRESS : NULL,
 		.downtime_limit_ms = j->scenario->downtime_ms, .opaque = &j->sampler,
 	};
@@ -369,10 +377,18 @@ static bool migrate(struct job *j, GError **error)
 	if (j->scenario->way != WAY_LIVE && !make_file(j, error))
 		return false;
 	opts.file = j->file;
+	if (j->scenario->moved) {
+		j->mover = mover_begin(error);
+		if (!j->mover)
+			return false;
+	}
 	since = g_get_monotonic_time();
 	progress_step("%s: migrate", j->label);
-	if (!migrate_guests(j, &opts, error) ||
-	    (j->tracing && !tracing_end(j->tracing, j->run, error)))
+	if (!migrate_guests(j, &opts, error))
+		return false;
+	if (j->mover)
+		j->run->v[V_MOVED] = mover_end(g_steal_pointer(&j->mover));
+	if (j->tracing && !tracing_end(j->tracing, j->run, error))
 		return false;
 	if (works && !read_work(j, dst, &after, error))
 		return false;
@@ -425,9 +441,12 @@ static bool measure(struct job *j, GError **error)
 		.fph_mode = j->mode->fph_mode, .logs = j->logs, .thread_names = setup->trace,
 		.netns = linked ? &setup->link.ns[LINK_SOURCE] : NULL,
 	};
-	struct vm_config destination = source;
+	struct vm_config destination;
 	guint n = j->scenario->guests;
 
+	if (j->scenario->memory > SMALL_ADDRESSES && g_str_has_prefix(setup->accel, "kvm"))
+		source.cpu = "host";
+	destination = source;
 	destination.qemu = setup->destination_qemu;
 	destination.fph_mode = NULL;
 	destination.incoming = true;
@@ -527,6 +546,8 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 	j.logs = g_dir_make_tmp("fph-report-XXXXXX", &error);
 	r->ok = j.logs && measure(&j, &error);
 	tracing_free(j.tracing);
+	if (j.mover)
+		mover_end(j.mover);
 	for (guint i = 0; i < scenario->guests; i++) {
 		vm_free(j.guests[i].src);
 		vm_free(j.guests[i].dst);

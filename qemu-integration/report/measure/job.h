@@ -16,7 +16,7 @@ struct setup {
 	char *compiler;		/* archive behind the initrd, of a guest that compiles */
 	char *accel;		/* as in -accel */
 	guint64 timeout_s;	/* for a boot, and for a migration */
-	guint64 multifd;	/* connections; 0: without */
+	guint64 multifd;	/* connections; 0: as the mode says */
 	bool cold;		/* does not touch memory before */
 	bool trace;		/* the tracer is loaded, and counts */
 	struct link link;

@@ -57,6 +57,7 @@ void measure_take(struct run *r, const struct vm_migration *m)
 	r->v[V_SETUP_MS] = m->setup_ms;
 	r->v[V_WALL_MS] = m->wall_ms ? m->wall_ms : NO_VALUE;
 	r->v[V_BYTES] = m->bytes;
+	r->v[V_MULTIFD_BYTES] = m->multifd_bytes ? m->multifd_bytes : NO_VALUE;
 	r->v[V_SYNCS] = m->sync_count;
 	r->v[V_SENT] = m->normal;
 	r->v[V_ZERO] = m->duplicate;

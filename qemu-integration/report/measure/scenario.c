@@ -25,6 +25,7 @@ static const struct {
 	const char *help;
 	const char *append;
 	guint64 downtime_ms;
+	bool moved;
 } kinds[] = {
 	{ "idle", VM_RAM_ANON, "anonymous memory", false, USE_LITTLE,
 	  "booted and idle, anonymous memory" },
@@ -47,6 +48,9 @@ static const struct {
 	  USE_FRAGMENTED, "memfd-SIZE, single pages of half of it in the balloon" },
 	{ "longdown", VM_RAM_MEMFD, "shared memfd memory, with a downtime-limit of 120 s", true,
 	  USE_LITTLE, "memfd-SIZE where QEMU may stop the guest for two minutes", NULL, 120000 },
+	{ "movable", VM_RAM_MEMFD, "shared memfd memory, that the host compacts meanwhile", true,
+	  USE_LITTLE, "memfd-SIZE while the host moves its memory about; root only",
+	  .moved = true },
 };
 
 /* By enum way */
@@ -110,6 +114,8 @@ const struct mode modes[] = {
 	  "the same, by free page hints of virtio-balloon" },
 	{ "both", "both", &virtio_fph, true, false, false,
 	  "pagemap and pv" },
+	{ "both-multifd", "both", &virtio_fph, true, false, false,
+	  "the same, by two connections of multifd", 2 },
 	{ "both-balloon", "both", &balloon, true, false, false,
 	  "pagemap and pv-balloon" },
 	{ NULL },
@@ -361,9 +367,10 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	    (guests && !can_be_many(kinds[i].use))) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
 			    "unknown scenario '%s'; there are idle-8g, freed-8g, zeroed-8g, full-8g, "
-			    "busy-8g, compile-8g, balloon-8g, memfd-8g, fragmented-8g and longdown-8g, any other size, as in idle-512m, "
-			    "each with save- or restore- before it, all but busy, compile and "
-			    "balloon with evacuate-N-, and files, as in ./mine.scenario", name);
+			    "busy-8g, compile-8g, balloon-8g, memfd-8g, fragmented-8g, longdown-8g "
+			    "and movable-8g, any other size, as in idle-512m, each with save- or "
+			    "restore- before it, all but busy, compile and balloon with "
+			    "evacuate-N-, and files, as in ./mine.scenario", name);
 		return NULL;
 	}
 	if (memory)
@@ -390,6 +397,7 @@ struct scenario *scenario_parse(const char *name, guint64 memory, GError **error
 	s->rate = BUSY_RATE;
 	s->balloon = bytes_in_balloon(s->use, own);
 	s->downtime_ms = kinds[i].downtime_ms;
+	s->moved = kinds[i].moved;
 	s->objects = COMPILE_OBJECTS;
 	return s;
 }

@@ -39,6 +39,7 @@ struct scenario {
 	guint64 rate;		/* of USE_BUSY: pages per second */
 	guint64 balloon;	/* of USE_BALLOON, USE_FRAGMENTED: bytes that go into it */
 	guint64 downtime_ms;	/* longest that QEMU is allowed; 0: its own */
+	bool moved;		/* the host compacts its memory during the migration */
 	guint64 objects;	/* of USE_COMPILE: made by one job */
 };
 
@@ -59,6 +60,7 @@ struct mode {
 	bool reports;		/* the guest gives back its free pages all the time */
 	bool prescan;		/* waits until the prescan has seen all memory */
 	const char *help;
+	guint64 multifd;	/* connections, unless the set-up has some; 0: without */
 };
 
 extern const struct mode modes[];	/* ends with a NULL name */

@@ -79,6 +79,12 @@ static const struct figure destination_faults[] = {
 	{ NULL },
 };
 
+static const struct figure host[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "moved", 11, K_COUNT, V_MOVED, "pages that the host moved meanwhile, of whatever process" },
+	{ NULL },
+};
+
 static const struct figure tracer[] = {
 	{ "mode", -13, K_MODE, 0, NULL },
 	{ "tracer ms", 11, K_NS_IN_MS, V_TRACER_NS, "time in the tracer's programs, of all CPUs" },
@@ -153,6 +159,7 @@ const struct figure_table figure_tables[] = {
 	{ "compile", compile, true },
 	{ "guest memory, source", source_faults, true },
 	{ "guest memory, destination", destination_faults, true },
+	{ "host", host, true },
 	{ "tracer", tracer, true },
 	{ "balloon, filled", inflate, true },
 	{ "balloon, emptied", deflate, true },

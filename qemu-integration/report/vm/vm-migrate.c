@@ -207,6 +207,7 @@ bool vm_migration_parse(JsonNode *node, struct vm_migration *m, char **desc, GEr
 	if (r && JSON_NODE_HOLDS_OBJECT(r)) {
 		ram = json_node_get_object(r);
 		m->bytes = number(ram, "transferred");
+		m->multifd_bytes = number(ram, "multifd-bytes");
 		m->downtime_bytes = number(ram, "downtime-bytes");
 		m->normal = number(ram, "normal");
 		m->duplicate = number(ram, "duplicate");

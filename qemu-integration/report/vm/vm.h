@@ -230,6 +230,7 @@ struct vm_migration {
 	guint64 downtime_bytes;	/* of RAM, sent while the guest stood still */
 	guint64 wall_ms;		/* by ours: from "migrate" until both sides are done */
 	guint64 bytes;			/* ram.transferred */
+	guint64 multifd_bytes;		/* of these, what connections of multifd took */
 	guint64 normal, duplicate;	/* pages sent whole, pages sent as zero */
 	guint64 sync_count, page_size, total_ram;
 	guint64 remaining;		/* bytes */
