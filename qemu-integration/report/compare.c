@@ -123,10 +123,12 @@ static bool over_first(const struct source *first, const struct source *file,
 	return over;
 }
 
+/* And in the same way: two channels are not one that got better. */
 static bool same_machine(const struct machine *a, const struct machine *b)
 {
 	return g_strcmp0(a->cpu, b->cpu) == 0 && a->cores == b->cores &&
-	       a->memory_kib >> 20 == b->memory_kib >> 20;
+	       a->memory_kib >> 20 == b->memory_kib >> 20 && a->multifd == b->multifd &&
+	       g_strcmp0(a->link, b->link) == 0;
 }
 
 static int check_limits(const struct source *sources, guint n, const GArray *limits)
@@ -137,7 +139,8 @@ static int check_limits(const struct source *sources, guint n, const GArray *lim
 	if (limits->len)
 		for (i = 1; i < n; i++)
 			if (!same_machine(&sources[0].result->machine, &sources[i].result->machine))
-				return fail("%s and %s were measured on different machines",
+				return fail("%s and %s were measured on different machines, or "
+					    "with another --multifd or --link",
 					    sources[0].name, sources[i].name);
 	for (k = 0; k < limits->len; k++) {
 		const struct limit *l = &g_array_index(limits, struct limit, k);

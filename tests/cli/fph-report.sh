@@ -336,6 +336,37 @@ try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/other.json"
 says err 'different machines'
 try 0 compare "$data/six-repeats.json" "$tmp/other.json"
 
+sed 's/"cores" : 2/"cores" : 2, "multifd" : 2/' "$data/six-repeats.json" >"$tmp/two.json"
+try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/two.json"
+says err 'another --multifd or --link'
+
+# One channel and several side by side, and what a guest costs by its size: only of one
+# machine and link, and of three sizes or more.
+cd "$data" || exit 1
+sed 's/"cores" : 2/"cores" : 2, "multifd" : 4/' six-repeats.json >"$tmp/four.json"
+try 0 compare "$tmp/four.json" six-repeats.json "$tmp/two.json" "$tmp/other.json" six-repeats.json
+sed -n '/^One channel, and several$/,$p' "$tmp/out" >"$tmp/cut" && mv "$tmp/cut" "$tmp/out"
+golden channels.txt
+# size N SCAN-NS SECONDS: the same guest with so many MiB
+size() {
+	sed 's/"idle-256m"/"idle-'"$1"'m"/; s/"memory" : .*/"memory" : '$(($1 << 20))',/
+		s/"scan_ns" : [0-9]*/"scan_ns" : '"$2/" six-repeats.json >"$tmp/size-$1.json"
+}
+size 1024 8000000
+size 2048 15000000
+size 4096 32000000
+try 0 compare "$tmp/size-1024.json" "$tmp/size-2048.json"
+grep -q '^Cost by size' "$tmp/out" && problem 'two sizes say nothing of a line'
+try 0 compare "$tmp/size-4096.json" "$tmp/size-1024.json" "$tmp/size-2048.json" "$tmp/two.json"
+sed -n '/^Cost by size: idle, both$/,$p' "$tmp/out" >"$tmp/cut" && mv "$tmp/cut" "$tmp/out"
+golden sizes.txt
+sed -i 's/"cores" : 2/"cores" : 3/' "$tmp/size-2048.json"
+try 0 compare "$tmp/size-4096.json" "$tmp/size-1024.json" "$tmp/size-2048.json"
+grep -q '^Cost by size' "$tmp/out" && problem 'two machines are mixed'
+try 0 compare --format markdown six-repeats.json "$tmp/two.json"
+says out '# One channel, and several' '| scenario | mode | channels | total ms | of none |'
+cd - >/dev/null || exit 1
+
 # An answer that is not complete is told; what was not measured has no figure.
 sed '/"mode": "pv",/,/"state": "answered"/ {
 	/"latency_ns"/d

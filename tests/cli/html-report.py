@@ -32,6 +32,19 @@ def local(element):
     return element.tag.rsplit('}')[-1]
 
 
+def together(tmp, text):
+    """Files that are shown side by side: two channels, and sizes whose scans are on a line."""
+    names = []
+    for gib, machine in (1, ''), (2, ''), (4, ''), (1, '"multifd" : 2, '):
+        names.append(os.path.join(tmp, f'{len(names)}.json'))
+        changed = text.replace('"idle-256m"', f'"idle-{gib}g"') \
+                      .replace('"cores"', machine + '"cores"')
+        changed = re.sub(r'("memory" :) \d+', rf'\1 {gib << 30}', changed)
+        with open(names[-1], 'w', encoding='utf-8') as f:
+            f.write(re.sub(r'("scan_ns" :) \d+', rf'\1 {gib * 3000000}', changed))
+    return names
+
+
 class Structure(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -117,6 +130,28 @@ class Structure(unittest.TestCase):
                 ends[y] = max(ends.get(y, 0), float(rect.get('x')) + float(rect.get('width')))
         self.assertEqual(len(ends), 7)
         self.assertLess(max(ends.values()) - min(ends.values()), 4)
+
+    def test_results_together(self):
+        # Dots on their lines, and a table with heads of rows and columns.
+        with open(os.path.join(DATA, 'six-repeats.json'), encoding='utf-8') as f:
+            text = f.read()
+        with tempfile.TemporaryDirectory() as tmp:
+            root = ET.fromstring(html(*together(tmp, text)))
+        tables = [e.find(XHTML + 'caption').text for e in root.iter(XHTML + 'table')]
+        self.assertEqual([t for t in tables if ': ' in t or ',' in t],
+                         ['One channel, and several', 'Cost by size: idle, none',
+                          'Cost by size: idle, both'])
+        figure = [e for e in root.iter(XHTML + 'figure')
+                  if e.find(XHTML + 'figcaption').text == 'Cost by size of the guest'][0]
+        words = [e.text for e in figure.iter(XHTML + 'text')]
+        self.assertEqual([w for w in words if w in ('scan', 'arm', 'apply', 'walk', 'lock')],
+                         ['scan', 'arm', 'apply', 'walk', 'lock'])
+        dots = [(float(e.get('cx')), float(e.get('cy'))) for e in figure.iter(XHTML + 'circle')]
+        self.assertEqual(len(dots), 5 * 3)
+        line = next(figure.iter(XHTML + 'polyline')).get('points')
+        (x0, y0), (x1, y1) = (map(float, p.split(',')) for p in line.split())
+        for x, y in dots[:3]:
+            self.assertAlmostEqual(y, y0 + (x - x0) / (x1 - x0) * (y1 - y0), delta=1)
 
     def test_content_is_no_markup(self):
         with open(os.path.join(DATA, 'three-repeats.json'), encoding='utf-8') as f:
@@ -218,7 +253,9 @@ class Browser(unittest.TestCase):
              open(long, 'w', encoding='utf-8') as copy:
             copy.write(re.sub(r'("(total_ms|floor_ns)" : \d+)', r'\g<1>000', f.read())
                        .replace('"both"', '"both-balloon"'))
-        text = html('six-repeats.json', long, 'all-modes.json', 'three-repeats.json')
+        with open(os.path.join(DATA, 'six-repeats.json'), encoding='utf-8') as f:
+            several = together(cls.tmp.name, f.read())
+        text = html('six-repeats.json', long, 'all-modes.json', 'three-repeats.json', *several)
         with open(cls.page, 'w', encoding='utf-8') as f:
             f.write(text)
         cls.probe = os.path.join(cls.tmp.name, 'probe.html')

@@ -41,6 +41,31 @@ static void check_interval(void **state)
 	check_int((int)s.high, r->high);
 }
 
+static const struct line_row {
+	const char *name;
+	double y[4];		/* of 1, 2, 4 and 9 */
+	double slope, at_zero, r2;
+	size_t n;		/* of these; 0: all */
+} lines[] = {
+	{ "points on a line", { 5, 7, 11, 21 }, 2, 3, 1 },
+	{ "a line that falls", { 9, 8, 6, 1 }, -1, 10, 1 },
+	{ "all the same, but for rounding", { 0.21, 0.21, 0.21 }, 0, 0.21, 1, 3 },
+	{ "all nothing", { 0, 0, 0, 0 }, 0, 0, 1 },
+	/* Sums of squares about the means 4 and 5: 38, 18 and 36 */
+	{ "points beside it", { 2, 8, 2, 8 }, 18 / 38.0, 5 - 4 * 18 / 38.0, 18 * 18 / (38.0 * 36) },
+};
+
+static void check_line(void **state)
+{
+	const struct line_row *r = *state;
+	const double x[] = { 1, 2, 4, 9 };
+	struct line l = line_of(x, r->y, r->n ? r->n : G_N_ELEMENTS(x));
+
+	check(fabs(l.slope - r->slope) < 1e-9);
+	check(fabs(l.at_zero - r->at_zero) < 1e-9);
+	check(fabs(l.r2 - r->r2) < 1e-9);
+}
+
 static void check_nothing(void **state)
 {
 	struct spread s = spread_of(NULL, 0);
@@ -127,6 +152,7 @@ int main(void)
 	struct fph_tests t = { 0 };
 
 	fph_test_add_rows(&t, intervals, check_interval);
+	fph_test_add_rows(&t, lines, check_line);
 	fph_test_add(&t, "no values", check_nothing, NULL);
 	fph_test_add(&t, "medians, ratios, the typical run", check_summary, NULL);
 	fph_test_add(&t, "samples of a long migration", check_samples, NULL);

@@ -48,6 +48,28 @@ struct spread spread_of(double *v, size_t n)
 	return s;
 }
 
+struct line line_of(const double *x, const double *y, size_t n)
+{
+	double mx = 0, my = 0, xx = 0, xy = 0, yy = 0;
+	struct line l;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		mx += x[i] / n;
+		my += y[i] / n;
+	}
+	for (i = 0; i < n; i++) {
+		xx += (x[i] - mx) * (x[i] - mx);
+		xy += (x[i] - mx) * (y[i] - my);
+		yy += (y[i] - my) * (y[i] - my);
+	}
+	l.slope = xy / xx;
+	l.at_zero = my - l.slope * mx;
+	/* All the same, but for rounding, is a line, too */
+	l.r2 = yy > my * my * n * 1e-20 ? xy * xy / (xx * yy) : 1;
+	return l;
+}
+
 static bool same(const struct summary *s, const char *scenario, const char *mode)
 {
 	return strcmp(s->scenario, scenario) == 0 && strcmp(s->mode, mode) == 0;

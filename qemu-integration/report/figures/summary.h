@@ -20,6 +20,12 @@ struct spread {
 	double low, high;	/* the interval; NAN: there is none */
 };
 
+/* A line by least squares, through points of which two at least differ in x. */
+struct line {
+	double at_zero, slope;
+	double r2;		/* part of the variance that it explains; 1: all points are on it */
+};
+
 struct summary {
 	const char *scenario, *mode;	/* belong to the first run */
 	const struct run *first;
@@ -34,6 +40,9 @@ struct summary {
 
 /** spread_of() - of @n values, which it sorts. */
 struct spread spread_of(double *v, size_t n);
+
+/** line_of() - through @n points. */
+struct line line_of(const double *x, const double *y, size_t n);
 
 /** result_summary() - one struct summary per scenario and mode, in order of appearance. */
 GPtrArray *result_summary(const struct result *r);

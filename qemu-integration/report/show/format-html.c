@@ -5,6 +5,7 @@
  * SVG whose colours come from the style sheet, light or dark as the reader has
  * it; what colour says is said by a pattern, a dash or a word as well.
  */
+#include "across.h"
 #include "format.h"
 #include "plot.h"
 #include "view.h"
@@ -47,7 +48,7 @@ static const char style[] =
 	"caption{text-align:left;font-weight:600;padding:.25rem 0}\n"
 	"th,td{padding:.2rem .7rem;text-align:right;white-space:nowrap;"
 	"border-bottom:1px solid var(--line)}th:first-child{text-align:left}"
-	"thead th{background:var(--band)}tbody th{font-weight:500}\n"
+	"thead th{background:var(--band)}tbody th{font-weight:500;text-align:left}\n"
 	"dt{font-weight:600}dd{margin:0 0 .35rem 1.25rem}\n"
 	"@media print{.scroll{overflow:visible}}\n";
 
@@ -197,10 +198,41 @@ static void add_result(GString *out, const struct source *source, guint number, 
 	}
 }
 
+static void add_across(GString *out, const struct across *a, guint number)
+{
+	g_autofree char *id = g_strdup_printf("a%u", number);
+	guint i, k;
+
+	g_string_append_printf(out, "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">", id, id);
+	add_escaped(out, "", a->title, "</h2>\n");
+	if (a->curves->len) {
+		g_string_append(out, "<div class=\"plots\">\n");
+		plot_sizes(out, a->curves, id);
+		g_string_append(out, "</div>\n");
+	}
+	add_escaped(out, "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", a->title,
+		    "\">\n");
+	add_escaped(out, "<table><caption>", a->title, "</caption>\n<thead>");
+	for (i = 0; i < a->rows->len; i++) {
+		char **row = a->rows->pdata[i];
+
+		g_string_append(out, "<tr>");
+		for (k = 0; k < a->columns; k++)
+			add_escaped(out, !i ? "<th scope=\"col\">" : k < a->labels ? "<th scope=\"row\">" :
+					 "<td>", row[k], !i || k < a->labels ? "</th>" : "</td>");
+		g_string_append(out, i ? "</tr>\n" : "</tr></thead>\n<tbody>\n");
+	}
+	g_string_append(out, "</tbody></table></div>\n");
+	if (a->note)
+		add_escaped(out, "<p class=\"soft\">", a->note, "</p>\n");
+	g_string_append(out, "</section>\n");
+}
+
 static void add_glossary(GString *out)
 {
 	const struct figure_table *t;
 	const struct figure *f;
+	size_t i;
 
 	g_string_append(out, "<details><summary>What the columns and rows mean</summary>\n<dl>\n");
 	for (t = figure_tables; t->title; t++) {
@@ -210,6 +242,10 @@ static void add_glossary(GString *out)
 			add_escaped(out, "<dt>", f->head, "</dt>");
 			add_escaped(out, "<dd>", f->help, "</dd>\n");
 		}
+	}
+	for (i = 0; across_help[i]; i += 2) {
+		add_escaped(out, "<dt>", across_help[i], "</dt>");
+		add_escaped(out, "<dd>", across_help[i + 1], "</dd>\n");
 	}
 	g_string_append(out, "</dl></details>\n");
 }
@@ -223,6 +259,7 @@ char *format_html(const struct source *sources, guint n)
 		"<meta http-equiv=\"Content-Security-Policy\" "
 		"content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
 		"<title>fph-report</title>\n<style>\n");
+	g_autoptr(GPtrArray) tables = across_tables(sources, n);
 	guint i;
 
 	g_string_append(out, style);
@@ -235,6 +272,8 @@ char *format_html(const struct source *sources, guint n)
 			"</header>\n<main>\n");
 	for (i = 0; i < n; i++)
 		add_result(out, &sources[i], i, n > 1);
+	for (i = 0; i < tables->len; i++)
+		add_across(out, tables->pdata[i], i);
 	g_string_append(out, "</main>\n<footer>\n");
 	add_glossary(out);
 	g_string_append(out, "</footer>\n</body>\n</html>\n");

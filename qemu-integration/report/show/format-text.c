@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Plain text, within 80 columns. */
+#include "across.h"
 #include "format.h"
 #include "view.h"
 
@@ -130,8 +131,32 @@ static void add_result(GString *out, const struct result *r)
 	add_notes(out, view_notes(r));
 }
 
+/* As wide as its words take; columns of words to the left. */
+static void add_across(GString *out, const struct across *a)
+{
+	g_autofree guint *widths = g_new0(guint, a->columns);
+	guint i, k;
+
+	for (i = 0; i < a->rows->len; i++)
+		for (k = 0; k < a->columns; k++)
+			widths[k] = MAX(widths[k], g_utf8_strlen(((char **)a->rows->pdata[i])[k], -1) + 2);
+	g_string_append_printf(out, "\n%s\n\n", a->title);
+	for (i = 0; i < a->rows->len; i++) {
+		for (k = 0; k < a->columns; k++)
+			g_string_append_printf(out, "%*s", k < a->labels ? -(int)widths[k] :
+									  (int)widths[k],
+					       ((char **)a->rows->pdata[i])[k]);
+		end_line(out);
+	}
+	if (a->note) {
+		g_string_append_c(out, '\n');
+		add_wrapped(out, a->note, "  ");
+	}
+}
+
 char *format_text(const struct source *sources, guint n)
 {
+	g_autoptr(GPtrArray) tables = NULL;
 	GString *out = g_string_new(NULL);
 	guint i;
 
@@ -140,5 +165,8 @@ char *format_text(const struct source *sources, guint n)
 			g_string_append_printf(out, "%s%s\n", i ? "\n" : "", sources[i].name);
 		add_result(out, sources[i].result);
 	}
+	tables = across_tables(sources, n);
+	for (i = 0; i < tables->len; i++)
+		add_across(out, tables->pdata[i]);
 	return g_string_free(out, FALSE);
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "across.h"
 #include "format.h"
 #include "result-json.h"
 #include "summary.h"
@@ -97,8 +98,27 @@ static void add_notes(GString *out, GPtrArray *notes)
 	g_ptr_array_unref(notes);
 }
 
+static void add_across(GString *out, const struct across *a)
+{
+	guint i, k;
+
+	g_string_append_printf(out, "\n# %s\n", a->title);
+	for (i = 0; i < a->rows->len; i++) {
+		g_string_append(out, i ? "|" : "\n|");
+		for (k = 0; k < a->columns; k++)
+			add_cell(out, ((char **)a->rows->pdata[i])[k]);
+		if (i)
+			g_string_append_c(out, '\n');
+		else
+			add_rule(out, a->columns);
+	}
+	if (a->note)
+		g_string_append_printf(out, "\n%s\n", a->note);
+}
+
 char *format_markdown(const struct source *sources, guint n)
 {
+	g_autoptr(GPtrArray) tables = NULL;
 	GString *out = g_string_new("# fph-report\n");
 	const struct figure_table *t;
 	guint i, k;
@@ -128,6 +148,9 @@ char *format_markdown(const struct source *sources, guint n)
 		}
 		add_notes(out, view_notes(r));
 	}
+	tables = across_tables(sources, n);
+	for (i = 0; i < tables->len; i++)
+		add_across(out, tables->pdata[i]);
 	return g_string_free(out, FALSE);
 }
 

@@ -379,6 +379,64 @@ void plot_progress(GString *out, const GPtrArray *modes, const char *id)
 	}
 }
 
+/* Sizes. */
+
+static double x_of(double x, double max)
+{
+	return CURVE_LEFT + x / max * (WIDTH - CURVE_LEFT - 8);
+}
+
+static double y_of(double y, double max)
+{
+	return CURVE_TOP + CURVE_HEIGHT - fmax(y, 0) / max * CURVE_HEIGHT;
+}
+
+void plot_sizes(GString *out, const GPtrArray *curves, const char *id)
+{
+	int x = CURVE_LEFT, y = CURVE_TOP + CURVE_HEIGHT + AXIS + 14;
+	double max_x = 0, max_y = 0;
+	guint i, k;
+
+	for (i = 0; i < curves->len; i++) {
+		const struct curve *c = curves->pdata[i];
+
+		for (k = 0; k < c->x->len; k++) {
+			max_x = fmax(max_x, g_array_index(c->x, double, k));
+			max_y = fmax(max_y, g_array_index(c->y, double, k));
+		}
+		max_y = fmax(max_y, c->line.at_zero);
+		max_y = fmax(max_y, c->line.at_zero + c->line.slope * max_x);
+	}
+	max_y = max_y > 0 ? max_y : 1;
+	begin(out, id, "sizes", y + 8, "Cost by size of the guest",
+	      "For each cost a dot where it was measured, and the line through all of them. The "
+	      "table has the numbers.");
+	add_text(out, CURVE_LEFT - 6, 12, "end", "soft", "ms");
+	add_scale(out, max_y);
+	add_ticks(out, max_x, CURVE_LEFT, WIDTH - CURVE_LEFT - 8, CURVE_TOP + CURVE_HEIGHT,
+		  CURVE_TOP + CURVE_HEIGHT + 4, "GiB");
+	for (i = 0; i < curves->len; i++) {
+		const struct curve *c = curves->pdata[i];
+		int colour = i % COLOURS;
+
+		g_string_append_printf(out, "<polyline class=\"curve s%d\" stroke-dasharray=\"%s\" "
+				       "points=\"%.1f,%.1f %.1f,%.1f\"/>\n", colour, dashes[colour],
+				       x_of(0, max_x), y_of(c->line.at_zero, max_y),
+				       x_of(max_x, max_x),
+				       y_of(c->line.at_zero + c->line.slope * max_x, max_y));
+		for (k = 0; k < c->x->len; k++)
+			g_string_append_printf(out, "<circle class=\"f%d\" cx=\"%.1f\" cy=\"%.1f\" "
+					       "r=\"3.5\"/>", colour,
+					       x_of(g_array_index(c->x, double, k), max_x),
+					       y_of(g_array_index(c->y, double, k), max_y));
+		g_string_append_printf(out, "\n<path class=\"curve s%d\" stroke-dasharray=\"%s\" "
+				       "d=\"M%d %dh28\"/>", colour, dashes[colour], x, y - 4);
+		add_text(out, x + 34, y, "start", NULL, c->name);
+		x += 34 + 8 * strlen(c->name) + 16;
+	}
+	end(out);
+}
+
 /* Memory. */
 
 static double growth_mib(const struct summary *s, enum value before)

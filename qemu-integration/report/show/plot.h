@@ -3,6 +3,7 @@
 #ifndef FPH_REPORT_PLOT_H
 #define FPH_REPORT_PLOT_H
 
+#include "across.h"
 #include "summary.h"
 
 /** plot_patterns() - what the others refer to; once, before them. */
@@ -16,6 +17,9 @@ void plot_pages(GString *out, const GPtrArray *modes, const char *id);
 
 /** plot_progress() - what was left and what was sent, over time; nothing without samples. */
 void plot_progress(GString *out, const GPtrArray *modes, const char *id);
+
+/** plot_sizes() - struct curve: what was measured, and lines through that. */
+void plot_sizes(GString *out, const GPtrArray *curves, const char *id);
 
 /** plot_memory() - what source and destination grew by. */
 void plot_memory(GString *out, const GPtrArray *modes, const char *id);

@@ -208,6 +208,24 @@ bool figure_any_has(const struct figure *f, const GPtrArray *modes, guint from, 
 	return false;
 }
 
+double figure_number(const struct figure *f, const struct summary *s)
+{
+	const struct spread *v = &s->v[f->what];
+
+	switch (f->kind) {
+	case K_COUNT:
+		return v->median;
+	case K_KIB_GROWTH:
+		return (v[1].median - v[0].median) / 1024;
+	case K_NS_IN_MS:
+		return v->median / 1e6;
+	case K_NS_IN_US:
+		return v->median / 1e3;
+	default:
+		g_assert_not_reached();
+	}
+}
+
 char *figure_cell(const struct figure *f, const struct summary *s)
 {
 	const struct spread *v = &s->v[f->what];
@@ -221,17 +239,17 @@ char *figure_cell(const struct figure *f, const struct summary *s)
 		return g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT,
 				       s->n, s->n + s->failed);
 	case K_COUNT:
-		return g_strdup_printf("%.0f", v->median);
+		return g_strdup_printf("%.0f", figure_number(f, s));
 	case K_MIB:
 		return g_strdup_printf("%.1f", v->median / 1048576);
 	case K_KIB_PAIR:
 		return g_strdup_printf("%.0f -> %.0f", v[0].median / 1024, v[1].median / 1024);
 	case K_KIB_GROWTH:
-		return g_strdup_printf("%+.0f", (v[1].median - v[0].median) / 1024);
+		return g_strdup_printf("%+.0f", figure_number(f, s));
 	case K_NS_IN_MS:
-		return g_strdup_printf("%.2f", v->median / 1e6);
+		return g_strdup_printf("%.2f", figure_number(f, s));
 	case K_NS_IN_US:
-		return g_strdup_printf("%.1f", v->median / 1e3);
+		return g_strdup_printf("%.1f", figure_number(f, s));
 	case K_NS_PART:
 		return g_strdup_printf("%.2f%%", v->median / 1e4 / s->v[V_TOTAL_MS].median);
 	case K_RANGE:

@@ -33,6 +33,9 @@ bool figure_has(const struct figure *f, const struct summary *s);
 /** figure_any_has() - whether one of @modes, from @from to before @to, has it. */
 bool figure_any_has(const struct figure *f, const GPtrArray *modes, guint from, guint to);
 
+/** figure_number() - that of a count, a time or a growth, in the unit of its cell. */
+double figure_number(const struct figure *f, const struct summary *s);
+
 /** figure_cell() - it in words; "-" if there is none. */
 char *figure_cell(const struct figure *f, const struct summary *s);
 
