@@ -74,6 +74,14 @@ def exit_statuses():
             problem(name, "has exit statuses", documented, "but README", expected)
 
 
+def readme_table():
+    """The figures of the README are those that were measured."""
+    got = run(source / "docs/results/readme-table", source / "docs/results/two-cores-tcg")
+    if got.returncode or got.stdout.count("\n") < 4 or \
+       got.stdout not in (source / "README.md").read_text():
+        problem("README.md has other figures than", got)
+
+
 def options_of(*command):
     return set(re.findall(r"^ *(?:-[A-Za-z], *)?(--[a-z][a-z-]*)", run(*command, "--help").stdout,
                           re.M))
@@ -220,6 +228,7 @@ def trace_schema():
 for program in programs.items():
     one_behaviour(*program)
 exit_statuses()
+readme_table()
 completion()
 schemas()
 if not bad:
