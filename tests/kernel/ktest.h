@@ -94,12 +94,7 @@ char *mem_query(const struct mem *m, uint64_t inverted, uint64_t mask,
  */
 void mem_check(const struct mem *m);
 
-/*
- * Provide swap for @huge huge pages, if there is not as much already, until the
- * process ends, however it ends: the rest of the program runs in a child, the parent
- * takes the swap away. Call it before ktest_init(), as a scanner does not survive a
- * fork. Returns NULL, or why there is none.
- */
+/* swap_begin() for @huge huge pages; before ktest_init(), as a scanner survives no fork */
 const char *swap_provide(size_t huge);
 
 /* Page out a range; false if some of it stays */

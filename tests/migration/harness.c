@@ -338,6 +338,8 @@ struct differences {
 	JsonNode *answer;	/* owns the names below */
 	GArray *skipped;	/* of struct page_range, sorted; NULL: none may differ */
 	uint64_t free;		/* differ, but the guest said that they are free */
+	bool may_be_discarded;
+	uint64_t discarded;	/* differ, but the source has nothing there */
 	uint64_t bad;
 };
 
@@ -406,6 +408,10 @@ static void see_difference(void *opaque, const struct vm_block *block, guint64 o
 		d->free++;
 		return;
 	}
+	if (d->may_be_discarded && !a[0] && !memcmp(a, a + 1, PAGE - 1)) {
+		d->discarded++;
+		return;
+	}
 	if (++d->bad > 10)
 		return;
 	for (size_t i = 0; i < PAGE; i++) {
@@ -438,14 +444,32 @@ void check_ram_equal(struct vm *src, struct vm *dst)
 	compare_ram(src, dst, &d);
 }
 
+static uint64_t check_or_free(struct vm *src, struct vm *dst, struct differences *d)
+{
+	read_page_ranges(src, d);
+	compare_ram(src, dst, d);
+	g_array_unref(d->skipped);
+	json_node_unref(d->answer);
+	return d->free;
+}
+
 uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst)
 {
 	struct differences d = { 0 };
 
-	read_page_ranges(src, &d);
-	compare_ram(src, dst, &d);
-	g_array_unref(d.skipped);
-	json_node_unref(d.answer);
+	return check_or_free(src, dst, &d);
+}
+
+uint64_t check_ram_equal_or_discarded(struct vm *src, struct vm *dst, bool or_free,
+				      uint64_t *discarded)
+{
+	struct differences d = { .may_be_discarded = true };
+
+	if (or_free)
+		check_or_free(src, dst, &d);
+	else
+		compare_ram(src, dst, &d);
+	*discarded = d.discarded;
 	return d.free;
 }
 

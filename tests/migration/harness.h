@@ -161,6 +161,14 @@ void check_ram_equal(struct vm *src, struct vm *dst);
  * since. Return: how many of those differ; if none, its word was put to no test.
  */
 uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst);
+/*
+ * Either, of a guest that gives back memory while it travels, to a balloon or by reporting
+ * it free: a page that was discarded after it was sent reads as zero at the source, and
+ * has its old content at the destination, where nobody looks at it.
+ * Return: how many free ones differ; @discarded: how many of those.
+ */
+uint64_t check_ram_equal_or_discarded(struct vm *src, struct vm *dst, bool or_free,
+				      uint64_t *discarded);
 
 /* A member of the object's query-fph answer */
 JsonObject *fph_object(const struct vm_fph *fph);

@@ -8,8 +8,10 @@
  * devices, takes its turn.
  *
  * What is drawn never depends on time, so a failure can be sought with the same lots; it
- * prints how. tests/soak builds what this needs.
+ * prints how. What came later, as disks and swap, has lots of its own or none, so a seed
+ * gives the hops that it always gave. tests/soak builds what this needs.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/mman.h>
 #include <sys/prctl.h>
@@ -18,8 +20,10 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "swap.h"
 
 #define LIFE	5		/* hops of one guest */
+#define SWAP	(1536 * MIB)	/* for all memory of both sides */
 
 /*
  * Lots
@@ -32,7 +36,7 @@ struct machine {
 	const char *append;		/* NULL: the firmware guest, on KVM */
 	bool asked;			/* the guest can say what is free */
 	bool hints_itself;		/* QEMU's own hints leave out pages, if we do not take them */
-	bool balloon;
+	bool balloon;			/* or reporting: pages are discarded on the way */
 	bool more_memory;		/* blocks of its own, private ones */
 };
 
@@ -58,7 +62,17 @@ static const char *const virtio_mem[] = {
 	"-device", "virtio-fph-pci,id=pv0", NULL,
 };
 
-/* A DIMM is plugged on the way; from then on each host has it */
+/*
+ * A DIMM is plugged on the way, and taken into use; from then on each host has it. QEMU
+ * refuses that while it migrates.
+ */
+#define DIMM_BLOCK	"d0"
+#define DIMM_BYTES	(128 * MIB)
+#define DIMM_APPEND	" memhp_default_state=offline"
+/* The first one above 4 GiB, for a guest that has no memory there */
+#define DIMM_ONLINE	"put /sys/devices/system/memory/memory32/state online_movable"
+#define DIMM_USED	(32 * MIB)
+
 static const char *const slots[] = {
 	"-m", "slots=2,maxmem=1G", "-device", "virtio-fph-pci,id=pv0", NULL,
 };
@@ -81,7 +95,7 @@ static const struct machine machines[] = {
 	{ "virtio-fph and virtio-balloon", both_devices, BOTH_APPEND, .asked = true,
 	  .balloon = true },
 	{ "virtio-mem", virtio_mem, FPH_APPEND, .asked = true, .more_memory = true },
-	{ "DIMM", slots, FPH_APPEND, .asked = true, .more_memory = true },
+	{ "DIMM", slots, FPH_APPEND DIMM_APPEND, .asked = true, .more_memory = true },
 	{ "firmware, KVM", NULL, NULL },
 };
 
@@ -173,8 +187,9 @@ struct life {
 /* In the end: what was put to the test */
 static struct {
 	unsigned int lives, hops, ways[WAYS], accidents[ACCIDENTS], sanitized, dry, inactive,
-		     disks;
-	uint64_t compared, uncompared, skipped, resent, zero_content, free_differ, verified;
+		     disks, dimms;
+	uint64_t swapped_out, swapped_in;
+	uint64_t compared, uncompared, discarded, skipped, resent, zero_content, free_differ, verified;
 } sum;
 
 #define ONE_OF(rnd, array)	((array)[g_rand_int_range(rnd, 0, ARRAY_SIZE(array))])
@@ -346,43 +361,120 @@ static void guest_works(struct life *l)
 		set_size(l->host, l->hop.balloon * MIB);
 }
 
+/* Pages of a private block that the host has content for, in memory or in swap */
+static uint64_t pages_of(struct vm *vm, const char *name)
+{
+	const uint64_t present_or_swapped = UINT64_C(3) << 62;
+	g_autofree char *path = g_strdup_printf("/proc/%d/pagemap", (int)vm_pid(vm));
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	g_autoptr(GPtrArray) blocks = NULL;
+	uint64_t entries[512], n = 0;
+
+	check(fd >= 0);
+	ok((blocks = vm_ram_blocks(vm, E)) != NULL);
+	for (guint i = 0; i < blocks->len; i++) {
+		const struct vm_block *b = blocks->pdata[i];
+
+		for (uint64_t at = 0; !strcmp(b->name, name) && at < b->used;
+		     at += ARRAY_SIZE(entries) * PAGE) {
+			check_int(pread(fd, entries, sizeof(entries), (b->hva + at) / PAGE * 8),
+				  sizeof(entries));
+			for (size_t k = 0; k < ARRAY_SIZE(entries); k++)
+				n += (entries[k] & present_or_swapped) != 0;
+		}
+	}
+	close(fd);
+	return n;
+}
+
+static bool plugs_dimm(const struct life *l)
+{
+	return l->machine->devices == slots && !l->plugged && l->hop.plug;
+}
+
 static void plug_dimm(struct life *l)
 {
-	if (l->machine->devices != slots || l->plugged || !l->hop.plug)
+	bool online = false;
+
+	if (!plugs_dimm(l))
 		return;
 	ok(vm_run(l->host, E, "object-add",
-		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"d0\",\"size\":134217728}"));
+		  "{\"qom-type\":\"memory-backend-ram\",\"id\":\"" DIMM_BLOCK "\",\"size\":%" PRIu64 "}",
+		  DIMM_BYTES));
 	ok(vm_run(l->host, E, "device_add",
-		  "{\"driver\":\"pc-dimm\",\"id\":\"dimm0\",\"memdev\":\"d0\"}"));
+		  "{\"driver\":\"pc-dimm\",\"id\":\"dimm0\",\"memdev\":\"" DIMM_BLOCK "\"}"));
+	/* The guest's kernel has to come to know it first */
+	until (online) {
+		GError *error = NULL;
+		g_autofree char *answer = vm_guest_command(l->host, MIGRATE_MS, &error, DIMM_ONLINE);
+
+		online = answer != NULL;
+		g_clear_error(&error);
+	}
+	guest(l->host, "fill 32M", "ok fill");
+	/* What can be moved goes there first */
+	check(pages_of(l->host, DIMM_BLOCK) >= DIMM_USED / 2 / PAGE);
 	l->plugged = true;
 	l->cfg.extra = slots_dimm;
+	sum.dimms++;
 }
 
 /*
  * What the host does with the memory of both
  */
 
+/* Why memory cannot be paged out, unless it is a file's; NULL: it can */
+static const char *no_swap;
+
+/* Pages that the kernel wrote to swap so far, for whatever process, and that it read */
+static void swapped_so_far(uint64_t *out, uint64_t *in)
+{
+	static const char *const names[][2] = {
+		{ "\npswpout ", "\nswpout_zero " }, { "\npswpin ", "\nswpin_zero " },
+	};
+	uint64_t *const sums[] = { out, in };
+	g_autofree char *text = NULL;
+
+	ok(g_file_get_contents("/proc/vmstat", &text, NULL, E));
+	for (int i = 0; i < 2; i++) {
+		*sums[i] = 0;
+		/* Pages of zeroes are counted by themselves, and only by newer kernels */
+		for (int k = 0; k < 2; k++) {
+			const char *at = strstr(text, names[i][k]);
+
+			if (at)
+				*sums[i] += g_ascii_strtoull(at + strlen(names[i][k]), NULL, 10);
+		}
+	}
+}
+
 struct meddler {
 	enum host_does what;
+	uint64_t out, in;		/* pages swapped, when it began */
+	unsigned int rounds;
 	GArray *memory[2];		/* of struct iovec */
 	int pidfds[2];
 	gint stop;
 	GThread *thread;
 };
 
-static bool meddle_once(const struct meddler *m)
+static bool meddle_once(struct meddler *m)
 {
-	static const int advice[] = {
+	static const int advices[] = {
 		[COLD] = MADV_COLD, [PAGES_OUT] = MADV_PAGEOUT, [COLLAPSES] = MADV_COLLAPSE,
 	};
+	int advice = advices[m->what];
 
 	if (m->what == COMPACTS)
 		return compact_memory();
+	/* Out, and in again */
+	if (m->what == PAGES_OUT && m->rounds++ % 2)
+		advice = MADV_WILLNEED;
 	for (int i = 0; i < 2; i++)
 		for (guint k = 0; k < m->memory[i]->len; k++)
 			/* Some kinds of memory it is refused for, and one side may have ended */
 			syscall(SYS_process_madvise, m->pidfds[i],
-				&g_array_index(m->memory[i], struct iovec, k), 1, advice[m->what], 0);
+				&g_array_index(m->memory[i], struct iovec, k), 1, advice, 0);
 	return true;
 }
 
@@ -390,7 +482,8 @@ static gpointer meddle(gpointer opaque)
 {
 	struct meddler *m = opaque;
 
-	while (!g_atomic_int_get(&m->stop) && meddle_once(m))
+	/* Once at least, however fast the guest travels */
+	while (meddle_once(m) && !g_atomic_int_get(&m->stop))
 		g_usleep(20000);
 	return NULL;
 }
@@ -402,6 +495,7 @@ static void start_meddler(struct meddler *m, enum host_does what, struct vm *src
 	*m = (struct meddler){ .what = what };
 	if (what == NOTHING)
 		return;
+	swapped_so_far(&m->out, &m->in);
 	for (int i = 0; i < 2; i++) {
 		g_autoptr(GPtrArray) blocks = NULL;
 
@@ -419,12 +513,23 @@ static void start_meddler(struct meddler *m, enum host_does what, struct vm *src
 	m->thread = g_thread_new("meddler", meddle, m);
 }
 
-static void stop_meddler(struct meddler *m)
+static void stop_meddler(const struct life *l, struct meddler *m)
 {
+	uint64_t out, in;
+
 	if (m->what == NOTHING)
 		return;
 	g_atomic_int_set(&m->stop, 1);
 	g_thread_join(m->thread);
+	if (m->what == PAGES_OUT) {
+		swapped_so_far(&out, &in);
+		printf("      swapped out %" PRIu64 " pages, in %" PRIu64 "\n", out - m->out, in - m->in);
+		/* Memory that a daemon maps as well stays where it is */
+		if (!no_swap && !l->image)
+			check(out > m->out);
+		sum.swapped_out += out - m->out;
+		sum.swapped_in += in - m->in;
+	}
 	for (int i = 0; i < 2; i++) {
 		g_array_unref(m->memory[i]);
 		close(m->pidfds[i]);
@@ -496,7 +601,8 @@ static void check_hop(const struct life *l, const struct vm_migration *m)
 /* Return: pages that differ, and are free */
 static uint64_t compare(const struct life *l, struct vm *dst, const struct vm_migration *m)
 {
-	uint64_t pages = migrated_pages(&m->fph);
+	bool asked = m->fph.hints.present && !strstr(l->hop.switches, "dry-run");
+	uint64_t pages = migrated_pages(&m->fph), differ, discarded;
 
 	/* What the balloon tells QEMU itself, QEMU does not tell us: the guest has to look */
 	if (l->machine->hints_itself && !m->fph.hints.present) {
@@ -504,7 +610,12 @@ static uint64_t compare(const struct life *l, struct vm *dst, const struct vm_mi
 		return 0;
 	}
 	sum.compared += pages;
-	if (m->fph.hints.present && !strstr(l->hop.switches, "dry-run"))
+	if (l->machine->balloon) {
+		differ = check_ram_equal_or_discarded(l->host, dst, asked, &discarded);
+		sum.discarded += discarded;
+		return differ;
+	}
+	if (asked)
 		return check_ram_equal_or_free(l->host, dst);
 	check_ram_equal(l->host, dst);
 	return 0;
@@ -553,7 +664,7 @@ static void travel(struct life *l, struct vm *dst, struct vm_migration *m)
 		let_go(l->host);
 	}
 	ok(vm_migrate_wait(l->host, dst, &opts, m, E));
-	stop_meddler(&meddler);
+	stop_meddler(l, &meddler);
 	if (opts.file)
 		unlink(opts.file);
 }
@@ -569,8 +680,9 @@ static void take_hop(struct life *l, unsigned int n)
 	struct vm *dst;
 
 	l->next = draw_hop(l);
-	printf("%4u  life %u hop %u, %s%s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
-	       n + 1, l->machine->name, l->image ? " and a disk by vhost-user" : "", h->mode,
+	printf("%4u  life %u hop %u, %s%s%s: %s%s, %s to %s by %s%s%s%s; %s\n", sum.hops + 1, l->number,
+	       n + 1, l->machine->name, plugs_dimm(l) ? " plugged in" : "",
+	       l->image ? " and a disk by vhost-user" : "", h->mode,
 	       h->switches, l->backing, h->backing,
 	       ways[h->way], h->sanitized ? ", sanitized" : "", accidents[h->accident],
 	       host_doing[h->host], h->work);
@@ -706,17 +818,18 @@ static void end_life(struct life *l)
 
 static void print_sum(void)
 {
-	printf("seed %u: %u hops of %u guests; %u with a disk by vhost-user, %u to a sanitized QEMU, "
-	       "%u dry runs, %u inactive\n", seed, sum.hops, sum.lives, sum.disks, sum.sanitized,
-	       sum.dry, sum.inactive);
+	printf("seed %u: %u hops of %u guests; %u with a disk by vhost-user, %u DIMMs plugged in, "
+	       "%u to a sanitized QEMU, %u dry runs, %u inactive; pages swapped: %" PRIu64 " out, %"
+	       PRIu64 " in\n", seed, sum.hops, sum.lives, sum.disks, sum.dimms, sum.sanitized,
+	       sum.dry, sum.inactive, sum.swapped_out, sum.swapped_in);
 	for (int i = 0; i < WAYS; i++)
 		printf("%s %u%s", ways[i], sum.ways[i], i < WAYS - 1 ? ", " : "; ");
 	printf("cancelled %u, dead destinations %u\n", sum.accidents[CANCELLED],
 	       sum.accidents[DESTINATION_DIES]);
-	printf("pages: %" PRIu64 " compared, 0 differ but for %" PRIu64 " that were free; %" PRIu64
-	       " only by the guest itself; %" PRIu64 " left out, %" PRIu64 " resent, %" PRIu64
-	       " zero by content, %" PRIu64 " verified, 0 violations\n", sum.compared,
-	       sum.free_differ, sum.uncompared, sum.skipped, sum.resent, sum.zero_content,
+	printf("pages: %" PRIu64 " compared, 0 differ but for %" PRIu64 " that were free and %" PRIu64
+	       " that were discarded after they were sent; %" PRIu64 " only by the guest itself; %"
+	       PRIu64 " left out, %" PRIu64 " resent, %" PRIu64 " zero by content, %" PRIu64 " verified, 0 violations\n", sum.compared,
+	       sum.free_differ, sum.discarded, sum.uncompared, sum.skipped, sum.resent, sum.zero_content,
 	       sum.verified);
 }
 
@@ -779,6 +892,12 @@ int main(int argc, char **argv)
 	seed = seed_wanted >= 0 ? (guint)seed_wanted : g_random_int() & 0xffff;
 	if (!folder)
 		folder = g_strdup(g_get_tmp_dir());
+	no_swap = swap_begin(SWAP);
+	if (no_swap) {
+		fprintf(stderr, "soak: nothing of guests is paged out, but of files: %s\n", no_swap);
+		if (fph_test_skip_forbidden())
+			return EXIT_FAILURE;
+	}
 	fph_test_add(&t, "soak", test_soak, NULL);
 	status = harness_main(2, (char **)soak, &t, NULL);
 	if (status == EXIT_FAILURE)
