@@ -749,7 +749,6 @@ static bool draw_disk(const struct life *l)
 static void begin_life(struct life *l)
 {
 	const guint32 seeds[] = { l->seed, l->number };
-	g_autofree char *words = NULL;
 	const char *append;
 
 	l->rnd = g_rand_new_with_seed_array(seeds, ARRAY_SIZE(seeds));
