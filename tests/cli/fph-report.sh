@@ -144,6 +144,8 @@ try 1 run --scenario compile-256m
 says err "$tmp/cache/guest/compiler.img" tests/guest/build-guest
 try 2 run --scenario compile-128m
 says err "scenario 'compile-128m': memory must be 256m or more"
+try 2 run --scenario fragmented-1g
+says err "scenario 'fragmented-1g': memory must be 2048m or more"
 
 # A QEMU that dies makes a row; the others go on, and the files are whole.
 try 1 run --scenario idle-1g,freed-1g --json "$tmp/r.json" --text "$tmp/r.txt"

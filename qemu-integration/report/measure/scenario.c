@@ -9,6 +9,8 @@
 #define MEMORY_MIN	(UINT64_C(128) << 20)
 /* Of a guest with a compiler, whose archive it has twice for a moment. */
 #define COMPILE_MIN	(UINT64_C(256) << 20)
+/* Of a guest that keeps 1/4 of it and has 5/8 in the balloon: the rest is for its kernel */
+#define FRAGMENTED_MIN	(UINT64_C(2048) << 20)
 /* From here on, memory is not reserved: few machines have it, and no scenario fills it. */
 #define RESERVED_MAX	(UINT64_C(64) << 30)
 #define NOT_RESERVED	"memory-backend-ram,reserve=off"
@@ -188,7 +190,8 @@ static guint64 bytes_in_balloon(enum memory_use use, guint64 memory)
 
 static bool memory_valid(const char *name, enum memory_use use, guint64 memory, GError **error)
 {
-	guint64 min = use == USE_COMPILE ? COMPILE_MIN : MEMORY_MIN;
+	guint64 min = use == USE_COMPILE ? COMPILE_MIN :
+		      use == USE_FRAGMENTED ? FRAGMENTED_MIN : MEMORY_MIN;
 
 	if (memory >= min && memory % 4096 == 0)
 		return true;
