@@ -38,7 +38,7 @@ typedef struct FphCheck {
     FphBlock *block;
     RAMBlock *rb;
     unsigned long *suspects;    /* pages that nobody has vouched for yet */
-    unsigned long *gone;        /* suspects that are in no page table any more */
+    unsigned long *gone;        /* suspects that are in no page table now */
     uint64_t page_size;
     uint64_t violations;
     uint64_t due;               /* pages to be sent after all */
@@ -155,7 +155,8 @@ static void fph_witness_is_absent(FphVerifier *v, const char *why)
 
 /*
  * Shared memory keeps its content when it leaves the page table, where it was
- * known whether it was written.  What is a hole was discarded; the rest is sent.
+ * known whether it was written.  What is a hole was discarded; the rest is
+ * sent.
  */
 static void fph_check_gone(FphCheck *c, uint64_t npages)
 {
