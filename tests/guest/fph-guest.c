@@ -24,7 +24,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/types.h>
 #include <termios.h>
 #include <time.h>
@@ -102,7 +105,8 @@ static atomic_uint_fast64_t disk_rounds, disk_bad;
 static int hunger_pipe[2];		/* closed at our end, the process is to end */
 static bool rebooting;
 static bool next_kernel;		/* loaded, and to be booted by that */
-static bool suspending;
+static const char *suspend_to;		/* "mem" or "disk"; NULL: goes on */
+static char resume_from[32];		/* device, if this kernel is to make way for what is there */
 static const char *self;			/* how to run this program */
 
 static void command_begin(void)
@@ -1366,21 +1370,88 @@ static void cmd_kexec(struct reply *re, char **args)
 		close(initrd);
 }
 
-/* To RAM; the answer comes before */
-static void cmd_suspend(struct reply *re, char **args)
+static bool put_word(struct reply *re, const char *path, const char *word)
 {
-	suspending = true;
-	ok(re, "suspend");
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	ssize_t len = (ssize_t)strlen(word);
+	bool done = fd >= 0 && write(fd, word, (size_t)len) == len;
+
+	if (!done)
+		fail(re, "%.80s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return done;
 }
 
-static void suspend(void)
+/* MAJOR:MINOR of a disk */
+static bool device_number(struct reply *re, const char *path, char *ret, size_t size)
 {
-	FILE *f = fopen("/sys/power/state", "we");
+	struct stat st;
 
-	suspending = false;
+	if (stat(path, &st) || !S_ISBLK(st.st_mode)) {
+		fail(re, "%.80s: no disk", path);
+		return false;
+	}
+	snprintf(ret, size, "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	return true;
+}
+
+/* As mkswap(8) does: swap space of one page size, version 1, without bad pages */
+static bool make_swap(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint32_t head[3] = { 1 };
+	char *buf = calloc(1, page);
+	bool done = false;
+
+	if (fd >= 0 && buf) {
+		head[1] = (uint32_t)((size_t)lseek(fd, 0, SEEK_END) / page - 1);
+		memcpy(buf + 1024, head, sizeof(head));
+		memcpy(buf + page - 10, "SWAPSPACE2", 10);
+		done = pwrite(fd, buf, page, 0) == (ssize_t)page && !fsync(fd);
+	}
+	free(buf);
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+/* To RAM, or to a disk that is there for nothing else; the answer comes before */
+static void cmd_suspend(struct reply *re, char **args)
+{
+	char device[32];
+
+	suspend_to = NULL;
+	if (!args[0]) {
+		suspend_to = "mem";
+	} else if (device_number(re, args[0], device, sizeof(device))) {
+		if (swapon(args[0], 0) && errno != EBUSY &&
+		    (!make_swap(args[0]) || swapon(args[0], 0)))
+			fail(re, "swap on %.80s: %s", args[0], strerror(errno));
+		/* Which also looks for what to go on with, and there is nothing */
+		else if (put_word(re, "/sys/power/resume", device) &&
+			 put_word(re, "/sys/power/disk", "shutdown"))
+			suspend_to = "disk";
+	}
+	if (suspend_to)
+		ok(re, "suspend");
+}
+
+/* Go on with what was suspended to the disk; again after the answer */
+static void cmd_resume(struct reply *re, char **args)
+{
+	if (device_number(re, args[0], resume_from, sizeof(resume_from)))
+		ok(re, "resume");
+}
+
+static void power(const char *path, const char *word)
+{
+	FILE *f = fopen(path, "we");
+
 	if (!f)
 		return;
-	fputs("mem", f);
+	fputs(word, f);
 	fclose(f);
 }
 
@@ -1502,15 +1573,8 @@ static void cmd_node(struct reply *re, char **args)
 /* Words for a file of /proc or /sys */
 static void cmd_put(struct reply *re, char **args)
 {
-	int fd = open(args[0], O_WRONLY | O_CLOEXEC);
-	ssize_t len = (ssize_t)strlen(args[1]);
-
-	if (fd < 0 || write(fd, args[1], (size_t)len) != len)
-		fail(re, "%.80s: %s", args[0], strerror(errno));
-	else
+	if (put_word(re, args[0], args[1]))
 		ok(re, "put");
-	if (fd >= 0)
-		close(fd);
 }
 
 static const struct command {
@@ -1543,7 +1607,8 @@ static const struct command {
 	{ "node", " NUMBER", 1, 1, cmd_node },
 	{ "put", " PATH WORD", 2, 2, cmd_put },
 	{ "usage", "", 0, 0, cmd_usage },
-	{ "suspend", "", 0, 0, cmd_suspend },
+	{ "suspend", " [DISK]", 0, 1, cmd_suspend },
+	{ "resume", " DISK", 1, 1, cmd_resume },
 	{ "reboot", "", 0, 0, cmd_reboot },
 	{ "kexec", "", 0, 0, cmd_kexec },
 };
@@ -1667,9 +1732,15 @@ static void serve(int fd)
 		len = 0;
 		too_long = false;
 		put(fd, out);
-		if (suspending) {
+		if (suspend_to) {
 			tcdrain(fd);
-			suspend();
+			power("/sys/power/state", suspend_to);
+			suspend_to = NULL;
+		}
+		if (*resume_from) {
+			tcdrain(fd);
+			power("/sys/power/resume", resume_from);
+			*resume_from = '\0';
 		}
 		if (rebooting) {
 			tcdrain(fd);

@@ -304,46 +304,98 @@ static void look_for_leaks(struct vm *vm)
 	guest(vm, "put /sys/kernel/debug/kmemleak scan", "ok put");
 }
 
-static void test_row(void **state)
+static struct vm_config debug_config(const char *const *extra, const char *append)
 {
-	const struct row *row = *state;
-	const char *extra[] = { "-device", row->device, NULL, NULL, NULL };
-	g_autofree char *append = g_strconcat(FPH_APPEND, " fph.debugfs=1", row->append, NULL);
 	struct vm_config cfg = linux_guest;
-	struct vm *vm;
-	gint64 before;
 
 	cfg.memory = MEMORY;
 	cfg.ram = VM_RAM_MEMFD;
 	cfg.smp = 2;
 	cfg.fph_mode = "pv";
+	cfg.extra = extra;
+	cfg.append = append;
+	use_kernel(&cfg, "debug");
+	return cfg;
+}
+
+static void print_rounds(gint64 before)
+{
+	print_message("%u rounds, %" PRId64 " ms each\n", rounds(),
+		      (g_get_monotonic_time() - before) / 1000 / MAX(rounds(), 1));
+}
+
+/* To a disk, and back in another QEMU */
+static void test_hibernate(void **state)
+{
+	const char *disk = temp_file("", 0);
+	g_autofree char *drive = g_strdup_printf("if=none,id=disk0,format=raw,file=%s", disk);
+	const char *const extra[] = {
+		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
+		"-device", PACKED, NULL,
+	};
+	struct vm_config cfg = debug_config(extra, FPH_APPEND ",virtio_blk fph.debugfs=1");
+	struct vm *vm;
+	gint64 before;
+
+	check_int(truncate(disk, MEMORY), 0);
+	vm = start(cfg);
+	boot(vm);
+	guest(vm, "fill 16M", "ok fill");
+	before = g_get_monotonic_time();
+	for (unsigned int i = 0; i < rounds(); i++) {
+		resize(vm, SMALL);
+		guest_hibernate(vm);
+		vm_free(vm);
+		vm = start(cfg);
+		boot(vm);
+		guest_resume(vm);
+		check_int(size_of(vm), MEMORY);
+		set_bandwidth(vm, MIB);
+		begin_report(vm);
+		end_report(vm, "answered");
+	}
+	print_rounds(before);
+	guest_check(vm);
+	vm_free(vm);
+}
+
+static void test_row(void **state)
+{
+	const struct row *row = *state;
+	const char *extra[] = { "-device", row->device, NULL, NULL, NULL };
+	g_autofree char *append = g_strconcat(FPH_APPEND, " fph.debugfs=1", row->append, NULL);
+	struct vm_config cfg = debug_config(extra, append);
+	struct vm *vm;
+	gint64 before;
+
 	cfg.machine = row->machine;
 	if (row->iommu) {
 		extra[1] = row->iommu;
 		extra[2] = "-device";
 		extra[3] = row->device;
 	}
-	cfg.extra = extra;
-	cfg.append = append;
-	use_kernel(&cfg, "debug");
 	vm = start(cfg);
 	boot(vm);
 	/* Its driver gives out addresses from 4 GiB downwards. */
 	check(!row->iommu || find_ring(vm, VIRTIO_FPH_Q_REPORT).used >= MEMORY);
 	before = g_get_monotonic_time();
 	row->loop(vm, rounds());
-	print_message("%u rounds, %" PRId64 " ms each\n", rounds(),
-		      (g_get_monotonic_time() - before) / 1000 / MAX(rounds(), 1));
+	print_rounds(before);
 	/* It takes a minute. */
 	if (rounds() > ROUNDS || row->loop == loop_load)
 		look_for_leaks(vm);
 	vm_free(vm);
 }
 
+static const struct fph_test_single singles[] = {
+	{ "debug-hibernate", test_hibernate },
+};
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
 
 	fph_test_add_rows(&t, rows, test_row);
+	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, NULL);
 }

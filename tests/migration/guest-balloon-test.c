@@ -7,6 +7,7 @@
  * One case per process: guest-balloon-test NAME.
  */
 #include <inttypes.h>
+#include <unistd.h>
 
 #include "harness.h"
 
@@ -408,6 +409,50 @@ static void test_suspend(void **state)
 	vm_free(vm);
 }
 
+/* To a disk, and back in another QEMU, of which nobody has wanted memory yet; it migrates */
+static void test_hibernate(void **state)
+{
+	const char *disk = temp_file("", 0);
+	g_autofree char *drive = g_strdup_printf("if=none,id=disk0,format=raw,file=%s", disk);
+	const char *const devices[] = {
+		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
+		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
+	};
+	struct vm_config cfg = config(NULL, devices, FPH_APPEND ",virtio_blk");
+	struct vm_migration m = { 0 };
+	struct vm *vm, *woken, *dst;
+	uint64_t writes;
+
+	check_int(truncate(disk, MEMORY), 0);
+	cfg.fph_mode = "pv";
+	vm = start(cfg);
+	boot(vm);
+	busy(vm);
+	resize(vm, SMALL);
+	writes = guest_number(vm, "info", "writes");
+	guest_hibernate(vm);
+	vm_free(vm);
+
+	cfg.name = "woken";
+	woken = start(cfg);
+	boot(woken);
+	guest_resume(woken);
+	check(guest_number(woken, "info", "writes") >= writes);
+	check_int(size_of(woken), MEMORY);
+	guest_check(woken);
+	resize(woken, SMALL);
+	/* QEMU locks the disk's image for who runs */
+	dst = start_destination(cfg);
+	migrate(woken, dst, NULL, &m);
+	check_str(m.fph.hints.state, "answered");
+	check_ram_equal_or_free(woken, dst);
+	ok(vm_cont(dst, E));
+	guest_check(dst);
+	vm_migration_clear(&m);
+	vm_free(woken);
+	vm_free(dst);
+}
+
 static void test_oom_unload(void **state)
 {
 	struct vm *vm = start(config(NULL, balloon, FPH_APPEND UNLOAD_APPEND));
@@ -693,6 +738,7 @@ static void test_during(void **state)
 static const struct fph_test_single singles[] = {
 	{ "guest-balloon-compact", test_compact },
 	{ "guest-balloon-floor", test_floor },
+	{ "guest-balloon-hibernate", test_hibernate },
 	{ "guest-balloon-kcore", test_kcore },
 	{ "guest-balloon-kexec", test_kexec },
 	{ "guest-balloon-movable", test_movable },

@@ -235,6 +235,26 @@ void guest_wake_up(struct vm *vm)
 	}
 }
 
+void guest_hibernate(struct vm *vm)
+{
+	guest(vm, "suspend " GUEST_DISK, "ok suspend");
+	wait_event(vm, "SHUTDOWN");
+}
+
+void guest_resume(struct vm *vm)
+{
+	g_autofree char *answer = NULL;
+	GError *error = NULL;
+
+	guest(vm, "resume " GUEST_DISK, "ok resume");
+	/* Whoever answers in this kernel has nothing to check */
+	until (answer && !g_str_has_prefix(answer, "ok check pages=0 ")) {
+		g_free(answer);
+		answer = vm_guest_command(vm, 1000, &error, "check");
+		g_clear_error(&error);
+	}
+}
+
 void set_size(struct vm *vm, uint64_t size)
 {
 	ok(vm_run(vm, E, "balloon", "{\"value\":%" PRIu64 "}", size));

@@ -79,6 +79,13 @@ void wait_event(struct vm *vm, const char *name);
 /* To RAM, and back */
 void guest_suspend(struct vm *vm);
 void guest_wake_up(struct vm *vm);
+/*
+ * To its disk, which is there for that alone, and back in another VM with that disk, whose
+ * kernel has booted and then makes way. QEMU must not end with the guest (-no-shutdown).
+ */
+#define GUEST_DISK	"/dev/vda"
+void guest_hibernate(struct vm *vm);
+void guest_resume(struct vm *vm);
 
 /* The balloon, whichever it is: what the host wants of the guest's memory, and has */
 void set_size(struct vm *vm, uint64_t size);
