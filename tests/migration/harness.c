@@ -358,7 +358,8 @@ struct differences {
 	JsonNode *answer;	/* owns the names below */
 	GArray *skipped;	/* of struct page_range, sorted; NULL: none may differ */
 	uint64_t free;		/* differ, but the guest said that they are free */
-	bool may_be_discarded;
+	struct vm *discarding;	/* NULL: no page that it has not got may differ */
+	struct fph_scanner *scanner;	/* of its memory */
 	uint64_t discarded;	/* differ, but the source has nothing there */
 	uint64_t bad;
 };
@@ -418,6 +419,46 @@ static bool is_free(GArray *ranges, const char *block, uint64_t page)
 	       page - wanted.first < wanted.count;
 }
 
+static int note_page(void *opaque, uint64_t start, uint64_t len, uint32_t page)
+{
+	uint32_t *pages = opaque;
+
+	*pages |= page;
+	return 0;
+}
+
+/*
+ * Has the host content for it? That it was read gave private memory the zero page, or
+ * a page of the file that it maps; shared memory is read through the file.
+ */
+static bool has_page(struct differences *d, const struct vm_block *block, uint64_t offset)
+{
+	const uint64_t of_file = UINT64_C(1) << 61;
+	struct fph_region r = {
+		.sz = sizeof(r), .host = (void *)(uintptr_t)block->hva, .used = block->used,
+		.max = block->used, .page_size = PAGE, .fd = -1,
+	};
+	g_autofree char *path = NULL;
+	uint64_t begin, entry;
+	uint32_t pages = 0;
+	int fd = vm_ram_open_shared(d->discarding, block, &begin);
+
+	if (fd >= 0) {
+		bool has = lseek(fd, begin + offset, SEEK_DATA) == (off_t)(begin + offset);
+
+		close(fd);
+		return has;
+	}
+	path = g_strdup_printf("/proc/%d/pagemap", (int)vm_pid(d->discarding));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	check(fd >= 0);
+	check_int(pread(fd, &entry, sizeof(entry), (block->hva + offset) / PAGE * sizeof(entry)),
+		  sizeof(entry));
+	close(fd);
+	check_int(fph_map_region(d->scanner, &r, offset, PAGE, 0, note_page, &pages, NULL), 0);
+	return !(entry & of_file) && pages && !(pages & FPH_PAGE_ZERO_PAGE);
+}
+
 static void see_difference(void *opaque, const struct vm_block *block, guint64 offset,
 			   const guint8 *a, const guint8 *b)
 {
@@ -428,7 +469,7 @@ static void see_difference(void *opaque, const struct vm_block *block, guint64 o
 		d->free++;
 		return;
 	}
-	if (d->may_be_discarded && !a[0] && !memcmp(a, a + 1, PAGE - 1)) {
+	if (d->discarding && !has_page(d, block, offset)) {
 		d->discarded++;
 		return;
 	}
@@ -483,12 +524,15 @@ uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst)
 uint64_t check_ram_equal_or_discarded(struct vm *src, struct vm *dst, bool or_free,
 				      uint64_t *discarded)
 {
-	struct differences d = { .may_be_discarded = true };
+	struct fph_scanner_opts opts = { .sz = sizeof(opts), .pid = vm_pid(src) };
+	struct differences d = { .discarding = src };
 
+	check_int(fph_scanner_open_with(&d.scanner, &opts), 0);
 	if (or_free)
 		check_or_free(src, dst, &d);
 	else
 		compare_ram(src, dst, &d);
+	fph_scanner_close(d.scanner);
 	*discarded = d.discarded;
 	return d.free;
 }

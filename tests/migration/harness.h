@@ -170,8 +170,9 @@ void check_ram_equal(struct vm *src, struct vm *dst);
 uint64_t check_ram_equal_or_free(struct vm *src, struct vm *dst);
 /*
  * Either, of a guest that gives back memory while it travels, to a balloon or by reporting
- * it free: a page that was discarded after it was sent reads as zero at the source, and
- * has its old content at the destination, where nobody looks at it.
+ * it free: a page that was discarded after it was sent is absent at the source, and has
+ * its old content at the destination, where nobody looks at it. A page of zeroes that
+ * the source does have is another matter.
  * Return: how many free ones differ; @discarded: how many of those.
  */
 uint64_t check_ram_equal_or_discarded(struct vm *src, struct vm *dst, bool or_free,

@@ -105,11 +105,7 @@ static int open_mem(struct vm *vm, GError **error)
 	return fd;
 }
 
-/*
- * A block of shared memory, and where it begins in the file: a hole that is read
- * there stays one. Return: -1 if it is private, or we may not (CAP_SYS_ADMIN).
- */
-static int open_shared(struct vm *vm, const struct vm_block *b, guint64 *offset)
+int vm_ram_open_shared(struct vm *vm, const struct vm_block *b, guint64 *offset)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%d/maps", vm_pid(vm));
 	g_autofree char *text = NULL;
@@ -226,7 +222,7 @@ struct compare {
 
 static void open_block(struct side *s, const struct vm_block *b)
 {
-	s->fd = open_shared(s->vm, b, &s->offset);
+	s->fd = vm_ram_open_shared(s->vm, b, &s->offset);
 	if (s->fd < 0) {
 		s->fd = s->mem;
 		s->offset = b->hva;

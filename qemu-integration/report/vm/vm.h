@@ -311,6 +311,17 @@ GPtrArray *vm_ram_blocks(struct vm *vm, GError **error);
  */
 bool vm_ram_read(struct vm *vm, guint64 hva, void *buf, size_t len, GError **error);
 
+/**
+ * vm_ram_open_shared() - open what a block of shared memory maps
+ * @offset: receives where the block begins in it, in bytes
+ *
+ * A hole that is read there stays one.
+ *
+ * Return: a descriptor, to be closed; -1 if the memory is private, or we may not
+ * (CAP_SYS_ADMIN).
+ */
+int vm_ram_open_shared(struct vm *vm, const struct vm_block *b, guint64 *offset);
+
 /* @offset: in the block; @a, @b: the page's 4 KiB in both */
 typedef void (*vm_diff_fn)(void *opaque, const struct vm_block *block, guint64 offset,
 			   const guint8 *a, const guint8 *b);
