@@ -24,13 +24,13 @@ static JsonObject *object(JsonObject *o, const char *name)
 	return n && JSON_NODE_HOLDS_OBJECT(n) ? json_node_get_object(n) : NULL;
 }
 
-/* Its times are floating-point now and then. */
+/* Its times are floating-point now and then; and what no integer holds, no migration took. */
 static guint64 number(JsonObject *o, const char *name)
 {
 	JsonNode *n = o ? json_object_get_member(o, name) : NULL;
 	double x = n && JSON_NODE_HOLDS_VALUE(n) ? json_node_get_double(n) : 0;
 
-	return x > 0 ? (guint64)llround(x) : 0;
+	return x >= 0x1p63 ? G_MAXINT64 : x > 0 ? (guint64)llround(x) : 0;
 }
 
 static const char *string(JsonObject *o, const char *name)

@@ -182,7 +182,7 @@ static void set_number(JsonObject *o, const char *key, double x)
 {
 	if (isnan(x))
 		json_object_set_null_member(o, key);
-	else if (x == floor(x))
+	else if (x == floor(x) && fabs(x) < 0x1p63)
 		json_object_set_int_member(o, key, (gint64)x);
 	else
 		json_object_set_double_member(o, key, x);
