@@ -23,8 +23,9 @@
  * is run every few milliseconds until the condition holds. A machine that is
  * slow or busy takes its time; after MIGRATE_MS the test fails in words.
  */
-#define until(condition)						\
-	for (gint64 until_ = io_deadline(MIGRATE_MS); !(condition);	\
+#define until(condition)	until_within(MIGRATE_MS, condition)
+#define until_within(ms, condition)					\
+	for (gint64 until_ = io_deadline(ms); !(condition);		\
 	     until_pause(until_, #condition, __FILE__, __LINE__))
 
 void until_pause(gint64 deadline, const char *condition, const char *file, int line);
