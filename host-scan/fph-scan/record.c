@@ -250,7 +250,8 @@ static bool parse_backing(const char *text, enum fph_backing *ret)
 	return false;
 }
 
-static void replay_region(struct census *c, guint64 start, guint64 end, enum fph_backing backing,
+/* False: it is there already, and what was counted of it would be lost in part */
+static bool replay_region(struct census *c, guint64 start, guint64 end, enum fph_backing backing,
 			  const char *method, const char *why)
 {
 	for (guint i = 0; i < c->regions->len; i++) {
@@ -258,13 +259,14 @@ static void replay_region(struct census *c, guint64 start, guint64 end, enum fph
 
 		if (r->start < start || r->end > end)
 			continue;
+		if (r->method)
+			return false;
 		r->backing = backing;
-		g_free(r->method);
-		g_free(r->why);
 		r->method = g_strdup(method);
 		r->why = *why ? g_strdup(why) : NULL;
 		census_begin(c, r);
 	}
+	return true;
 }
 
 /* What is being read: its lines of one kind ascend, else a page would count twice */
@@ -303,10 +305,8 @@ static bool replay_line(struct replay *replay, const char *line)
 	    w[1][at] || end <= start)
 		return false;
 	if (strcmp(w[0], "region") == 0) {
-		if (n < 4 || !parse_backing(w[2], &backing))
-			return false;
-		replay_region(c, start, end, backing, w[3], n > 4 ? w[4] : "");
-		return true;
+		return n >= 4 && parse_backing(w[2], &backing) &&
+		       replay_region(c, start, end, backing, w[3], n > 4 ? w[4] : "");
 	}
 	pages = strcmp(w[0], "pages") == 0 && n == 3 && parse_page(w[2], &page);
 	if (!pages && !(strcmp(w[0], "found") == 0 && n == 3 && parse_reason(w[2], &why)))
