@@ -19,7 +19,7 @@
 
 #define BOOT_MS		180000
 #define GUEST_MS	120000
-/* A kernel that looks for mistakes takes a minute, of a machine that has nothing else to do */
+/* A kernel that looks for mistakes takes minutes, beside other work */
 #define HIBERNATE_MS	300000
 
 const char *qemu;
@@ -474,7 +474,8 @@ static void see_difference(void *opaque, const struct vm_block *block, guint64 o
 		d->free++;
 		return;
 	}
-	if (d->discarding && !has_page(d, block, offset)) {
+	if (d->discarding && !a[0] && !memcmp(a, a + 1, PAGE - 1) &&
+	    !has_page(d, block, offset)) {
 		d->discarded++;
 		return;
 	}
