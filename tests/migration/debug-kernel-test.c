@@ -65,15 +65,28 @@ static void begin_report(struct vm *vm)
 	ok(vm_run(vm, E, "migrate", "{\"uri\":\"exec:cat >/dev/null\"}"));
 }
 
-/* Until the guest's answer is there, or is not, then no more is waited for. */
-static void end_report(struct vm *vm, const char *state)
+static void wait_for_report(struct vm *vm, const char *state)
 {
 	struct vm_migration m = { 0 };
 
 	until (m.fph.hints.state && !strcmp(m.fph.hints.state, state))
 		ok(vm_migrate_poll(vm, &m, E));
 	vm_migration_clear(&m);
+}
+
+/* Until the guest's answer is there, or is not, then no more is waited for. */
+static void end_report(struct vm *vm, const char *state)
+{
+	wait_for_report(vm, state);
 	ok(vm_migrate_cancel(vm, MIGRATE_MS, E));
+}
+
+/* Who asks for it looks into all queues, muted or not; nothing is in them yet. */
+static void begin_muted_report(struct vm *vm)
+{
+	mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
+	begin_report(vm);
+	wait_for_report(vm, "requested");
 }
 
 static void loop_report(struct vm *vm, unsigned int n)
@@ -192,8 +205,7 @@ static void loop_late(struct vm *vm, unsigned int n)
 	guest(vm, MANY_RUNS, "ok fragment");
 	set_bandwidth(vm, MIB);
 	for (unsigned int i = 0; i < n; i++) {
-		mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
-		begin_report(vm);
+		begin_muted_report(vm);
 		set_size(vm, MEMORY - 8 * MIB);
 		g_usleep(G_USEC_PER_SEC);
 		check_int(size_of(vm), MEMORY);
@@ -222,8 +234,7 @@ static void loop_never(struct vm *vm, unsigned int n)
 		gint64 before;
 
 		resize(vm, MEMORY - 8 * MIB);
-		mute_queues(vm, VIRTIO_FPH_Q_MAX, true);
-		begin_report(vm);
+		begin_muted_report(vm);
 		set_size(vm, MEMORY - 16 * MIB);
 		if (i % 2) {
 			until (guest_number(vm, "report", "aborted") > 0)
