@@ -1370,17 +1370,22 @@ static void cmd_kexec(struct reply *re, char **args)
 		close(initrd);
 }
 
-static bool put_word(struct reply *re, const char *path, const char *word)
+/* Return: 0 or an errno, which @re has, too, unless it is NULL */
+static int put_word(struct reply *re, const char *path, const char *word)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	ssize_t len = (ssize_t)strlen(word);
-	bool done = fd >= 0 && write(fd, word, (size_t)len) == len;
+	ssize_t len = (ssize_t)strlen(word), n = -1;
+	int err = 0;
 
-	if (!done)
-		fail(re, "%.80s: %s", path, strerror(errno));
+	if (fd >= 0)
+		n = write(fd, word, (size_t)len);
+	if (n != len)
+		err = n < 0 ? errno : EIO;
+	if (err && re)
+		fail(re, "%.80s: %s", path, strerror(err));
 	if (fd >= 0)
 		close(fd);
-	return done;
+	return err;
 }
 
 /* MAJOR:MINOR of a disk */
@@ -1430,8 +1435,8 @@ static void cmd_suspend(struct reply *re, char **args)
 		    (!make_swap(args[0]) || swapon(args[0], 0)))
 			fail(re, "swap on %.80s: %s", args[0], strerror(errno));
 		/* Which also looks for what to go on with, and there is nothing */
-		else if (put_word(re, "/sys/power/resume", device) &&
-			 put_word(re, "/sys/power/disk", "shutdown"))
+		else if (!put_word(re, "/sys/power/resume", device) &&
+			 !put_word(re, "/sys/power/disk", "shutdown"))
 			suspend_to = "disk";
 	}
 	if (suspend_to)
@@ -1443,16 +1448,6 @@ static void cmd_resume(struct reply *re, char **args)
 {
 	if (device_number(re, args[0], resume_from, sizeof(resume_from)))
 		ok(re, "resume");
-}
-
-static void power(const char *path, const char *word)
-{
-	FILE *f = fopen(path, "we");
-
-	if (!f)
-		return;
-	fputs(word, f);
-	fclose(f);
 }
 
 static void cmd_stop(struct reply *re, char **args)
@@ -1573,7 +1568,7 @@ static void cmd_node(struct reply *re, char **args)
 /* Words for a file of /proc or /sys */
 static void cmd_put(struct reply *re, char **args)
 {
-	if (put_word(re, args[0], args[1]))
+	if (!put_word(re, args[0], args[1]))
 		ok(re, "put");
 }
 
@@ -1734,12 +1729,12 @@ static void serve(int fd)
 		put(fd, out);
 		if (suspend_to) {
 			tcdrain(fd);
-			power("/sys/power/state", suspend_to);
+			put_word(NULL, "/sys/power/state", suspend_to);
 			suspend_to = NULL;
 		}
 		if (*resume_from) {
 			tcdrain(fd);
-			power("/sys/power/resume", resume_from);
+			put_word(NULL, "/sys/power/resume", resume_from);
 			*resume_from = '\0';
 		}
 		if (rebooting) {

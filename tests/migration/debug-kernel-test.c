@@ -356,18 +356,16 @@ static void print_rounds(unsigned int n, gint64 before)
 /* To a disk, and back in another QEMU. A round takes minutes, so there are fewer. */
 static void test_hibernate(void **state)
 {
-	const char *disk = temp_file("", 0);
-	g_autofree char *drive = g_strdup_printf("if=none,id=disk0,format=raw,file=%s", disk);
+	g_autofree char *drive = hibernation_drive(MEMORY);
 	const char *const extra[] = {
 		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
 		"-device", PACKED, NULL,
 	};
-	struct vm_config cfg = debug_config(extra, FPH_APPEND ",virtio_blk fph.debugfs=1");
+	struct vm_config cfg = debug_config(extra, FPH_APPEND DISK_APPEND " fph.debugfs=1");
 	const unsigned int n = MAX(rounds() / 20, 1);
 	struct vm *vm;
 	gint64 before;
 
-	check_int(truncate(disk, MEMORY), 0);
 	vm = start(cfg);
 	boot(vm);
 	guest(vm, "fill 16M", "ok fill");

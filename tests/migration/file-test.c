@@ -346,6 +346,8 @@ static void test_save(void **state)
 	if (s->append)
 		guest(src, "zerochurn 48M", "ok zerochurn");
 	hold(src, &cfg);
+	if (s->paused)
+		ok(vm_stop(src, E));
 	set_up(src, s);
 	if (strstr(s->mode, "prescan=on"))
 		ok(vm_prescan_wait(src, MIGRATE_MS, E));

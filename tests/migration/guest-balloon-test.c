@@ -7,7 +7,6 @@
  * One case per process: guest-balloon-test NAME.
  */
 #include <inttypes.h>
-#include <unistd.h>
 
 #include "harness.h"
 
@@ -412,18 +411,16 @@ static void test_suspend(void **state)
 /* To a disk, and back in another QEMU, of which nobody has wanted memory yet; it migrates */
 static void test_hibernate(void **state)
 {
-	const char *disk = temp_file("", 0);
-	g_autofree char *drive = g_strdup_printf("if=none,id=disk0,format=raw,file=%s", disk);
+	g_autofree char *drive = hibernation_drive(MEMORY);
 	const char *const devices[] = {
 		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
 		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
 	};
-	struct vm_config cfg = config(NULL, devices, FPH_APPEND ",virtio_blk");
+	struct vm_config cfg = config(NULL, devices, FPH_APPEND DISK_APPEND);
 	struct vm_migration m = { 0 };
 	struct vm *vm, *woken, *dst;
 	uint64_t writes;
 
-	check_int(truncate(disk, MEMORY), 0);
 	cfg.fph_mode = "pv";
 	vm = start(cfg);
 	boot(vm);
@@ -444,10 +441,8 @@ static void test_hibernate(void **state)
 	/* QEMU locks the disk's image for who runs */
 	dst = start_destination(cfg);
 	migrate(woken, dst, NULL, &m);
-	check_str(m.fph.hints.state, "answered");
-	check_ram_equal_or_free(woken, dst);
-	ok(vm_cont(dst, E));
-	guest_check(dst);
+	check(m.fph.hints.present);
+	check_arrived(woken, dst, &cfg, &m);
 	vm_migration_clear(&m);
 	vm_free(woken);
 	vm_free(dst);

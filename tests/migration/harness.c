@@ -209,12 +209,17 @@ void delete_object(struct vm *vm, const char *id)
 	}
 }
 
-void wait_event(struct vm *vm, const char *name)
+static void wait_event_within(struct vm *vm, const char *name, int ms)
 {
 	JsonObject *event;
 
-	ok((event = qmp_event(vm_qmp(vm), name, MIGRATE_MS, E)));
+	ok((event = qmp_event(vm_qmp(vm), name, ms, E)));
 	json_object_unref(event);
+}
+
+void wait_event(struct vm *vm, const char *name)
+{
+	wait_event_within(vm, name, MIGRATE_MS);
 }
 
 void guest_suspend(struct vm *vm)
@@ -237,13 +242,18 @@ void guest_wake_up(struct vm *vm)
 	}
 }
 
+char *hibernation_drive(uint64_t bytes)
+{
+	const char *path = temp_file("", 0);
+
+	check_int(truncate(path, bytes), 0);
+	return g_strdup_printf("if=none,id=disk0,format=raw,file=%s", path);
+}
+
 void guest_hibernate(struct vm *vm)
 {
-	JsonObject *event;
-
 	guest(vm, "suspend " GUEST_DISK, "ok suspend");
-	ok((event = qmp_event(vm_qmp(vm), "SHUTDOWN", HIBERNATE_MS, E)));
-	json_object_unref(event);
+	wait_event_within(vm, "SHUTDOWN", HIBERNATE_MS);
 }
 
 void guest_resume(struct vm *vm)

@@ -85,6 +85,8 @@ void guest_wake_up(struct vm *vm);
  * kernel has booted and then makes way. QEMU must not end with the guest (-no-shutdown).
  */
 #define GUEST_DISK	"/dev/vda"
+/* Of that disk, "disk0", for -drive; a string to be freed */
+char *hibernation_drive(uint64_t bytes);
 void guest_hibernate(struct vm *vm);
 void guest_resume(struct vm *vm);
 
