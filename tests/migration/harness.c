@@ -319,8 +319,12 @@ void unload_beside_oom(struct vm *vm, uint64_t size, unsigned int rounds)
 	set_size(vm, size);
 	guest(vm, hunger, "ok hunger");
 	for (unsigned int i = 0; i < rounds; i++) {
-		/* The balloon gives memory back, and then all of it */
-		until (guest_number(vm, "balloon", "oom") > 0)
+		/*
+		 * The balloon gives memory back, and then all of it. Before that, whoever
+		 * was ended takes memory again, page by page, in minutes if the kernel
+		 * checks each and the machine is busy.
+		 */
+		until_within (10 * MIGRATE_MS, guest_number(vm, "balloon", "oom") > 0)
 			;
 		guest(vm, "mod unload virtio_fph", "ok mod");
 		check_int(size_of(vm), full);
