@@ -1008,8 +1008,11 @@ static void cmd_fragment(struct reply *re, char **args)
 	for (i = 0; i < r->count; i++)
 		region_write(r, i);
 	for (i = 1; i < r->count; i += 2) {
-		if (madvise(r->pages + i * PAGE_WORDS, PAGE_BYTES, MADV_DONTNEED))
-			continue;
+		/* A kernel of few parts has no madvise(). */
+		if (madvise(r->pages + i * PAGE_WORDS, PAGE_BYTES, MADV_DONTNEED)) {
+			fail(re, "madvise: %s", strerror(errno));
+			return;
+		}
 		r->seq[i] = 0;
 		r->written--;
 		freed++;
@@ -1329,7 +1332,8 @@ static int pressure(const char *arg, const char *until)
 	while (until && !ppoll(&p_until, 1, &away, NULL)) {
 		for (i = bytes - last; i < bytes; i += PAGE_BYTES)
 			p[i] = 1;
-		madvise(p + bytes - last, last, MADV_DONTNEED);
+		if (madvise(p + bytes - last, last, MADV_DONTNEED))
+			return EXIT_FAILURE;
 	}
 	return EXIT_SUCCESS;
 }
