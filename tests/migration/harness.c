@@ -177,7 +177,7 @@ void guest_check(struct vm *vm)
 }
 
 /* What comes behind "NAME=" in the answer */
-static char *guest_word(struct vm *vm, const char *command, const char *name)
+char *guest_word(struct vm *vm, const char *command, const char *name)
 {
 	g_autofree char *pattern = g_strdup_printf(" %s=", name);
 	g_autofree char *answer = NULL;

@@ -68,7 +68,8 @@ struct vm *start_destination(struct vm_config cfg);
 void boot(struct vm *vm);
 /* A command to the guest's agent; its answer must begin as expected */
 void guest(struct vm *vm, const char *command, const char *expect);
-/* "NAME=" of its answer */
+/* "NAME=" of its answer; to be freed */
+char *guest_word(struct vm *vm, const char *command, const char *name);
 uint64_t guest_number(struct vm *vm, const char *command, const char *name);
 /* All pages the guest ever wrote are as it wrote them */
 void guest_check(struct vm *vm);
