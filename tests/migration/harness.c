@@ -176,7 +176,6 @@ void guest_check(struct vm *vm)
 	check_int(bad, 0);
 }
 
-/* What comes behind "NAME=" in the answer */
 char *guest_word(struct vm *vm, const char *command, const char *name)
 {
 	g_autofree char *pattern = g_strdup_printf(" %s=", name);
