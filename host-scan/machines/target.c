@@ -131,27 +131,28 @@ static void parse_flags(struct mapping *m, const char *flags)
 GPtrArray *target_parse_maps(const char *text, const char *path, GError **error)
 {
 	g_autoptr(GPtrArray) all = g_ptr_array_new_with_free_func(mapping_free);
-	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+	g_autofree char *lines = g_strdup(text);
 	struct mapping *last = NULL;
+	char *rest = lines;
 
-	for (char **line = lines; *line; line++) {
+	for (char *line; (line = strsep(&rest, "\n"));) {
 		struct mapping *m;
 
-		if (!**line)
+		if (!*line)
 			continue;
-		if (g_ascii_isupper(**line)) {
-			if (last && g_str_has_prefix(*line, "VmFlags:"))
-				parse_flags(last, *line + strlen("VmFlags:"));
+		if (g_ascii_isupper(*line)) {
+			if (last && g_str_has_prefix(line, "VmFlags:"))
+				parse_flags(last, line + strlen("VmFlags:"));
 			else if (last)
-				parse_field(last, *line);
+				parse_field(last, line);
 			continue;
 		}
-		m = parse_mapping(*line);
+		m = parse_mapping(line);
 		if (!m || (last && m->start < last->end)) {
 			if (m)
 				mapping_free(m);
 			g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-				    "%s: no list of mappings: '%s'", path, *line);
+				    "%s: no list of mappings: '%s'", path, line);
 			return NULL;
 		}
 		g_ptr_array_add(all, m);
