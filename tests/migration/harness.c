@@ -677,14 +677,18 @@ static uint64_t guest_writes(struct vm *vm)
 #define PART_OF_SECOND	5
 #define WRITES		100
 
+void hold_switchover(struct vm *src)
+{
+	ok(vm_run(src, E, "migrate-set-parameters",
+		  "{\"downtime-limit\":1,\"avail-switchover-bandwidth\":1}"));
+}
+
 void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct vm_migration *m)
 {
 	uint64_t round = 0, writes = 0;
 	bool written = false;
 
-	/* As fast as QEMU may find the channel to be, nothing is little enough */
-	ok(vm_run(src, E, "migrate-set-parameters",
-		  "{\"downtime-limit\":1,\"avail-switchover-bandwidth\":1}"));
+	hold_switchover(src);
 	until (m->status && enough(m)) {
 		ok(vm_migrate_poll(src, m, E));
 		if (!strcmp(m->status, "completed") || !strcmp(m->status, "failed"))

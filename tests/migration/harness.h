@@ -151,6 +151,8 @@ bool resent_many(const struct vm_migration *m);
 /* All of it; opts->max_bandwidth is the most, and has to be given */
 void migrate_until(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		   enough_fn enough, struct vm_migration *m);
+/* Precopy does not end: as fast as QEMU may find the channel to be, nothing is little enough */
+void hold_switchover(struct vm *src);
 /* The first part, of a migration that has begun, and what is to follow */
 void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct vm_migration *m);
 void let_go(struct vm *src);

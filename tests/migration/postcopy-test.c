@@ -310,7 +310,7 @@ static void check_account(const char *cap)
 {
 	struct vm_migrate_opts opts = {
 		.max_bandwidth = 4096,
-		.downtime_limit_ms = 1,		/* it does not end by itself */
+		.downtime_limit_ms = 1,
 		.timeout_ms = MIGRATE_MS,
 	};
 	struct vm_config cfg = tiny_guest;
@@ -325,6 +325,7 @@ static void check_account(const char *cap)
 	capability_or_skip(dst, cap);
 	ft_wait_for(src, 10);
 	ok(vm_stop(src, E));
+	hold_switchover(src);
 
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
 	until (m.fph.skipped > 0)
@@ -389,6 +390,7 @@ static void test_virtio_mem(void **state)
 		capability(src, dst, "postcopy-ram");
 		ft_wait_for(src, 10);
 		ok(vm_stop(src, E));
+		hold_switchover(src);
 		ok(vm_migrate_start(src, dst, &opts, &m, E));
 		until (m.fph.skipped > 0)
 			ok(vm_migrate_poll(src, &m, E));
