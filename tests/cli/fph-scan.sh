@@ -552,7 +552,7 @@ ended() {
 	exec 9>&-
 }
 ended larger pagemap
-# Page tables that are gone hold nothing, says the ioctl; that takes minutes to hear
+# Page tables that are gone hold nothing, says the ioctl
 case $scanners in
 pagemap-scan*) ended vast pagemap-scan ;;
 esac

@@ -169,7 +169,7 @@ int main(int argc, char **argv)
 		bytes = 32 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else if (strcmp(what, "vast") == 0) {
-		bytes = 98304 * GIB;
+		bytes = 16384 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else {
 		fprintf(stderr, "usage: scan-target shapes|paged|large|larger|vast\n");
