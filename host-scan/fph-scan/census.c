@@ -161,8 +161,8 @@ static bool scan_steps(struct walk *w, const struct fph_region *r,
 					      NULL);
 		if (err < 0)
 			return fail(error, err, w->t, "absent pages");
-		/* Page tables that are gone hold nothing, says the ioctl, and goes on. */
-		if (target_ended(w->t))
+		/* Page tables that are gone hold nothing, says the ioctl; with pauses it goes on. */
+		if (w->opts->cpu_percent && target_ended(w->t))
 			return fail(error, -ESRCH, w->t, NULL);
 	}
 	return true;
