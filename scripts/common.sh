@@ -10,6 +10,12 @@ export FPH_TOP FPH_CACHE
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+# quietly COMMAND...: what it says, only if it fails
+quietly() {
+	local said
+	said=$("$@" 2>&1) || { printf '%s\n' "$said"; die "failed: $*"; }
+}
+
 can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
 
 # as_root COMMAND...: run it with the rights to install packages; see can_be_root
