@@ -27,6 +27,7 @@
 #include <fph/watch.h>
 
 #include "ktest.h"
+#include "vmstat.h"
 
 #ifndef MADV_COLD
 #define MADV_COLD 20
@@ -140,20 +141,6 @@ static bool get(const char *path, char *line, size_t len)
 	if (f)
 		fclose(f);
 	return done;
-}
-
-static uint64_t vmstat(const char *name)
-{
-	FILE *f = fopen("/proc/vmstat", "re");
-	uint64_t value = 0, v;
-	char line[64];
-
-	check(f != NULL);
-	while (fscanf(f, "%63s %" SCNu64, line, &v) == 2)
-		if (!strcmp(line, name))
-			value = v;
-	fclose(f);
-	return value;
 }
 
 /*

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "vmstat.h"
 
 #define FT_DELAY	100000
 #define FT_BEFORE	2000
@@ -30,17 +31,6 @@ struct mover {
 	gint steps;
 	GThread *thread;
 };
-
-static uint64_t vmstat(const char *name)
-{
-	g_autofree char *all = NULL, *line = g_strdup_printf("\n%s ", name);
-	const char *found;
-
-	ok(g_file_get_contents("/proc/vmstat", &all, NULL, E));
-	found = strstr(all, line);
-	check(found != NULL);
-	return g_ascii_strtoull(found + strlen(line), NULL, 10);
-}
 
 static bool compact(pid_t pid, unsigned int step)
 {

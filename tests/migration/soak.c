@@ -21,6 +21,7 @@
 
 #include "harness.h"
 #include "swap.h"
+#include "vmstat.h"
 
 #define LIFE	5		/* hops of one guest */
 #define SWAP	(1536 * MIB)	/* for all memory of both sides */
@@ -426,26 +427,14 @@ static void plug_dimm(struct life *l)
 /* Why memory cannot be paged out, unless it is a file's; NULL: it can */
 static const char *no_swap;
 
-/* Pages that the kernel wrote to swap so far, for whatever process, and that it read */
+/*
+ * Pages that the kernel wrote to swap so far, for whatever process, and that it read.
+ * Those of zeroes are counted by themselves, and only by newer kernels.
+ */
 static void swapped_so_far(uint64_t *out, uint64_t *in)
 {
-	static const char *const names[][2] = {
-		{ "\npswpout ", "\nswpout_zero " }, { "\npswpin ", "\nswpin_zero " },
-	};
-	uint64_t *const sums[] = { out, in };
-	g_autofree char *text = NULL;
-
-	ok(g_file_get_contents("/proc/vmstat", &text, NULL, E));
-	for (int i = 0; i < 2; i++) {
-		*sums[i] = 0;
-		/* Pages of zeroes are counted by themselves, and only by newer kernels */
-		for (int k = 0; k < 2; k++) {
-			const char *at = strstr(text, names[i][k]);
-
-			if (at)
-				*sums[i] += g_ascii_strtoull(at + strlen(names[i][k]), NULL, 10);
-		}
-	}
+	*out = vmstat("pswpout") + vmstat("swpout_zero");
+	*in = vmstat("pswpin") + vmstat("swpin_zero");
 }
 
 struct meddler {

@@ -24,6 +24,7 @@
 #include "fph_tracer.h"
 #include "harness.h"
 #include "pagemap-abi.h"
+#include "vmstat.h"
 
 #define PATH	"/sys/fs/bpf/fph"
 #define TRACED	"pagemap,tracer=" PATH
@@ -145,13 +146,7 @@ struct pages {
 /* Huge pages that khugepaged has made of small ones, on this machine so far */
 static uint64_t collapsed(void)
 {
-	g_autofree char *text = NULL;
-	const char *at;
-
-	if (!g_file_get_contents("/proc/vmstat", &text, NULL, NULL))
-		return 0;
-	at = strstr(text, "thp_collapse_alloc ");
-	return at ? g_ascii_strtoull(at + strlen("thp_collapse_alloc "), NULL, 10) : 0;
+	return vmstat("thp_collapse_alloc");
 }
 
 /* Is there a page, by the page tables; absent is the zero page as well */
