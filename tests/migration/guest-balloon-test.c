@@ -419,6 +419,7 @@ static void test_hibernate(void **state)
 	struct vm_config cfg = config(NULL, devices, FPH_APPEND DISK_APPEND);
 	struct vm_migration m = { 0 };
 	struct vm *vm, *woken, *dst;
+	g_autoptr(GError) late = NULL;
 	uint64_t writes;
 
 	cfg.fph_mode = "pv";
@@ -427,6 +428,9 @@ static void test_hibernate(void **state)
 	busy(vm);
 	resize(vm, SMALL);
 	writes = guest_number(vm, "info", "writes");
+	/* As after the last resume: an answer that nobody waits for any more */
+	check(!vm_guest_command(vm, 0, &late, "check"));
+	check(g_error_matches(late, VM_ERROR, VM_ERROR_TIMEOUT));
 	guest_hibernate(vm);
 	vm_free(vm);
 

@@ -94,11 +94,19 @@ static const char *const kernel_complaints[] = {
 
 static bool complained;
 
+/* A complaint is followed by where it came from. */
+#define COMPLAINT_LINES	40
+
 static void read_console(struct vm *vm, const char *console)
 {
 	g_auto(GStrv) lines = g_strsplit_set(console, "\r\n", -1);
+	unsigned int more = 0;
 
 	for (char **l = lines; *l; l++) {
+		if (more && **l) {
+			fprintf(stderr, "  %s\n", *l);
+			more--;
+		}
 		/* A process that is being ended finds no page, and that is no mistake. */
 		if (strstr(*l, "fph-guest: page allocation failure"))
 			continue;
@@ -106,6 +114,8 @@ static void read_console(struct vm *vm, const char *console)
 			if (!strstr(*l, *word))
 				continue;
 			fprintf(stderr, "%s: the guest's kernel says: %s\n", vm_name(vm), *l);
+			if (!complained)
+				more = COMPLAINT_LINES;
 			complained = true;
 		}
 	}

@@ -631,6 +631,14 @@ static bool is_word(const char *line, const char *word)
 	return strncmp(line, word, n) == 0 && (line[n] == '\0' || line[n] == ' ');
 }
 
+/* That of another command came after its time-out */
+static bool is_answer(const char *line, const char *command)
+{
+	g_autofree char *word = g_strndup(command, strcspn(command, " "));
+
+	return g_str_has_prefix(line, "ok ") && is_word(line + 3, word);
+}
+
 char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error, const char *fmt, ...)
 {
 	gint64 deadline = io_deadline(timeout_ms);
@@ -672,7 +680,7 @@ char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error, const char
 				    timeout_ms);
 			return NULL;
 		}
-		if (is_word(line, "ok"))
+		if (is_answer(line, cmd))
 			return line;
 		if (is_word(line, "err")) {
 			g_set_error(error, VM_ERROR, VM_ERROR_GUEST, "%s: guest: %s: %s",

@@ -136,8 +136,8 @@ void vm_guest_restarts(struct vm *vm);
 
 /**
  * vm_guest_command() - one command line to the agent
- * Return: its answer, a line that starts with "ok". An "err" answer is
- * VM_ERROR_GUEST with the guest's own words.
+ * Return: its answer, a line that starts with "ok" and the command's name. An "err"
+ * answer is VM_ERROR_GUEST with the guest's own words.
  */
 char *vm_guest_command(struct vm *vm, int timeout_ms, GError **error,
 		       const char *fmt, ...) G_GNUC_PRINTF(4, 5);
