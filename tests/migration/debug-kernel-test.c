@@ -373,7 +373,7 @@ static void test_hibernate(void **state)
 {
 	g_autofree char *drive = hibernation_drive(MEMORY);
 	const char *const extra[] = {
-		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
+		"-no-shutdown", "-drive", drive, "-device", GUEST_DISK_DEVICE,
 		"-device", PACKED, NULL,
 	};
 	struct vm_config cfg = debug_config(extra, FPH_APPEND DISK_APPEND " fph.debugfs=1");

@@ -413,7 +413,7 @@ static void test_hibernate(void **state)
 {
 	g_autofree char *drive = hibernation_drive(MEMORY);
 	const char *const devices[] = {
-		"-no-shutdown", "-drive", drive, "-device", "virtio-blk-pci,drive=disk0",
+		"-no-shutdown", "-drive", drive, "-device", GUEST_DISK_DEVICE,
 		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
 	};
 	struct vm_config cfg = config(NULL, devices, FPH_APPEND DISK_APPEND);

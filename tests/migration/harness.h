@@ -86,6 +86,11 @@ void guest_wake_up(struct vm *vm);
  * kernel has booted and then makes way. QEMU must not end with the guest (-no-shutdown).
  */
 #define GUEST_DISK	"/dev/vda"
+/*
+ * Memory is full while an image is written or read: what the disk's requests would need
+ * for their descriptors fails, and of that the kernel complains, though it goes on.
+ */
+#define GUEST_DISK_DEVICE	"virtio-blk-pci,drive=disk0,indirect_desc=off"
 /* Of that disk, "disk0", for -drive; a string to be freed */
 char *hibernation_drive(uint64_t bytes);
 void guest_hibernate(struct vm *vm);
