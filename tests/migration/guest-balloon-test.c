@@ -336,7 +336,9 @@ static void test_offline(void **state)
 		"-object", "memory-backend-ram,id=m1,size=256M", "-device", "pc-dimm,memdev=m1",
 		"-device", "virtio-fph-pci,id=pv0,addr=5,balloon=on", NULL,
 	};
-	struct vm *vm = start(config(NULL, dimm, FPH_APPEND " memhp_default_state=online_kernel"));
+	/* With the usual floor there is too little left, once half of the DIMM is gone */
+	struct vm *vm = start(config(NULL, dimm, FPH_APPEND " memhp_default_state=online_kernel"
+					 " virtio_fph.balloon_floor=8"));
 
 	boot(vm);
 	resize(vm, 300 * MIB);
