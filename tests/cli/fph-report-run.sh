@@ -122,6 +122,28 @@ done
 says out 'inflate ms'
 says out 'deflate ms'
 
+# Of a guest that has used its memory the host gets that back, by either balloon.
+cat >"$tmp/used.scenario" <<'END'
+[scenario]
+name=used
+memory=512m
+use=balloon
+before=freed
+fill=192m
+balloon=256m
+append=init_on_alloc=1
+END
+try 0 --scenario "$tmp/used.scenario" --modes none,both --json "$tmp/r.json"
+says out 'back MiB' 'as used.scenario says'
+figures <<'END' || problem 'figures of a balloon that is filled'
+from figures import runs, want
+for (scenario, mode), r in runs.items():
+    full = r['balloon']['inflate']
+    want(128 << 20 < full['returned'] <= 256 << 20, f"{mode}: {full['returned']} bytes came back")
+    want(full.get('peak', 0) < 128 << 20, f"{mode}: {full.get('peak')} bytes more meanwhile")
+    want(full['faults'] < 32768, f"{mode}: {full['faults']} faults")
+END
+
 # A guest that clears what it frees: its zeroes are found before, and said to be that.
 try 0 --scenario zeroed-512m --modes prescan --json "$tmp/r.json"
 zeroes=$(figure zero_content)

@@ -85,12 +85,13 @@ try 2 run --resume --json -
 for keys in 'memory=1g' 'name=x' 'name=x memory=1' 'name=x memory=1g use=pony' \
 	    'name=x memory=1g fill=much' 'name=x memory=1g rate=0' 'name=x memory=1g objects=0' \
 	    'name=x memory=192m use=compile' 'name=x memory=1g way=pony' \
-	    'name=x memory=1g pony=1'; do
+	    'name=x memory=1g before=freed' 'name=x memory=1g use=balloon before=busy' \
+	    'name=x memory=1g use=balloon balloon=1g' 'name=x memory=1g pony=1'; do
 	{ echo '[scenario]'; printf '%s\n' $keys; } >"$tmp/x.scenario"
 	try 2 run --scenario "$tmp/x.scenario"
 	silent out
 done
-says err 'pony' 'name, memory, ram, use, fill, rate, objects, append, way'
+says err 'pony' 'name, memory, ram, use, before, fill, balloon, rate, objects, append, way'
 echo 'name=x' >"$tmp/x.scenario"
 try 2 run --scenario "$tmp/x.scenario"
 try 2 run --scenario "$tmp/none.scenario"

@@ -83,12 +83,16 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_INFLATE_CALLS] = { "balloon.inflate.madvise", "calls of madvise() by QEMU", true },
 	[V_INFLATE_GUEST] = { "balloon.inflate.guest_ms", "CPU time of the guest, it says", true },
 	[V_INFLATE_CPU] = { "balloon.inflate.cpu_ms", "CPU time of QEMU with its guest", true },
+	[V_INFLATE_FAULTS] = { "balloon.inflate.faults", "page faults of QEMU with its guest", true },
+	[V_INFLATE_RETURNED] = { "balloon.inflate.returned", "bytes that the host had back then", true },
+	[V_INFLATE_PEAK] = { "balloon.inflate.peak", "bytes that QEMU took more meanwhile", true },
 	[V_DEFLATE_NS] = { "balloon.deflate.ns", "until it was empty again", true },
 	[V_DEFLATE_FRAMES] = { "balloon.deflate.frames", "frames of the driver meanwhile", true },
 	[V_DEFLATE_IRQS] = { "balloon.deflate.interrupts", "interrupts of the guest", true },
 	[V_DEFLATE_CALLS] = { "balloon.deflate.madvise", "calls of madvise() by QEMU", true },
 	[V_DEFLATE_GUEST] = { "balloon.deflate.guest_ms", "CPU time of the guest, it says", true },
 	[V_DEFLATE_CPU] = { "balloon.deflate.cpu_ms", "CPU time of QEMU with its guest", true },
+	[V_DEFLATE_FAULTS] = { "balloon.deflate.faults", "page faults of QEMU with its guest", true },
 };
 
 const struct text_desc text_descs[T_COUNT] = {

@@ -91,9 +91,9 @@ static bool read_frames(struct vm *vm, const char *virtio, int queue, guint16 *r
 }
 
 struct cost {
-	gint64 us;
 	guint16 frames;
-	guint64 irqs, calls, guest_ms, cpu_ms;
+	guint64 irqs, calls, guest_ms, cpu_ms, faults;
+	guint64 rss_kib;
 };
 
 static bool read_cost(struct vm *vm, const struct device *d, int queue, const GArray *counters,
@@ -114,6 +114,8 @@ static bool read_cost(struct vm *vm, const struct device *d, int queue, const GA
 	if (!read_frames(vm, d->virtio, queue, &ret->frames, error) || !vm_usage(vm, &usage, error))
 		return false;
 	ret->cpu_ms = usage.cpu_ms;
+	ret->faults = usage.faults;
+	ret->rss_kib = usage.rss_kib;
 	ret->calls = read_counters(counters);
 	return true;
 }
@@ -141,27 +143,54 @@ bool balloon_go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error)
 	return false;
 }
 
-/* @v: V_INFLATE_NS, V_DEFLATE_NS and what follows them */
+/* The most memory that a process has from now on, VmHWM; proc_pid_clear_refs(5) */
+static bool reset_peak(pid_t pid)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/clear_refs", (int)pid);
+	FILE *f = fopen(path, "we");
+	bool done = f && fputs("5", f) >= 0;
+
+	return f && fclose(f) == 0 && done;
+}
+
+static guint64 read_peak_kib(pid_t pid)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
+	g_autofree char *text = NULL;
+	const char *at;
+
+	if (!g_file_get_contents(path, &text, NULL, NULL))
+		return NO_VALUE;
+	at = strstr(text, "\nVmHWM:");
+	return at ? g_ascii_strtoull(at + strlen("\nVmHWM:"), NULL, 10) : NO_VALUE;
+}
+
+static guint64 more(guint64 a, guint64 than)
+{
+	return a > than ? a - than : 0;
+}
+
+/* @v: V_INFLATE_NS, V_DEFLATE_NS and what follows them in both; @c: before and after */
 static bool measure(struct vm *vm, const struct device *d, int queue, guint64 size,
-		    int timeout_ms, guint64 *v, GError **error)
+		    int timeout_ms, guint64 *v, struct cost c[2], GError **error)
 {
 	GArray *counters = open_counters(vm);
-	struct cost before, after;
 	gint64 start, end;
 	bool ok;
 
-	ok = read_cost(vm, d, queue, counters, timeout_ms, &before, error);
+	ok = read_cost(vm, d, queue, counters, timeout_ms, &c[0], error);
 	start = g_get_monotonic_time();
 	ok = ok && balloon_go_to(vm, size, timeout_ms, error);
 	end = g_get_monotonic_time();
-	ok = ok && read_cost(vm, d, queue, counters, timeout_ms, &after, error);
+	ok = ok && read_cost(vm, d, queue, counters, timeout_ms, &c[1], error);
 	if (ok) {
 		v[0] = (end - start) * 1000;
-		v[1] = (guint16)(after.frames - before.frames);
-		v[2] = after.irqs - before.irqs;
-		v[3] = counters->len ? after.calls - before.calls : NO_VALUE;
-		v[4] = after.guest_ms - before.guest_ms;
-		v[5] = after.cpu_ms - before.cpu_ms;
+		v[1] = (guint16)(c[1].frames - c[0].frames);
+		v[2] = c[1].irqs - c[0].irqs;
+		v[3] = counters->len ? c[1].calls - c[0].calls : NO_VALUE;
+		v[4] = c[1].guest_ms - c[0].guest_ms;
+		v[5] = c[1].cpu_ms - c[0].cpu_ms;
+		v[6] = c[1].faults - c[0].faults;
 	}
 	close_counters(counters);
 	return ok && vm_guest_settle(vm, SETTLE_MS, error);
@@ -170,8 +199,17 @@ static bool measure(struct vm *vm, const struct device *d, int queue, guint64 si
 bool balloon_measure(struct vm *vm, const struct device *d, const struct scenario *s,
 		     int timeout_ms, struct run *ret, GError **error)
 {
-	return measure(vm, d, d->queue_inflate, s->memory - s->balloon, timeout_ms,
-		       &ret->v[V_INFLATE_NS], error) &&
-	       measure(vm, d, d->queue_deflate, s->memory, timeout_ms,
-		       &ret->v[V_DEFLATE_NS], error);
+	bool peak_known = reset_peak(vm_pid(vm));
+	struct cost c[2];
+	guint64 peak;
+
+	if (!measure(vm, d, d->queue_inflate, s->memory - s->balloon, timeout_ms,
+		     &ret->v[V_INFLATE_NS], c, error))
+		return false;
+	peak = peak_known ? read_peak_kib(vm_pid(vm)) : NO_VALUE;
+	ret->v[V_INFLATE_RETURNED] = more(c[0].rss_kib, c[1].rss_kib) << 10;
+	if (peak != NO_VALUE)
+		ret->v[V_INFLATE_PEAK] = more(peak, c[0].rss_kib) << 10;
+	return measure(vm, d, d->queue_deflate, s->memory, timeout_ms,
+		       &ret->v[V_DEFLATE_NS], c, error);
 }

@@ -118,7 +118,7 @@ static bool fill(struct job *j, struct vm *vm, GError **error)
 	return true;
 }
 
-/* Every second page of what it has written goes into the balloon. */
+/* Every second page of what it has written is free again, and goes into the balloon. */
 static bool fragment(struct job *j, struct vm *vm, GError **error)
 {
 	const struct scenario *s = j->scenario;
@@ -127,7 +127,8 @@ static bool fragment(struct job *j, struct vm *vm, GError **error)
 	progress_step("%s: fragment", j->label);
 	done = vm_guest_command(vm, j->timeout_ms, error, "fragment %" G_GUINT64_FORMAT,
 				s->fill);
-	return done && balloon_go_to(vm, s->memory - s->balloon, j->timeout_ms, error);
+	return done && (s->use == USE_BALLOON ||
+			balloon_go_to(vm, s->memory - s->balloon, j->timeout_ms, error));
 }
 
 /*
@@ -200,23 +201,24 @@ static bool can_do_all(struct vm *vm, GError **error)
 static bool use_memory(struct job *j, struct vm *vm, GError **error)
 {
 	const struct scenario *s = j->scenario;
+	enum memory_use use = s->use == USE_BALLOON ? s->before : s->use;
 	g_autofree char *freed = NULL;
 	g_autofree char *filled = NULL;
 
-	if (s->fill && !(s->use == USE_FRAGMENTED ? fragment(j, vm, error) : fill(j, vm, error)))
+	if (s->fill && !(use == USE_FRAGMENTED ? fragment(j, vm, error) : fill(j, vm, error)))
 		return false;
-	if (s->use == USE_FREED) {
+	if (use == USE_FREED) {
 		freed = vm_guest_command(vm, j->timeout_ms, error, "free");
 		if (!freed)
 			return false;
 	}
-	if (s->use == USE_COMPILE) {
+	if (use == USE_COMPILE) {
 		progress_step("%s: compile", j->label);
 		if (!compile_alone(vm, s->objects, j->timeout_ms, j->run, error))
 			return false;
 	}
 	/* Where nothing else is left to check. */
-	if (s->use == USE_FREED || !s->fill) {
+	if (use == USE_FREED || !s->fill) {
 		filled = vm_guest_command(vm, j->timeout_ms, error, "fill " CHECKED " dense");
 		if (!filled)
 			return false;

@@ -201,19 +201,39 @@ static bool memory_valid(const char *name, enum memory_use use, guint64 memory, 
 	return false;
 }
 
+static bool read_use(const char *text, enum memory_use *ret, GError **error)
+{
+	static const char *const uses[] = {
+		"little", "freed", "all", "busy", "balloon", "fragmented", "compile", NULL
+	};
+
+	*ret = USE_LITTLE;
+	for (int i = 0; text && uses[i]; i++) {
+		if (!strcmp(uses[i], text)) {
+			*ret = (enum memory_use)i;
+			return true;
+		}
+	}
+	if (text)
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "unknown use '%s'; there are: little, freed, all, busy, balloon, "
+			    "fragmented, compile", text);
+	return !text;
+}
+
 /* Keys of the group [scenario] in a file. */
 static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 {
 	static const char group[] = "scenario";
 	static const char *const known[] = {
-		"name", "memory", "ram", "use", "fill", "rate", "objects", "append", "way", NULL
-	};
-	static const char *const uses[] = {
-		"little", "freed", "all", "busy", "balloon", "fragmented", "compile", NULL
+		"name", "memory", "ram", "use", "before", "fill", "balloon", "rate", "objects",
+		"append", "way", NULL
 	};
 	g_auto(GStrv) keys = g_key_file_get_keys(file, group, NULL, error);
 	g_autofree char *memory = g_key_file_get_string(file, group, "memory", NULL);
 	g_autofree char *use = g_key_file_get_string(file, group, "use", NULL);
+	g_autofree char *before = g_key_file_get_string(file, group, "before", NULL);
+	g_autofree char *into = g_key_file_get_string(file, group, "balloon", NULL);
 	g_autofree char *way = g_key_file_get_string(file, group, "way", NULL);
 	g_autofree char *fill = g_key_file_get_string(file, group, "fill", NULL);
 	g_autofree char *rate = g_key_file_get_string(file, group, "rate", NULL);
@@ -227,8 +247,8 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 		if (g_strv_contains(known, *k))
 			continue;
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown key '%s'; there are: name, memory, ram, use, fill, rate, "
-			    "objects, append, way", *k);
+			    "unknown key '%s'; there are: name, memory, ram, use, before, fill, "
+			    "balloon, rate, objects, append, way", *k);
 		return false;
 	}
 	s->name = g_key_file_get_string(file, group, "name", error);
@@ -244,16 +264,14 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	s->ram = g_key_file_get_string(file, group, "ram", NULL);
 	s->shared = s->ram && strstr(s->ram, "share=on");
 	s->append = g_key_file_get_string(file, group, "append", NULL);
-	for (i = 0; use && uses[i]; i++)
-		if (strcmp(uses[i], use) == 0)
-			break;
-	if (use && !uses[i]) {
+	if (!read_use(use, &s->use, error) || !read_use(before, &s->before, error))
+		return false;
+	if (before && (s->use != USE_BALLOON ||
+		       (s->before != USE_FREED && s->before != USE_FRAGMENTED))) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-			    "unknown use '%s'; there are: little, freed, all, busy, balloon, "
-			    "fragmented, compile", use);
+			    "before goes with use=balloon, and is freed or fragmented");
 		return false;
 	}
-	s->use = use ? (enum memory_use)i : USE_LITTLE;
 	for (i = 0; way && ways[i]; i++)
 		if (strcmp(ways[i], way) == 0)
 			break;
@@ -263,11 +281,18 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 		return false;
 	}
 	s->way = way ? (enum way)i : WAY_LIVE;
-	s->fill = bytes_to_fill(s->use, s->memory);
+	s->fill = bytes_to_fill(s->use == USE_BALLOON ? s->before : s->use, s->memory);
 	if (fill && !size_parse(fill, &s->fill, error))
 		return false;
 	s->rate = BUSY_RATE;
 	s->balloon = bytes_in_balloon(s->use, s->memory);
+	if (into && !size_parse(into, &s->balloon, error))
+		return false;
+	if (s->balloon >= s->memory) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+			    "balloon must be less than memory");
+		return false;
+	}
 	if (rate && !g_ascii_string_to_unsigned(rate, 10, 1, 10000000, &s->rate, error))
 		return false;
 	s->objects = COMPILE_OBJECTS;
@@ -279,18 +304,20 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 static struct scenario *scenario_load(const char *path, guint64 memory, GError **error)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
+	g_autofree char *file_name = NULL;
 	struct scenario *s = g_new0(struct scenario, 1);
 	GError *err = NULL;
 
 	if (g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, &err) &&
 	    read_keys(file, s, &err)) {
 		if (memory) {
-			s->memory = memory;
 			s->fill = MIN(s->fill, memory);
-			s->balloon = bytes_in_balloon(s->use, memory);
+			s->balloon = (guint64)((double)s->balloon / s->memory * memory) >> 21 << 21;
+			s->memory = memory;
 		}
+		file_name = g_path_get_basename(path);
 		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
-					       path);
+					       file_name);
 		if (memory_valid(s->name, s->use, s->memory, error))
 			return s;
 	} else {

@@ -34,6 +34,7 @@ struct scenario {
 	guint guests;		/* that migrate at once */
 	char *append;		/* parameters of the guest's kernel, or NULL */
 	enum memory_use use;
+	enum memory_use before;	/* of USE_BALLOON: how it used memory before that */
 	enum way way;
 	guint64 fill;		/* bytes the guest writes to before the migration, at most */
 	guint64 rate;		/* of USE_BUSY: pages per second */

@@ -150,6 +150,15 @@ static const struct figure deflate[] = {
 	{ NULL },
 };
 
+static const struct figure given_back[] = {
+	{ "mode", -13, K_MODE, 0, NULL },
+	{ "back MiB", 10, K_MIB, V_INFLATE_RETURNED, "memory that the host had back, once it was full" },
+	{ "peak MiB", 10, K_MIB, V_INFLATE_PEAK, "memory that QEMU took more until then" },
+	{ "faults full", 13, K_COUNT, V_INFLATE_FAULTS, "page faults of QEMU with its guest until then" },
+	{ "faults empty", 14, K_COUNT, V_DEFLATE_FAULTS, "and until it was empty again" },
+	{ NULL },
+};
+
 const struct figure_table figure_tables[] = {
 	{ "time", times, true },
 	{ "data", data, true },
@@ -163,6 +172,7 @@ const struct figure_table figure_tables[] = {
 	{ "tracer", tracer, true },
 	{ "balloon, filled", inflate, true },
 	{ "balloon, emptied", deflate, true },
+	{ "balloon, memory", given_back, true },
 	{ "left out", left_out, false },
 	{ NULL },
 };
