@@ -93,7 +93,7 @@ static bool read_frames(struct vm *vm, const char *virtio, int queue, guint16 *r
 struct cost {
 	guint16 frames;
 	guint64 irqs, calls, guest_ms, cpu_ms, faults;
-	guint64 rss_kib;
+	guint64 rss_kib, peak_kib;
 };
 
 static bool read_cost(struct vm *vm, const struct device *d, int queue, const GArray *counters,
@@ -116,6 +116,7 @@ static bool read_cost(struct vm *vm, const struct device *d, int queue, const GA
 	ret->cpu_ms = usage.cpu_ms;
 	ret->faults = usage.faults;
 	ret->rss_kib = usage.rss_kib;
+	ret->peak_kib = usage.rss_peak_kib;
 	ret->calls = read_counters(counters);
 	return true;
 }
@@ -143,7 +144,7 @@ bool balloon_go_to(struct vm *vm, guint64 size, int timeout_ms, GError **error)
 	return false;
 }
 
-/* The most memory that a process has from now on, VmHWM; proc_pid_clear_refs(5) */
+/* VmHWM counts from now on; proc_pid_clear_refs(5) */
 static bool reset_peak(pid_t pid)
 {
 	g_autofree char *path = g_strdup_printf("/proc/%d/clear_refs", (int)pid);
@@ -151,18 +152,6 @@ static bool reset_peak(pid_t pid)
 	bool done = f && fputs("5", f) >= 0;
 
 	return f && fclose(f) == 0 && done;
-}
-
-static guint64 read_peak_kib(pid_t pid)
-{
-	g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid);
-	g_autofree char *text = NULL;
-	const char *at;
-
-	if (!g_file_get_contents(path, &text, NULL, NULL))
-		return NO_VALUE;
-	at = strstr(text, "\nVmHWM:");
-	return at ? g_ascii_strtoull(at + strlen("\nVmHWM:"), NULL, 10) : NO_VALUE;
 }
 
 static guint64 more(guint64 a, guint64 than)
@@ -201,15 +190,13 @@ bool balloon_measure(struct vm *vm, const struct device *d, const struct scenari
 {
 	bool peak_known = reset_peak(vm_pid(vm));
 	struct cost c[2];
-	guint64 peak;
 
 	if (!measure(vm, d, d->queue_inflate, s->memory - s->balloon, timeout_ms,
 		     &ret->v[V_INFLATE_NS], c, error))
 		return false;
-	peak = peak_known ? read_peak_kib(vm_pid(vm)) : NO_VALUE;
 	ret->v[V_INFLATE_RETURNED] = more(c[0].rss_kib, c[1].rss_kib) << 10;
-	if (peak != NO_VALUE)
-		ret->v[V_INFLATE_PEAK] = more(peak, c[0].rss_kib) << 10;
+	if (peak_known)
+		ret->v[V_INFLATE_PEAK] = more(c[1].peak_kib, c[0].rss_kib) << 10;
 	return measure(vm, d, d->queue_deflate, s->memory, timeout_ms,
 		       &ret->v[V_DEFLATE_NS], c, error);
 }

@@ -817,6 +817,7 @@ bool process_usage(pid_t pid, const GArray *vcpus, struct vm_usage *ret, GError 
 		.rss_anon_kib = status_field(status, "\nRssAnon:"),
 		.rss_file_kib = status_field(status, "\nRssFile:"),
 		.rss_shmem_kib = status_field(status, "\nRssShmem:"),
+		.rss_peak_kib = status_field(status, "\nVmHWM:"),
 		.cpu_ms = stat_cpu_ms(&all),
 		.system_ms = all.stime * 1000 / sysconf(_SC_CLK_TCK),
 		.guest_cpu_ms = guest_cpu_ms,

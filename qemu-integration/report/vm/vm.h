@@ -166,6 +166,7 @@ struct vm_usage {
 	guint64 rss_anon_kib;
 	guint64 rss_file_kib;
 	guint64 rss_shmem_kib;
+	guint64 rss_peak_kib;	/* VmHWM: the most it ever was, or since that was reset */
 	guint64 cpu_ms;		/* user and system, of all threads */
 	guint64 system_ms;	/* the part of it in the kernel */
 	guint64 guest_cpu_ms;	/* user and system, of the threads that are its virtual CPUs */
