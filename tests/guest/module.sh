@@ -55,7 +55,8 @@ lend_libc()
 {
 	local tool libc=$1/usr/lib/x86_64-linux-gnu
 	for tool in "$1"/usr/lib/linux-kbuild-*/*/*/*; do
-		LC_ALL=C ldd "$tool" 2>&1 | grep -q 'version .* not found' || continue
+		# To the end of it: ldd, ended early, would be taken for one without a word
+		LC_ALL=C ldd "$tool" 2>&1 | grep 'version .* not found' > /dev/null || continue
 		if ! [ -d "$libc" ]; then
 			download_packages "$1/deb" '*' libc6 || return 1
 			dpkg-deb --fsys-tarfile "$1"/deb/libc6_*.deb |
