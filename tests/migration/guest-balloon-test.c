@@ -555,6 +555,7 @@ static const struct kernel_row kernel_rows[] = {
 	{ "guest-balloon-kernel-6.1", "6.1" },
 	{ "guest-balloon-kernel-6.12", "6.12" },
 	{ "guest-balloon-kernel-6.12-cloud", "6.12-cloud" },
+	{ "guest-balloon-kernel-6.18", "6.18" },
 	{ "guest-balloon-kernel-newest", "newest" },
 	{ "guest-balloon-kernel-newest-cloud", "newest-cloud" },
 };
