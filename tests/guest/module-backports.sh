@@ -81,14 +81,28 @@ balloon()	# 7.0, all of it
 	mv balloon_compaction.h balloon.h
 }
 
+# links FROM TO: a folder of links to what is in another
+links()
+{
+	mkdir "$2"
+	ln -s "$1"/* "$2"
+}
+
 # builds_with EXPECTED BACKPORT...: it builds, and knows of these
 builds_with()
 {
-	local expected=$1 got backport dir
+	local expected=$1 got backport dir part parts
 	shift
 	dir=$tmp/with-${*// /-}
 	dir=${dir// /-}
-	cp -as "$(realpath "$headers")" "$dir"
+	# Folders of its own on the way to what is edited and to where it is built from
+	links "$(realpath "$headers")" "$dir"
+	parts=("$headers"/usr/src/linux-headers-*-common)
+	parts=(usr usr/src "$(readlink "$headers/kdir")" "${parts[@]#"$headers/"}"{,/include,/include/linux})
+	for part in "${parts[@]}"; do
+		rm "$dir/$part"
+		links "$(realpath "$headers/$part")" "$dir/$part"
+	done
 	ln -sfn "$(readlink "$headers/kdir")" "$dir/kdir"
 	cd "$dir"/usr/src/linux-headers-*-common*/include/linux
 	for backport in "$@"; do
