@@ -40,7 +40,7 @@ int BPF_PROG(fph_fault, struct vm_area_struct *vma, unsigned long addr,
 	range = find_range(target, addr);
 	if (range && paused())
 		return 0;
-	return fault(range, addr, 0, write, fault_cause(write));
+	return fault(range, addr, 0, fault_cause(write));
 }
 
 SEC("fexit/handle_mm_fault")

@@ -70,10 +70,10 @@ struct fph_target {
 /* What was done to pages, and how */
 enum fph_cause {
 	FPH_WRITE,		/* taken: a write where no memory was */
-	FPH_READ,		/* taken: a read of a hole, in shared memory */
+	FPH_READ,		/* taken: a read of a hole, in shared memory as a rule */
 	FPH_POPULATE,		/* taken: madvise(MADV_POPULATE_*, MADV_COLLAPSE) */
 	FPH_KVM,		/* taken within an ioctl, as KVM and VFIO do */
-	FPH_ZERO,		/* a read of a hole that got the zero page */
+	FPH_ZERO,		/* a read of a hole that got the zero page (tp: or may have) */
 	FPH_MADVISE,		/* given back: madvise */
 	FPH_PUNCH,		/* given back: fallocate */
 	FPH_UNMAP,		/* given back: munmap, mmap, mremap */

@@ -23,7 +23,7 @@ page_fault(unsigned long addr, __u64 ip, unsigned long error)
 		return 0;
 	if (range && !write && !(error & PF_PROT))
 		zero_mapped(range, addr);
-	return fault(range, addr, ip, write, write ? FPH_WRITE : FPH_READ);
+	return fault(range, addr, ip, write ? FPH_WRITE : FPH_READ);
 }
 
 SEC("tp_btf/page_fault_user")

@@ -294,14 +294,15 @@ static __always_inline void zero_mapped(struct fph_range *range, __u64 addr)
  * it allocates is for that, and @cause is why.
  */
 static __always_inline int
-fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
+fault(struct fph_range *range, __u64 addr, __u64 ip, __u32 cause)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct pending *pending;
 
 	/*
-	 * Whatever the thread allocates in a fault elsewhere, or for the zero
-	 * page, is not for the fault it was in before.
+	 * Whatever the thread allocates in a fault elsewhere is not for the fault
+	 * it was in before. A read of private memory counts as others do: where
+	 * there is no zero page, or no huge one, it gets memory.
 	 */
 	if (!range) {
 		pending = pending_of(task);
@@ -313,10 +314,6 @@ fault(struct fph_range *range, __u64 addr, __u64 ip, bool write, __u32 cause)
 				       BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!pending) {
 		dropped(FPH_DROP_FAULT);
-		return 0;
-	}
-	if (!write && !(range->flags & FPH_RANGE_SHARED)) {
-		pending->addr = 0;
 		return 0;
 	}
 	pending->addr = addr;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A process whose memory is known, for fph-scan to look at. It says "ready" and
- * stays until its standard input ends. With SIGUSR1 it unmaps what it has.
+ * stays until its standard input ends. With SIGUSR1 it unmaps what it has. Or it says
+ * whether reading private memory takes some of it here: 0 if the zero page is mapped.
  *
- * usage: scan-target [WORD...] shapes|paged|large|larger|vast
+ * usage: scan-target [WORD...] shapes|paged|large|larger|vast|reads-take
  */
 
 #include <fcntl.h>
@@ -17,6 +18,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "zero-page.h"
 
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
@@ -158,7 +161,10 @@ int main(int argc, char **argv)
 	char c;
 
 	signal(SIGUSR1, unmap);
-	if (strcmp(what, "shapes") == 0) {
+	if (strcmp(what, "reads-take") == 0) {
+		printf("%d\n", !host_has_zero_page());
+		return 0;
+	} else if (strcmp(what, "shapes") == 0) {
 		shapes();
 	} else if (strcmp(what, "paged") == 0) {
 		paged();
@@ -172,7 +178,7 @@ int main(int argc, char **argv)
 		bytes = 16384 * GIB;
 		memory = map(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	} else {
-		fprintf(stderr, "usage: scan-target shapes|paged|large|larger|vast\n");
+		fprintf(stderr, "usage: scan-target shapes|paged|large|larger|vast|reads-take\n");
 		return 2;
 	}
 	printf("ready %p %p\n", (void *)memory, (void *)(memory + bytes));

@@ -12,10 +12,12 @@
 #include "ktest.h"
 #include "scanner.h"
 #include "swap.h"
+#include "zero-page.h"
 
 struct fph_scanner *scanner;
 size_t page;
 bool sees_zero_page;
+bool reads_take;
 
 static int pagemap = -1;
 
@@ -47,6 +49,9 @@ void ktest_init(int argc, char **argv)
 			 scanner->zero_pfn;
 	if (!sees_zero_page)
 		puts("without CAP_SYS_ADMIN the zero page cannot be told");
+	reads_take = !host_has_zero_page();
+	if (reads_take)
+		puts("private memory that is read gets pages here, and no zero page");
 }
 
 void need_method(enum kind kind)

@@ -58,6 +58,7 @@ struct mem {
 extern struct fph_scanner *scanner;
 extern size_t page;		/* bytes */
 extern bool sees_zero_page;	/* the scanner does */
+extern bool reads_take;		/* no zero page: private memory that is read gets pages */
 
 const char *kind_name(enum kind kind);
 

@@ -56,7 +56,7 @@ static void read_touched(struct mem *m)
 {
 	for (int i = 0; i < N; i++)
 		sink = *mem_page(m, FIRST + i);
-	want(m, m->kind == K_ANON ? W_ZERO : W_NOTHING);
+	want(m, m->kind == K_ANON && !reads_take ? W_ZERO : W_NOTHING);
 }
 
 static void written_zero(struct mem *m)
@@ -197,7 +197,7 @@ static void populated_write(struct mem *m)
 static void populated_read(struct mem *m)
 {
 	at(m, MADV_POPULATE_READ);
-	want(m, m->kind == K_ANON ? W_ZERO : W_NOTHING);
+	want(m, m->kind == K_ANON && !reads_take ? W_ZERO : W_NOTHING);
 }
 
 static void prot_none(struct mem *m)
@@ -477,6 +477,8 @@ static void zero_page_is_seen(void **state)
 
 	if (!sees_zero_page)
 		fph_test_skip("PFNs are hidden");
+	if (reads_take)
+		fph_test_skip("this kernel maps no zero page");
 	mem_open(&m, K_ANON, NPAGES);
 	sink = *mem_page(&m, 3);
 	found = mem_scan(&m);
