@@ -113,10 +113,14 @@ try 0 --scenario balloon-1g --modes none,both --json "$tmp/r.json"
 frames=$(figure frames | tr '\n' ' ')
 echo "$frames" | awk '{ exit !(NF == 4 && $1 == 768 && $2 == 768 && $3 > 0 && $3 < 40 &&
 	$4 > 0 && $4 < 40) }' || problem "frames of none and both, inflate and deflate: $frames"
-# Each frame of a MiB costs something; what runs cost may be less than is counted.
-for cost in interrupts guest_ms cpu_ms; do
+costs=$(figure interrupts | tr '\n' ' ')
+echo "$costs" | awk '{ exit !(NF == 4 && $1 > 10 && $2 > 10 && $3 < $1 / 2 && $4 < $2 / 2) }' ||
+	problem "interrupts of none and both, inflate and deflate: $costs"
+# Each frame of a MiB costs something; what runs cost may be less than is counted. How
+# much that is depends on what else the machine does.
+for cost in guest_ms cpu_ms; do
 	costs=$(figure $cost | tr '\n' ' ')
-	echo "$costs" | awk '{ exit !(NF == 4 && $1 > 10 && $2 > 10 && $3 < $1 / 2 && $4 < $2 / 2) }' ||
+	echo "$costs" | awk '{ exit !(NF == 4 && $1 > 0 && $2 > 0) }' ||
 		problem "$cost of none and both, inflate and deflate: $costs"
 done
 says out 'inflate ms'
@@ -272,35 +276,30 @@ log=$(sed -n 's/.*logs: \(\/[^ ]*\)$/\1/p; s/^  \(\/[^ ]*fph-report-[^ ]*\)$/\1/
 [ -e "$log/source-serial.log" ] || problem "no log in '$log'"
 rm -rf "$TMPDIR"/fph-report-*
 
-# A source that spoils a page of its guest once it is filled: the guest sees that at
-# the destination.
+# A source whose guest's page is spoiled when the destination starts, which is once the
+# guest is filled: the guest sees that at the destination.
 cat >"$tmp/spoil.py" <<'END'
-import os, re, sys, time
+import os, re, sys
 pid, size = int(sys.argv[1]), 256 << 20
 os.closerange(3, 1024)		# QEMU's connections are not ours to keep
-for _ in range(300):
-    time.sleep(0.2)
-    try:
-        with open(f'/proc/{pid}/maps') as maps:
-            starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
-                      if int(m[2], 16) - int(m[1], 16) == size]
-        with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
-            for start in starts:
-                mem.seek(start)
-                ram = mem.read(size)
-                pages = [m.start() for m in re.finditer(b'FPHPAGE\0', ram) if m.start() % 4096 == 0]
-                if len(pages) >= 1024:
-                    mem.seek(start + pages[512] + 4000)
-                    mem.write(b'spoiled')
-                    sys.exit()
-    except OSError:
-        sys.exit()
+with open(f'/proc/{pid}/maps') as maps:
+    starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
+              if int(m[2], 16) - int(m[1], 16) == size]
+with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
+    for start in starts:
+        mem.seek(start)
+        ram = mem.read(size)
+        pages = [m.start() for m in re.finditer(b'FPHPAGE\0', ram) if m.start() % 4096 == 0]
+        if len(pages) >= 1024:
+            mem.seek(start + pages[512] + 4000)
+            mem.write(b'spoiled')
 END
 real=${2:-${FPH_CACHE:-$HOME/.cache/fph}/bin/qemu-system-x86_64}
 cat >"$tmp/spoils" <<END
 #!/bin/sh
 case "\$*" in
-*"-name fph-source"*) python3 "$tmp/spoil.py" \$\$ & ;;
+*"-name fph-source"*) echo \$\$ >"$tmp/pid" ;;
+*"-name fph-destination"*) python3 "$tmp/spoil.py" "\$(cat "$tmp/pid")" ;;
 esac
 exec "$real" "\$@"
 END
