@@ -242,7 +242,8 @@ static void test_unannounced(void **state)
 	guest(src, "fill 160M dense", "ok fill");
 	guest(src, "free", "ok free");
 	ok(vm_migrate_start(src, dst, &opts, &m, E));
-	until (m.fph.hints.free > 10000)
+	/* The answer may come during setup, of which query-migrate says nothing */
+	until (m.fph.hints.free > 10000 && m.sync_count)
 		ok(vm_migrate_poll(src, &m, E));
 	check_int(m.fph.skipped, 0);
 	check_int(m.sync_count, 1);
