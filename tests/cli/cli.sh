@@ -58,6 +58,37 @@ silent() {
 	[ ! -s "$tmp/$1" ] || problem "something on std$1"
 }
 
+# spoils QEMU <PYTHON: $tmp/spoils is that QEMU, with one difference. When a destination
+# starts, which is once the guest of the source has done its part, memory of the source is
+# spoiled, a RAM block of 256 MiB: where(ram) of the Python gives the places.
+spoils() {
+	cat >"$tmp/places.py"
+	cat >"$tmp/spoil.py" <<'END'
+import os, re, sys
+from places import where
+pid, size = int(sys.argv[1]), 256 << 20
+os.closerange(3, 1024)		# QEMU's connections are not ours to keep
+with open(f'/proc/{pid}/maps') as maps:
+    starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
+              if int(m[2], 16) - int(m[1], 16) == size]
+with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
+    for start in starts:
+        mem.seek(start)
+        for place in where(mem.read(size)):
+            mem.seek(start + place)
+            mem.write(b'spoiled')
+END
+	cat >"$tmp/spoils" <<END
+#!/bin/sh
+case "\$*" in
+*"-name fph-source"*) echo \$\$ >"$tmp/pid" ;;
+*"-name fph-destination"*) python3 "$tmp/spoil.py" "\$(cat "$tmp/pid")" ;;
+esac
+exec "$1" "\$@"
+END
+	chmod +x "$tmp/spoils"
+}
+
 finish() {
 	[ $bad -eq 0 ] && echo ok
 	exit $bad

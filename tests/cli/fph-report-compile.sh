@@ -50,33 +50,14 @@ mkdir "$tmp/first"
 (cd "$tmp/first" && cpio --quiet -id 'compile/host-scan/*' <"$cache/guest/compiler.img")
 first=$tmp/first/compile/host-scan/backing.c
 
-# A source that spoils what the guest's second object is compared with, when the
-# destination starts: the first job is over then.
-cat >"$tmp/spoil.py" <<'END'
-import os, re, sys
-pid, size, page = int(sys.argv[1]), 256 << 20, open(sys.argv[2], 'rb').read(4096)
-os.closerange(3, 1024)		# QEMU's connections are not ours to keep
-with open(f'/proc/{pid}/maps') as maps:
-    starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
-              if int(m[2], 16) - int(m[1], 16) == size]
-with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
-    for start in starts:
-        mem.seek(start)
-        ram = mem.read(size)
-        for m in re.finditer(re.escape(page), ram):
-            mem.seek(start + m.start() + 100)
-            mem.write(b'spoiled')
+# What the guest's second object is compared with is spoiled: the first job is over then.
+spoils "$qemu" <<END
+import re
+with open('$tmp/first/compile/host-scan/map.o', 'rb') as f:
+    page = f.read(4096)
+def where(ram):
+    return [m.start() + 100 for m in re.finditer(re.escape(page), ram)]
 END
-cat >"$tmp/spoils" <<END
-#!/bin/sh
-case "\$*" in
-*"-name fph-source"*) echo \$\$ >"$tmp/pid" ;;
-*"-name fph-destination"*) python3 "$tmp/spoil.py" "\$(cat "$tmp/pid")" \
-	"$tmp/first/compile/host-scan/map.o" ;;
-esac
-exec "$qemu" "\$@"
-END
-chmod +x "$tmp/spoils"
 try 1 2 none "$tmp/spoils"
 grep -q 'tiny none: failed: destination: guest: .* /tmp/1.o /compile/host-scan/map.o differ' "$tmp/err" ||
 	problem 'a page that was spoiled is not told'

@@ -280,34 +280,13 @@ log=$(sed -n 's/.*logs: \(\/[^ ]*\)$/\1/p; s/^  \(\/[^ ]*fph-report-[^ ]*\)$/\1/
 [ -e "$log/source-serial.log" ] || problem "no log in '$log'"
 rm -rf "$TMPDIR"/fph-report-*
 
-# A source whose guest's page is spoiled when the destination starts, which is once the
-# guest is filled: the guest sees that at the destination.
-cat >"$tmp/spoil.py" <<'END'
-import os, re, sys
-pid, size = int(sys.argv[1]), 256 << 20
-os.closerange(3, 1024)		# QEMU's connections are not ours to keep
-with open(f'/proc/{pid}/maps') as maps:
-    starts = [int(m[1], 16) for m in re.finditer(r'^(\w+)-(\w+) rw', maps.read(), re.M)
-              if int(m[2], 16) - int(m[1], 16) == size]
-with open(f'/proc/{pid}/mem', 'r+b', buffering=0) as mem:
-    for start in starts:
-        mem.seek(start)
-        ram = mem.read(size)
-        pages = [m.start() for m in re.finditer(b'FPHPAGE\0', ram) if m.start() % 4096 == 0]
-        if len(pages) >= 1024:
-            mem.seek(start + pages[512] + 4000)
-            mem.write(b'spoiled')
+# A page of the guest is spoiled once it is filled: it sees that at the destination.
+spoils "${2:-${FPH_CACHE:-$HOME/.cache/fph}/bin/qemu-system-x86_64}" <<'END'
+import re
+def where(ram):
+    pages = [m.start() for m in re.finditer(b'FPHPAGE\0', ram) if m.start() % 4096 == 0]
+    return [pages[512] + 4000] if len(pages) >= 1024 else []
 END
-real=${2:-${FPH_CACHE:-$HOME/.cache/fph}/bin/qemu-system-x86_64}
-cat >"$tmp/spoils" <<END
-#!/bin/sh
-case "\$*" in
-*"-name fph-source"*) echo \$\$ >"$tmp/pid" ;;
-*"-name fph-destination"*) python3 "$tmp/spoil.py" "\$(cat "$tmp/pid")" ;;
-esac
-exec "$real" "\$@"
-END
-chmod +x "$tmp/spoils"
 link='--link 10gbit'
 if [ "$(id -u)" != 0 ] || ! command -v tc >/dev/null || ! command -v ip >/dev/null; then
 	echo 'SKIP: --link: needs root, ip and tc'
