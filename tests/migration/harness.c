@@ -890,6 +890,21 @@ bool is_running(struct vm *vm)
 	return json_object_get_boolean_member(json_node_get_object(node), "running");
 }
 
+bool is_registered(struct vm *vm)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%d/smaps", (int)vm_pid(vm));
+	g_autofree char *smaps = NULL;
+	bool found = false;
+	char **lines;
+
+	ok(g_file_get_contents(path, &smaps, NULL, E));
+	lines = g_strsplit(smaps, "\n", -1);
+	for (char **l = lines; *l; l++)
+		found |= g_str_has_prefix(*l, "VmFlags:") && strstr(*l, " uw");
+	g_strfreev(lines);
+	return found;
+}
+
 const char *preloaded_qemu(const char *variable, const char *settings)
 {
 	const char *library = g_getenv(variable);

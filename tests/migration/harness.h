@@ -76,6 +76,8 @@ void guest_check(struct vm *vm);
 
 /* An fph-source: it is in use until QEMU has cleaned up, a moment after the migration */
 void delete_object(struct vm *vm, const char *id);
+/* Is guest memory registered with userfaultfd? VmFlags "uw": write-protect tracking */
+bool is_registered(struct vm *vm);
 
 void wait_event(struct vm *vm, const char *name);
 /* To RAM, and back */

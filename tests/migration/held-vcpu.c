@@ -2,8 +2,8 @@
 /*
  * Preloaded into QEMU, which traces memory_notdirty_set_dirty: holds a vCPU of TCG
  * between its look whether a page is dirty and the note in its TLB that it is.
- * FPH_TEST_PAGE is the page's virtual address; FPH_TEST_HELD names a file of one byte:
- * HOLD becomes HELD once the vCPU is there, and it is let go by any other.
+ * FPH_TEST_HELD names a file with a struct held: HOLD becomes HELD once the vCPU is
+ * there, and it is let go by FREE.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -17,20 +17,19 @@
 
 #include "held-vcpu.h"
 
-static volatile char *state;
-static uint64_t page;
+static struct held *shared;
 
 static void __attribute__((constructor)) look(void)
 {
-	const char *name = getenv("FPH_TEST_HELD"), *at = getenv("FPH_TEST_PAGE");
-	int fd = name && at ? open(name, O_RDWR | O_CLOEXEC) : -1;
-	void *p = fd < 0 ? MAP_FAILED : mmap(NULL, 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	const char *name = getenv("FPH_TEST_HELD");
+	int fd = name ? open(name, O_RDWR | O_CLOEXEC) : -1;
+	void *p = fd < 0 ? MAP_FAILED :
+		  mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (p == MAP_FAILED)
 		abort();
 	close(fd);
-	page = strtoull(at, NULL, 0);
-	state = p;
+	shared = p;
 }
 
 /* Is that the event? It is printed nowhere: there are too many. */
@@ -44,9 +43,9 @@ static int held(const char *format, va_list args)
 	va_copy(copy, args);
 	at = va_arg(copy, uint64_t);
 	va_end(copy);
-	if (at / 4096 == page / 4096 && *state == HOLD) {
-		*state = HELD;
-		while (*state == HELD)
+	if (shared->state == HOLD && at / 4096 == shared->page / 4096) {
+		shared->state = HELD;
+		while (shared->state == HELD)
 			usleep(1000);
 	}
 	return 1;

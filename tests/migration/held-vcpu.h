@@ -3,8 +3,16 @@
 #ifndef FPH_HELD_VCPU_H
 #define FPH_HELD_VCPU_H
 
-#define HOLD	'1'
-#define HELD	'2'
-#define FREE	'0'
+#include <stdint.h>
+
+/* A file that both map */
+struct held {
+	volatile uint64_t page;	/* virtual address of one */
+	volatile uint64_t state;
+};
+
+#define FREE	0
+#define HOLD	1
+#define HELD	2
 
 #endif

@@ -9,12 +9,16 @@
  * each takes so many milliseconds. Into that file
  * goes a byte for each call that was met, so that a test knows.
  *
+ * CALL "madvise" is MADV_DONTNEED, by QEMU itself; "unregister" an ioctl() that ends a
+ * watch.
+ *
  * CALL "nice" is each of libfph's calls by a thread of the lowest priority; they do
  * not fail.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -23,6 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -57,7 +62,10 @@ static bool fails(const char *call, void *caller)
 			note(seen);
 		return false;
 	}
-	if (strcmp(name, call) || !dladdr(caller, &info) || !strstr(info.dli_fname, "/libfph.so"))
+	if (strcmp(name, call))
+		return false;
+	if (strcmp(call, "madvise") &&
+	    (!dladdr(caller, &info) || !strstr(info.dli_fname, "/libfph.so")))
 		return false;
 	n = atomic_fetch_add(&calls, 1) + 1;
 	if (n < first || n - first >= count)
@@ -99,7 +107,7 @@ int ioctl(int fd, unsigned long request, ...)
 	void *argument;
 	va_list ap;
 
-	if (FAILS("ioctl"))
+	if (FAILS("ioctl") || (request == UFFDIO_UNREGISTER && FAILS("unregister")))
 		return -1;
 	va_start(ap, request);
 	argument = va_arg(ap, void *);
@@ -115,6 +123,11 @@ off64_t lseek64(int fd, off64_t offset, int whence)
 ssize_t pread64(int fd, void *buf, size_t len, off64_t offset)
 {
 	return FAILS("pread") ? -1 : REAL(pread64)(fd, buf, len, offset);
+}
+
+int madvise(void *start, size_t len, int advice)
+{
+	return advice == MADV_DONTNEED && FAILS("madvise") ? -1 : REAL(madvise)(start, len, advice);
 }
 
 /* cachestat(); QEMU's own calls by number are many, and only passed on */

@@ -407,7 +407,42 @@ static void test_virtio_mem(void **state)
 	}
 }
 
+/* Nothing could be left out; all the same it is over when the migration is */
+static void test_inactive(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = 4096, .timeout_ms = MIGRATE_MS };
+	struct vm_config cfg = tiny_guest;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.memory = 64 * MIB;
+	cfg.ram = "memory-backend-file,share=on,mem-path=/dev/shm";
+	src = start(cfg);
+	dst = start_destination(cfg);
+	capability(src, dst, "postcopy-ram");
+	ft_wait_for(src, 10);
+	ok(vm_stop(src, E));
+	hold_switchover(src);
+	ok(vm_migrate_start(src, dst, &opts, &m, E));
+	until (m.sync_count > 0)
+		ok(vm_migrate_poll(src, &m, E));
+	ok(vm_run(src, E, "migrate-set-parameters", "{\"max-postcopy-bandwidth\":1048576}"));
+	ok(vm_run(src, E, "migrate-start-postcopy", NULL));
+	wait_for_status(src, "postcopy-active", &m);
+	ok(vm_migrate_wait(src, dst, &opts, &m, E));
+	print_migration(&m);
+	check_str(m.status, "completed");
+	check_str(m.fph.state, "inactive");
+	check_ram_equal(src, dst);
+	delete_object(src, "fph0");
+
+	vm_migration_clear(&m);
+	vm_free(src);
+	vm_free(dst);
+}
+
 static const struct fph_test_single singles[] = {
+	{ "postcopy-inactive", test_inactive },
 	{ "postcopy-account", test_account },
 	{ "postcopy-account-multifd", test_account_multifd },
 	{ "postcopy-virtio-mem", test_virtio_mem },

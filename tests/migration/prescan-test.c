@@ -258,22 +258,6 @@ static bool is_skipped(struct vm *vm, int64_t first, int64_t n)
 	return found;
 }
 
-/* Is guest memory registered with userfaultfd? VmFlags "uw": write-protect tracking */
-static bool is_registered(struct vm *vm)
-{
-	g_autofree char *path = g_strdup_printf("/proc/%d/smaps", (int)vm_pid(vm));
-	g_autofree char *smaps = NULL;
-	bool found = false;
-	char **lines;
-
-	ok(g_file_get_contents(path, &smaps, NULL, E));
-	lines = g_strsplit(smaps, "\n", -1);
-	for (char **l = lines; *l; l++)
-		found |= g_str_has_prefix(*l, "VmFlags:") && strstr(*l, " uw");
-	g_strfreev(lines);
-	return found;
-}
-
 /*
  * It begins with the object and ends with it, and lets go of userfaultfd for a
  * background snapshot, whose capability alone asks for it.

@@ -213,6 +213,72 @@ static void wait_for_hang(const char *seen)
 		;
 }
 
+static void set_snapshot(struct vm *vm, bool on)
+{
+	ok(vm_run(vm, E, "migrate-set-capabilities", "{\"capabilities\":[{\"capability\":"
+		  "\"background-snapshot\",\"state\":%s}]}", on ? "true" : "false"));
+}
+
+/*
+ * To let go of userfaultfd takes its time, and goes on when the object has gone. A
+ * background snapshot is possible all the same, and waits for that when it begins.
+ */
+struct let_go {
+	const char *name;
+	const char *mode;
+	bool migrates;			/* or there is nothing to let go of */
+};
+
+static const struct let_go let_gos[] = {
+	{ "snapshot-after-prescan", "pagemap,prescan=on,prescan-cpu=100", false },
+	{ "snapshot-after-verify", "both,verify=report", true },
+};
+
+static void test_let_go(void **state)
+{
+	const struct let_go *l = *state;
+	struct vm_migrate_opts opts = { .max_bandwidth = MIB };
+	struct vm_config cfg = l->migrates ? linux_guest : tiny_guest;
+	const char *file = temp_file("", 0), *seen;
+	struct vm_migration m = { 0 };
+	struct vm *src, *dst;
+
+	cfg.qemu = faulty_qemu("unregister 0 1 1", &seen);
+	cfg.fph_mode = l->mode;
+	if (l->migrates) {
+		cfg.extra = fph_device;
+		cfg.append = FPH_APPEND;
+	}
+	src = start(cfg);
+	if (l->migrates) {
+		cfg.qemu = NULL;
+		dst = start_destination(cfg);
+		boot(src);
+		ok(vm_migrate_start(src, dst, &opts, &m, E));
+		until (is_registered(src))
+			ok(vm_migrate_poll(src, &m, E));
+		ok(vm_migrate_cancel(src, MIGRATE_MS, E));
+		vm_free(dst);
+		wait_for_hang(seen);
+		delete_object(src, "fph0");
+	} else {
+		until (is_registered(src))
+			;
+		delete_object(src, "fph0");
+		wait_for_hang(seen);
+	}
+	check(is_registered(src));
+	set_snapshot(src, true);
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"file:%s\"}", file));
+	check_int(unlink(seen), 0);
+	vm_migration_clear(&m);
+	wait_for_status(src, "completed", &m);
+	check(is_running(src));
+	check_int(truncate(file, 0), 0);
+	vm_migration_clear(&m);
+	vm_free(src);
+}
+
 static void test_held(void **state)
 {
 	static const char snapshot[] = "{\"capabilities\":[{\"capability\":\"background-snapshot\","
@@ -517,6 +583,7 @@ int main(int argc, char **argv)
 
 	fph_test_add_rows(&t, helds, test_held);
 	fph_test_add_rows(&t, longdowns, test_longdown);
+	fph_test_add_rows(&t, let_gos, test_let_go);
 	fph_test_add_singles(&t, singles);
 	return harness_main(argc, argv, &t, asks_host);
 }

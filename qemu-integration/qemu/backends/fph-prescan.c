@@ -167,6 +167,7 @@ struct FphPrescan {
 static QemuMutex fph_prescan_lock;
 static QemuCond fph_prescan_cond;
 static FphPrescanMap *fph_prescan_map;  /* RCU */
+static bool fph_prescan_leaves;         /* blocks are let go, and not in it */
 
 /* Protected by fph_prescan_lock */
 static FphPrescan *fph_prescan;
@@ -713,6 +714,7 @@ static void fph_prescan_let_go(FphPrescan *p)
     g_autoptr(GPtrArray) blocks = g_steal_pointer(&p->blocks);
 
     p->blocks = g_ptr_array_new();
+    qatomic_set(&fph_prescan_leaves, true);
     fph_prescan_publish(p);
     for (guint i = 0; i < blocks->len; i++) {
         FphPrescanBlock *b = g_ptr_array_index(blocks, i);
@@ -721,6 +723,7 @@ static void fph_prescan_let_go(FphPrescan *p)
         fph_prescan_forget(b, 0, b->npages);
         call_rcu(b, fph_prescan_block_free, rcu);
     }
+    qatomic_store_release(&fph_prescan_leaves, false);
 }
 
 /*
@@ -1187,7 +1190,9 @@ bool fph_prescan_has(RAMBlock *rb)
             return true;
         }
     }
-    return false;
+    /* Of those that are let go, it is not known which are still there */
+    smp_rmb();
+    return qatomic_read(&fph_prescan_leaves);
 }
 
 void fph_prescan_make_way(void)

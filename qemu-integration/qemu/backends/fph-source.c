@@ -105,8 +105,6 @@ struct FphSource {
     bool ask;                   /* the guest, too */
     bool quit;
 
-    bool ending;                /* some of @ended are there, or under way */
-
     bool ahead;                 /* the thread has not looked at all yet */
     int64_t deadline;           /* when sending begins all the same */
     bool gate_open;
@@ -135,6 +133,8 @@ static bool fph_postcopy;
  */
 static QemuMutex fph_lock;
 static QemuCond fph_cond;
+/* Migrations whose watch may still be there, also of objects that have gone */
+static unsigned int fph_ending;
 
 /*
  * The thread's use of the migration's bitmaps, which go when the migration
@@ -586,7 +586,7 @@ static void fph_source_do_end(FphSource *fs)
         fph_prescan_resume(fs->prescan, fs->verifier.watch);
     }
     qemu_mutex_lock(&fph_lock);
-    fs->ending = !g_queue_is_empty(&fs->ended);
+    fph_ending--;
     qemu_cond_broadcast(&fph_cond);
 }
 
@@ -652,25 +652,44 @@ static void *fph_source_thread(void *opaque)
  */
 
 /*
+ * Pages that were left out and are dirty again are not left out any more.  To
+ * be called before one of them can be sent, after each sync; under the bitmap
+ * mutex.
+ */
+static void fph_source_revoke(FphSource *fs, FphBlock *block,
+                              unsigned int epoch, uint64_t start, uint64_t len)
+{
+    uint64_t page_size = qemu_target_page_size();
+    uint64_t resent;
+
+    /* In a dry run all is dirty in the first epoch */
+    if (fs->config->dry_run && epoch <= 1) {
+        return;
+    }
+    resent = fph_skip_revoke(block->skip, block->rb->bmap, start / page_size,
+                             len / page_size);
+    if (resent) {
+        trace_fph_source_resent(block->name, start, resent);
+    }
+}
+
+/*
  * The dirty log of a chunk was cleared just now, so a write that a scan does
  * not see is seen by the next sync.  The chunk may be sent next; if the thread
  * has not got there yet, it is scanned here.  This is under the bitmap mutex,
  * which the next sync needs before it touches the bitmap.
  *
- * In later epochs chunks are visited for the books alone: pages that were left
- * out and are dirty again are not left out any more.
+ * In later epochs chunks are visited for the books alone.
  */
 static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
                                        uint64_t len)
 {
-    uint64_t page_size = qemu_target_page_size();
     FphSource *fs = fph_source;
     FphBlock *block = fph_blocks_find(fs->blocks, rb);
     FphPiece p = { .fs = fs, .block = block };
     g_autoptr(GArray) found = NULL;
     unsigned int epoch;
     int64_t begun;
-    uint64_t resent;
     bool whole;
 
     if (!block || !block->skip || fs->postcopy) {
@@ -680,15 +699,8 @@ static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
         epoch = fs->epoch;
         p.token = fs->token;
     }
-    if (epoch > 1) {
-        resent = fph_skip_revoke(block->skip, rb->bmap, start / page_size,
-                                 len / page_size);
-        if (resent) {
-            trace_fph_source_resent(block->name, start, resent);
-        }
-        return 0;
-    }
-    if (fph_is_arming || bql_locked() ||
+    fph_source_revoke(fs, block, epoch, start, len);
+    if (epoch > 1 || fph_is_arming || bql_locked() ||
         block->verdict.method == FPH_METHOD_NONE ||
         start >= block->region.used || !fph_source_take_chunk(block, start)) {
         return 0;
@@ -702,6 +714,20 @@ static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
     }
     fph_source_count_chunk(&p, start, whole, begun);
     return p.cleared;
+}
+
+/*
+ * A block that is no whole number of bitmap words is synced by QEMU page by
+ * page, and no chunk of it is armed again; that takes longer than this.
+ */
+static void fph_source_block_synced(RAMBlock *rb)
+{
+    FphSource *fs = fph_source;
+    FphBlock *block = fph_blocks_find(fs->blocks, rb);
+
+    if (block && block->skip && !fs->postcopy && !fph_block_is_whole(block)) {
+        fph_source_revoke(fs, block, fs->epoch, 0, block->region.max);
+    }
 }
 
 static bool fph_source_defer_armed(void)
@@ -844,6 +870,7 @@ static bool fph_source_is_zero(RAMBlock *rb, uint64_t offset)
 
 static const RAMSkipOps fph_source_ops = {
     .chunk_armed = fph_source_chunk_armed,
+    .block_synced = fph_source_block_synced,
     .defer_armed = fph_source_defer_armed,
     .hold_back = fph_source_hold_back,
     .another_round = fph_source_another_round,
@@ -863,14 +890,14 @@ static const RAMSkipOps fph_source_ops = {
 static bool fph_source_userfaultfd_held(RAMBlock *rb)
 {
     QEMU_LOCK_GUARD(&fph_lock);
-    return fph_prescan_has(rb) || (fph_source && fph_source->ending);
+    return fph_prescan_has(rb) || fph_ending > 0;
 }
 
 static void fph_source_userfaultfd_wanted(void)
 {
     fph_prescan_make_way();
     QEMU_LOCK_GUARD(&fph_lock);
-    while (fph_source && fph_source->ending) {
+    while (fph_ending > 0) {
         qemu_cond_wait(&fph_cond, &fph_lock);
     }
 }
@@ -948,26 +975,6 @@ static void fph_source_next_epoch(FphSource *fs)
     stat64_set(&fs->chunks_not_scanned, total - stat64_get(&fs->chunks));
 }
 
-/*
- * A block that is no whole number of bitmap words is synced by QEMU page by
- * page, and no chunk of it is armed again; that takes longer than this.
- */
-static int64_t fph_source_revoke_odd(void *opaque)
-{
-    FphSource *fs = opaque;
-
-    RCU_READ_LOCK_GUARD();
-    for (guint i = 0; i < fs->blocks->len; i++) {
-        FphBlock *block = g_ptr_array_index(fs->blocks, i);
-
-        if (block->skip && !fph_block_is_whole(block) &&
-            fph_rb_exists(block->rb)) {
-            fph_skip_revoke(block->skip, block->rb->bmap, 0, UINT64_MAX);
-        }
-    }
-    return 0;
-}
-
 /* A sync has ended. */
 static void fph_source_begin_epoch(FphSource *fs)
 {
@@ -978,9 +985,6 @@ static void fph_source_begin_epoch(FphSource *fs)
     }
     if (fs->state != FPH_STATE_ACTIVE) {
         return;
-    }
-    if (fs->epoch > 1) {
-        ram_skip(fph_source_revoke_odd, fs);
     }
     /* In the end nobody can be asked, but a paused VM has absent pages too */
     ask = fs->hints && fph_hints_have_hinter(fs->hints);
@@ -1116,7 +1120,7 @@ static void fph_source_disarm(FphSource *fs)
         }
         /* The rest takes its time */
         g_queue_push_tail(&fs->ended, g_ptr_array_ref(fs->blocks));
-        fs->ending = true;
+        fph_ending++;
         qemu_cond_broadcast(&fph_cond);
     }
     if (fs->state != FPH_STATE_INACTIVE) {
@@ -1166,6 +1170,9 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
     FphSource *fs = container_of(notifier, FphSource, precopy_notifier);
     PrecopyNotifyData *data = opaque;
 
+    if (data->reason == PRECOPY_NOTIFY_CLEANUP) {
+        fph_source_disarm(fs);
+    }
     if (!fs->armed || fs->state == FPH_STATE_INACTIVE) {
         return 0;
     }
@@ -1176,9 +1183,6 @@ static int fph_source_precopy_notify(NotifierWithReturn *notifier,
         break;
     case PRECOPY_NOTIFY_AFTER_BITMAP_SYNC:
         fph_source_begin_epoch(fs);
-        break;
-    case PRECOPY_NOTIFY_CLEANUP:
-        fph_source_disarm(fs);
         break;
     default:
         break;

@@ -44,6 +44,16 @@ uint64_t ram_chunk_armed(RAMBlock *rb, uint64_t start, uint64_t len)
     return cleared;
 }
 
+void ram_block_synced(RAMBlock *rb)
+{
+    const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);
+
+    if (ops) {
+        trace_ram_skip_block_synced(rb->idstr);
+        ops->block_synced(rb);
+    }
+}
+
 bool ram_defer_armed(void)
 {
     const RAMSkipOps *ops = qatomic_read(&ram_skip_ops);

@@ -21,6 +21,12 @@ typedef struct RAMSkipOps {
     uint64_t (*chunk_armed)(RAMBlock *rb, uint64_t start, uint64_t len);
 
     /*
+     * A bitmap sync has set bits of pages of @rb that were written, in this
+     * hold of bitmap_mutex: none of them has been sent yet.
+     */
+    void (*block_synced)(RAMBlock *rb);
+
+    /*
      * A bitmap sync is over.  Returns true if PRECOPY_NOTIFY_BITMAP_ARMED is
      * not to follow at once, but will be sent by whoever returned true, or not
      * at all.  Runs under the BQL.
@@ -75,6 +81,7 @@ static inline bool ram_skip_is_zero(RAMBlock *rb, uint64_t offset)
  * which is asked of each page, has none.
  */
 uint64_t ram_chunk_armed(RAMBlock *rb, uint64_t start, uint64_t len);
+void ram_block_synced(RAMBlock *rb);
 bool ram_defer_armed(void);
 bool ram_free_page_hint_taken(void *addr, size_t len);
 
