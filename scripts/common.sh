@@ -10,6 +10,11 @@ export FPH_TOP FPH_CACHE
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*" >&2; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+# Neither kbuild nor QEMU's configure takes a path with the one, no list of paths the other
+case $FPH_CACHE in
+*[[:space:]:]*) die "the cache cannot be in '$FPH_CACHE': set FPH_CACHE to a path without blanks and colons" ;;
+esac
+
 # quietly COMMAND...: what it says, only if it fails
 quietly() {
 	local said
@@ -33,13 +38,38 @@ debian_codename() {
 	(. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:?}")
 }
 
-# debian_mirror [-security]: address of the main archive that the machine's own
-# apt configuration names for its release
-debian_mirror() {
-	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' \
+# archive_of_lists SUITE [APT-OPTION...]: address of the archive that suites of this
+# pattern are from, by the lists that apt has
+archive_of_lists() {
+	local suite=$1
+	shift
+	apt-get "$@" indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' \
 		'Created-By: Packages' |
-		awk -v suite="^($(debian_codename)|(old)*stable)${1-}\$" \
-			'$1 ~ suite && $2 == "main" && !n++ { print $3 }'
+		awk -v suite="$suite" '$1 ~ suite && $2 == "main" && !n++ { print $3 }'
+}
+
+# debian_mirror [-security]: address of the main archive that the machine's own
+# apt configuration names for its release, without a slash at the end
+debian_mirror() {
+	local suite mirror lists=$FPH_CACHE/apt/own/lists
+	suite="^($(debian_codename)|(old)*stable)${1-}\$"
+	mirror=$(archive_of_lists "$suite")
+	if [ -z "$mirror" ] && [ -z "$(archive_of_lists .)" ]; then
+		# Images often come without lists, and to fetch those takes root
+		mkdir -p "$lists/partial"
+		local own=(-o "Dir::State::lists=$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
+			-o "APT::Sandbox::User=root")
+		[ -n "$(archive_of_lists . "${own[@]}")" ] || apt-get -qq "${own[@]}" update >&2 || :
+		mirror=$(archive_of_lists "$suite" "${own[@]}")
+	fi
+	case $mirror in
+	# A file with addresses, each with options behind it
+	mirror+file:*)
+		mirror=${mirror#mirror+file:}
+		mirror=$(awk '/^[^#[:space:]]/ { print $1; exit }' "/${mirror%/}")
+		;;
+	esac
+	printf '%s\n' "${mirror%/}"
 }
 
 # candidate_version PACKAGE: the one that apt would install
@@ -52,11 +82,14 @@ tree_version() {
 	sed -n "s/^  version: '\(.*\)',\$/\1/p" "$FPH_TOP/meson.build"
 }
 
+# tree_git ARGUMENT...: git in this tree, whoever owns it: its scripts run anyway
+tree_git() { git -c safe.directory='*' -C "$FPH_TOP" "$@"; }
+
 # pack_tree [TAR-OPTION...]: the tree as it is to stdout, as a tar file: new files
 # included, and nothing that was built
 pack_tree() {
-	if [ -e "$FPH_TOP/.git" ]; then
-		(cd "$FPH_TOP" && git ls-files -co --exclude-standard -z |
+	if [ -e "$FPH_TOP/.git" ] && command -v git >/dev/null; then
+		(cd "$FPH_TOP" && tree_git ls-files -co --exclude-standard -z |
 			xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh)
 	else
 		(cd "$FPH_TOP" && find . -path './build*' -prune -o ! -type d -printf '%P\0')
@@ -128,6 +161,9 @@ setup_build() {
 	--cross-file=*) cross=("$1"); shift ;;
 	esac
 	mkdir -p "$(dirname "$dir")"
+	local lock
+	exec {lock}>"$dir.lock"
+	flock "$lock"
 	if ! { [ -f "$dir/build.ninja" ] && meson configure "$dir" "$@"; } >"$dir.log" 2>&1; then
 		rm -rf "$dir"
 		meson setup "$dir" "${cross[@]}" "$@" >"$dir.log" 2>&1 ||
@@ -136,4 +172,5 @@ setup_build() {
 	meson compile -C "$dir" >"$dir.log" 2>&1 ||
 		{ cat "$dir.log" >&2; die "$dir does not build"; }
 	rm "$dir.log"
+	exec {lock}>&-
 }

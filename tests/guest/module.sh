@@ -3,6 +3,14 @@
 # Builds the guest's driver, pv-hint/guest, against headers from kernel packages
 # that are not installed. Source it after scripts/common.sh.
 
+# get_packages DIR PACKAGE=VERSION...: apt's words are added to DIR/apt.log
+get_packages()
+{
+	local dir=$1
+	shift
+	(cd "$dir" && apt-get -q -o Acquire::Retries=2 download "$@") >> "$dir/apt.log" 2>&1
+}
+
 # download_packages DIR VERSION PACKAGE...: all of the packages in that version,
 # or false; apt's words are added to DIR/apt.log
 download_packages()
@@ -14,7 +22,9 @@ download_packages()
 	if [ "$(id -u)" = 0 ] && id _apt > /dev/null 2>&1; then
 		chown _apt "$dir"
 	fi
-	(cd "$dir" && apt-get -q -o Acquire::Retries=2 download "${@/%/=$version}") >> "$dir/apt.log" 2>&1
+	get_packages "$dir" "${@/%/=$version}" && return
+	# Of any version: the lists may be older than the archive
+	[ "$version" = '*' ] && apt-get -q update >> "$dir/apt.log" 2>&1 && get_packages "$dir" "${@/%/=*}"
 }
 
 # header_packages RELEASE VERSION: the packages that hold what a module for that
