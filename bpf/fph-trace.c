@@ -506,10 +506,14 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 	return finish(status);
 }
 
+static int refused(int err)
+{
+	return err == -EPERM || err == -EACCES ? X_UNSUPPORTED : X_FAIL;
+}
+
 static int unsupported(int err)
 {
-	return err == -EPERM || err == -EACCES || err == -EOPNOTSUPP || err == -ENOENT ?
-	       X_UNSUPPORTED : X_FAIL;
+	return err == -EOPNOTSUPP || err == -ENOENT ? X_UNSUPPORTED : refused(err);
 }
 
 static uint64_t words_for(const struct memory *m)
@@ -544,7 +548,7 @@ static int trace(void)
 	}
 	err = find_memory(opt.pid, opt.min, opt.shift, &memory);
 	if (err)
-		return err == -EACCES || err == -EPERM ? X_UNSUPPORTED : X_FAIL;
+		return refused(err);
 	if (!trace_loaded(opt.path)) {
 		err = trace_load_own(opt.object, words_for(&memory), opt.verbose);
 		opt.path = NULL;
@@ -627,7 +631,7 @@ static int unload(void)
 	err = trace_unload(opt.path);
 	if (err) {
 		complain("%s cannot be removed: %s", opt.path, strerror(-err));
-		return X_FAIL;
+		return refused(err);
 	}
 	return X_DONE;
 }
@@ -648,8 +652,10 @@ static int print_status(void)
 	}
 	fd = trace_map(opt.path, "fph_touched");
 	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0) {
-		complain("%s: %s", opt.path, strerror(errno));
-		return X_FAIL;
+		int err = fd < 0 ? fd : -errno;
+
+		complain("%s: %s", opt.path, strerror(-err));
+		return refused(err);
 	}
 	close(fd);
 	fd = trace_map(opt.path, "fph_settings");

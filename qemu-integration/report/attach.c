@@ -294,8 +294,11 @@ int cmd_attach(int argc, char **argv)
 		return fail("%s", error->message);
 	io_catch_signals();
 	w.qmp = qmp_connect(socket, VM_QMP_MS, &error);
-	if (!w.qmp)
-		return fail("%s", error->message);
+	if (!w.qmp) {
+		fail("%s", error->message);
+		return g_error_matches(error, QMP_ERROR, QMP_ERROR_PERMISSION) ? X_UNSUPPORTED :
+										 X_FAIL;
+	}
 	w.name = name_of(w.qmp, socket);
 	w.live = g_strcmp0(out.json, "-") == 0 ? stderr : stdout;
 	status = watch(&w, &out, timeout_s ? (int)timeout_s * 1000 : -1);

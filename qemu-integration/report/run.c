@@ -337,8 +337,11 @@ static int check(struct plan *p, struct machine *m)
 			return X_UNSUPPORTED;
 		}
 	}
-	if (p->link && !link_up(&s->link, p->link, &error))
-		return fail("%s", error->message);
+	if (p->link && !link_up(&s->link, p->link, &error)) {
+		fail("%s", error->message);
+		return g_error_matches(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED) ?
+		       X_UNSUPPORTED : X_FAIL;
+	}
 	return X_DONE;
 }
 

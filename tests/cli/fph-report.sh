@@ -133,6 +133,9 @@ try 3 run --trace --scenario idle-1g
 says err '--trace: '
 silent out
 [ "$(wc -l <"$tmp/err")" -eq 1 ] || problem 'something was begun'
+try 3 run --link 10gbit --scenario idle-1g
+says err 'needs root'
+silent out
 [ "$(id -u)" != 0 ] || report=$real
 try 1 run --qemu /bin/true
 says err '/bin/true: is no QEMU'

@@ -60,6 +60,16 @@ done
 run_strictly 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
 grep -q "\"size\":$((96 << 20)),\"shared\":false" "$tmp/out" || problem 'the snapshot is not traced'
 
+# Somebody else's tracer, whose folders one may enter
+for action in --status --unload; do
+	# shellcheck disable=SC2016 # not of this shell
+	run_strictly 3 unshare --mount sh -c 'mount -t bpf none /sys/fs/bpf &&
+		"$1" --load --object tp >/dev/null || exit 4
+		chmod a+x /sys/fs/bpf /sys/fs/bpf/fph /sys/fs/bpf/fph/maps
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' sh "$tmp/fph-trace" $action
+	says err /sys/fs/bpf/fph
+done
+
 # A kernel without types
 for object in tp complete; do
 	# shellcheck disable=SC2016 # not of this shell

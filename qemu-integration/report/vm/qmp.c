@@ -289,8 +289,10 @@ struct qmp *qmp_connect(const char *path, int timeout_ms, GError **error)
 	strcpy(sa.sun_path, path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
-		g_set_error(error, QMP_ERROR, QMP_ERROR_CONNECT, "%s: %s", path,
-			    g_strerror(errno));
+		g_set_error(error, QMP_ERROR,
+			    errno == EACCES || errno == EPERM ? QMP_ERROR_PERMISSION :
+								QMP_ERROR_CONNECT,
+			    "%s: %s", path, g_strerror(errno));
 		if (fd >= 0)
 			close(fd);
 		return NULL;

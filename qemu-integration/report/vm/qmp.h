@@ -16,6 +16,7 @@ GQuark qmp_error_quark(void);
 
 enum qmp_error {
 	QMP_ERROR_CONNECT,		/* no socket, nobody listens */
+	QMP_ERROR_PERMISSION,		/* the socket is not ours to use */
 	QMP_ERROR_CLOSED,		/* the connection ended: QEMU is gone */
 	QMP_ERROR_TIMEOUT,		/* no answer in time; the connection can still be used */
 	QMP_ERROR_PROTOCOL,		/* not QMP */
