@@ -90,7 +90,7 @@ struct fph_balloon {
 	/* Not taken in interrupts. All counts are of the guest's pages. */
 	spinlock_t lock;
 	bool down;			/* no device to talk to */
-	bool stopping;			/* the work has nothing to do any more */
+	bool stopping;			/* the work has nothing to do, now or any more */
 	unsigned long target;
 	unsigned long limit;		/* no more than this until the target changes */
 	unsigned long size;		/* in the lists below, or being moved */
@@ -235,8 +235,15 @@ static void look_again(struct fph_balloon *b)
 	wake_up_all(&b->wait);
 }
 
-/* Takes back the frames that the device has used. May sleep */
-static void reclaim_frames(struct fph_balloon *b)
+/* In any context */
+static void kick(struct fph_balloon *b)
+{
+	if (!READ_ONCE(b->stopping))
+		mod_delayed_work(balloon_wq, &b->work, 0);
+}
+
+/* Takes back the frames that the device has used. May sleep. Return: were there any? */
+static bool reclaim_frames(struct fph_balloon *b)
 {
 	struct fph_balloon_frame *frame;
 	LIST_HEAD(unused);
@@ -262,6 +269,7 @@ static void reclaim_frames(struct fph_balloon *b)
 	free_blocks(&unused);
 	if (any)
 		look_again(b);
+	return any;
 }
 
 /*
@@ -279,7 +287,9 @@ static bool wait_for_frames(struct fph_balloon *b, bool (*done)(struct fph_ballo
 	for (;;) {
 		int events = atomic_read(&b->events);
 
-		reclaim_frames(b);
+		/* The work may wait for these, and the queue tells once, or not at all */
+		if (reclaim_frames(b))
+			kick(b);
 		if (done(b))
 			return true;
 		if (atomic_read(&b->events) == events && !wait_for_events(b, events))
@@ -755,13 +765,6 @@ static void balloon_work(struct work_struct *work)
 		cond_resched();
 }
 
-/* In any context */
-static void kick(struct fph_balloon *b)
-{
-	if (!READ_ONCE(b->stopping))
-		mod_delayed_work(balloon_wq, &b->work, 0);
-}
-
 void fph_balloon_done(struct virtqueue *vq)
 {
 	struct fph_balloon *b = ((struct fph *)vq->vdev->priv)->balloon;
@@ -871,12 +874,14 @@ static int balloon_memory(struct notifier_block *nb, unsigned long action, void 
 
 	switch (action) {
 	case MEM_GOING_OFFLINE:
-		/* So that what was taken before is in the lists */
+		/* So that what was taken before is in the lists, and no more comes */
+		WRITE_ONCE(b->stopping, true);
 		cancel_delayed_work_sync(&b->work);
 		wait_for_frames(b, inflated);
 		while (give_back(b, what->start_pfn, what->start_pfn + what->nr_pages))
 			cond_resched();
 		wait_for_frames(b, deflated);
+		WRITE_ONCE(b->stopping, false);
 		fallthrough;
 	case MEM_CANCEL_OFFLINE:
 	case MEM_ONLINE:
@@ -991,6 +996,17 @@ void fph_balloon_down(struct fph *fph)
 		WRITE_ONCE(b->down, true);
 		look_again(b);
 	}
+}
+
+void fph_balloon_leave(struct fph *fph)
+{
+	struct fph_balloon *b = fph->balloon;
+
+	if (!b)
+		return;
+	/* Who saw it up is through with it afterwards */
+	spin_lock(&b->lock);
+	spin_unlock(&b->lock);
 }
 
 void fph_balloon_halt(struct fph *fph)

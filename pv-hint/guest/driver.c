@@ -419,6 +419,7 @@ static int go_up(struct fph *fph)
 static void quiesce(struct fph *fph)
 {
 	fph_balloon_down(fph);
+	fph_balloon_leave(fph);
 	go_down(fph);
 	cancel_work_sync(&fph->work);
 	virtio_reset_device(fph->vdev);

@@ -141,6 +141,8 @@ int fph_balloon_up(struct fph *fph, struct virtqueue *vq);
 void fph_balloon_start(struct fph *fph);
 /* The device takes no frames any more. In any context */
 void fph_balloon_down(struct fph *fph);
+/* It is down: whoever was at its queue has left, and nobody comes again. */
+void fph_balloon_leave(struct fph *fph);
 /* Nothing begins any more: nobody asks for memory, and the work is over. */
 void fph_balloon_halt(struct fph *fph);
 /* Takes all pages back, as the device is about to be reset. */
