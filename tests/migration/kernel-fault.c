@@ -6,11 +6,10 @@
  * FPH_TEST_FAULT is "CALL ERRNO FIRST COUNT": of libfph's calls of that kind,
  * COUNT fail, beginning with number FIRST (from 1). With an ERRNO of 0 they
  * are held up instead, until the file FPH_TEST_SEEN is gone; with one below 0
- * each takes so many milliseconds. Into that file
- * goes a byte for each call that was met, so that a test knows.
+ * each takes so many milliseconds. Into that file goes a byte for each call that
+ * was met, so that a test knows.
  *
- * CALL "madvise" is MADV_DONTNEED, by QEMU itself; "unregister" an ioctl() that ends a
- * watch.
+ * CALL "unregister" is an ioctl() that ends a watch.
  *
  * CALL "nice" is each of libfph's calls by a thread of the lowest priority; they do
  * not fail.
@@ -27,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -62,10 +60,7 @@ static bool fails(const char *call, void *caller)
 			note(seen);
 		return false;
 	}
-	if (strcmp(name, call))
-		return false;
-	if (strcmp(call, "madvise") &&
-	    (!dladdr(caller, &info) || !strstr(info.dli_fname, "/libfph.so")))
+	if (strcmp(name, call) || !dladdr(caller, &info) || !strstr(info.dli_fname, "/libfph.so"))
 		return false;
 	n = atomic_fetch_add(&calls, 1) + 1;
 	if (n < first || n - first >= count)
@@ -123,11 +118,6 @@ off64_t lseek64(int fd, off64_t offset, int whence)
 ssize_t pread64(int fd, void *buf, size_t len, off64_t offset)
 {
 	return FAILS("pread") ? -1 : REAL(pread64)(fd, buf, len, offset);
-}
-
-int madvise(void *start, size_t len, int advice)
-{
-	return advice == MADV_DONTNEED && FAILS("madvise") ? -1 : REAL(madvise)(start, len, advice);
 }
 
 /* cachestat(); QEMU's own calls by number are many, and only passed on */

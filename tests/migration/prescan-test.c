@@ -410,6 +410,59 @@ static void test_device(void **state)
 	vm_free(dst);
 }
 
+/* A snapshot is loaded: it can come by ways that the kernel does not notice */
+static void test_loadvm(void **state)
+{
+	g_autofree char *dir = g_path_get_dirname(qemu);
+	g_autofree char *img = g_build_filename(dir, "qemu-img", NULL);
+	g_autofree char *drive = NULL, *create = NULL, *trace = NULL, *out = NULL;
+	const char *disk = temp_file("", 0), *log = temp_file("", 0);
+	const char *extra[] = {
+		"-D", log, "-trace", "ram_watch_userfaultfd_wanted", "-drive", NULL, NULL,
+	};
+	struct vm_config cfg = tiny_guest;
+	struct vm_fph f = { 0 };
+	GError *error = NULL;
+	struct vm *vm;
+	int status;
+
+	if (access(img, X_OK) < 0)
+		fph_test_skip_all("no qemu-img beside %s", qemu);
+	create = g_strdup_printf("'%s' create -q -f qcow2 '%s' 1G", img, disk);
+	ok(g_spawn_command_line_sync(create, NULL, NULL, &status, E));
+	check_int(status, 0);
+	drive = g_strdup_printf("if=none,id=d0,format=qcow2,file=%s", disk);
+	extra[5] = drive;
+	cfg.memory = RAM;
+	cfg.extra = extra;
+	cfg.fph_mode = MODE;
+	cfg.bios = patch_firsttouch(HUGE, 1);
+	patch_word(cfg.bios, FT_SET_BASE, FIRST);
+	patch_word(cfg.bios, FT_SET_END, FIRST + 8 * MIB);
+	vm = start(cfg);
+	give_zeroes(vm);
+	out = vm_hmp(vm, &error, "savevm s0");
+	check(out != NULL);
+	check_str(out, "");
+	query(vm, &f);
+	wait_for_zero(vm, &f, 50000, number(prescan(&f), "passes") + 1);
+	check(is_registered(vm));
+	ok(g_file_get_contents(log, &trace, NULL, E));
+	check_str(trace, "");
+	g_free(trace);
+	g_free(out);
+	out = vm_hmp(vm, &error, "loadvm s0");
+	check(out != NULL);
+	check_str(out, "");
+	ok(g_file_get_contents(log, &trace, NULL, E));
+	check(strstr(trace, "ram_watch_userfaultfd_wanted") != NULL);
+	/* It begins anew with what is there now */
+	query(vm, &f);
+	wait_for_zero(vm, &f, 50000, number(prescan(&f), "passes") + 1);
+	vm_fph_clear(&f);
+	vm_free(vm);
+}
+
 #define DIMM		(128 * MIB)
 #define USED		(16 * MIB)	/* of it */
 #define DIMM_TRIES	5
@@ -717,6 +770,7 @@ static const struct fph_test_single singles[] = {
 	{ "prescan-kernel", test_kernel },
 	{ "prescan-broken", test_broken },
 	{ "prescan-life", test_life },
+	{ "prescan-loadvm", test_loadvm },
 	{ "prescan-linux", test_linux },
 	{ "prescan-device", test_device },
 	{ "prescan-incoming", test_incoming },

@@ -32,6 +32,7 @@
 #include "migration/misc.h"
 #include "migration/options.h"
 #include "migration/ram-skip.h"
+#include "system/arch_init.h"
 #include "system/fph-compat.h"
 #include "system/kvm.h"
 #include "system/qtest.h"
@@ -1022,6 +1023,10 @@ static const char *fph_source_refuse(FphSource *fs)
     if (!tcg_enabled() && !kvm_enabled() && !qtest_enabled()) {
         return "neither TCG nor KVM runs the guest, and of other accelerators "
                "it is not known whether they log each write";
+    }
+    if (!qemu_arch_available(QEMU_ARCH_I386)) {
+        return "other machines than x86's can write to RAM when they are reset "
+               "at the destination, where it has to be zero";
     }
     if (kvm_enabled() && kvm_dirty_ring_enabled()) {
         return "KVM's dirty ring was seen to lose writes, with or without us";

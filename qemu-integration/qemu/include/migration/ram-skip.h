@@ -111,8 +111,9 @@ typedef struct RAMWatchOps {
     bool (*userfaultfd_held)(RAMBlock *rb);
 
     /*
-     * Somebody else needs userfaultfd for guest memory: waits until it is let
-     * go.  Runs without locks.
+     * Somebody else needs userfaultfd for guest memory, or is about to load
+     * all of it: waits until it is let go.  Runs without locks, or under the
+     * BQL of who loads a snapshot and lets nothing else run meanwhile.
      */
     void (*userfaultfd_wanted)(void);
 } RAMWatchOps;
