@@ -71,12 +71,9 @@ static bool poll(struct watch *w, GError **error)
 
 static bool is_running(const char *status)
 {
-	static const char *const running[] = {
-		"setup", "active", "device", "pre-switchover", "postcopy-device", "postcopy-active",
-		"postcopy-paused", "postcopy-recover", "cancelling", NULL,
-	};
+	static const char *const over[] = { "none", "completed", "failed", "cancelled", NULL };
 
-	return g_strv_contains(running, status);
+	return !g_strv_contains(over, status);
 }
 
 /* A process that is not ours may be out of reach; its figures are then missing. */
@@ -108,6 +105,9 @@ static bool wait_for_begin(struct watch *w, gint64 deadline, GError **error)
 	}
 	if (!w->m.src_before.rss_kib)
 		look_at_process(w, &w->m.src_before);
+	/* QEMU says nothing of RAM yet, and what it said before is of another migration */
+	if (strcmp(w->m.status, "setup") == 0)
+		w->m.total_ram = w->m.bytes = w->m.remaining = w->m.total_ms = 0;
 	w->m.started = g_get_monotonic_time() - (gint64)w->m.total_ms * 1000;
 	return true;
 }

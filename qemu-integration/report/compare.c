@@ -94,16 +94,20 @@ static bool is_over(const char *name, const struct summary *s, const struct summ
 static bool over_none(const struct source *file, const struct limit *l)
 {
 	g_autoptr(GPtrArray) all = result_summary(file->result);
-	bool over = all->len == 0;
-	guint i;
+	guint i, compared = 0;
+	bool over = false;
 
 	for (i = 0; i < all->len; i++) {
 		const struct summary *s = all->pdata[i];
 
-		if (strcmp(s->mode, "none") != 0)
-			over |= is_over(file->name, s, summary_find(all, s->scenario, "none"), l);
+		if (strcmp(s->mode, "none") == 0)
+			continue;
+		over |= is_over(file->name, s, summary_find(all, s->scenario, "none"), l);
+		compared++;
 	}
-	return over;
+	if (!compared)
+		fail("%s: %s: nothing to compare", file->name, l->name);
+	return over || !compared;
 }
 
 /* Several: what the first has with the same of each other. */
@@ -128,7 +132,8 @@ static bool same_machine(const struct machine *a, const struct machine *b)
 {
 	return g_strcmp0(a->cpu, b->cpu) == 0 && a->cores == b->cores &&
 	       a->memory_kib >> 20 == b->memory_kib >> 20 && a->multifd == b->multifd &&
-	       g_strcmp0(a->link, b->link) == 0;
+	       a->cold == b->cold && g_strcmp0(a->link, b->link) == 0 &&
+	       (!a->accel || !b->accel || strcmp(a->accel, b->accel) == 0);
 }
 
 static int check_limits(const struct source *sources, guint n, const GArray *limits)
@@ -140,7 +145,7 @@ static int check_limits(const struct source *sources, guint n, const GArray *lim
 		for (i = 1; i < n; i++)
 			if (!same_machine(&sources[0].result->machine, &sources[i].result->machine))
 				return fail("%s and %s were measured on different machines, or "
-					    "with another --multifd or --link",
+					    "with another --multifd, --link, --accel or --cold",
 					    sources[0].name, sources[i].name);
 	for (k = 0; k < limits->len; k++) {
 		const struct limit *l = &g_array_index(limits, struct limit, k);

@@ -294,7 +294,9 @@ static bool identify(const struct setup *s, struct machine *m, GError **error)
 {
 	m->qemu = qemu_version(s->qemu, error);
 	m->destination_qemu = m->qemu ? qemu_version(s->destination_qemu, error) : NULL;
-	m->guest_kernel = m->destination_qemu ? file_digest(s->kernel, error) : NULL;
+	m->qemu_digest = m->destination_qemu ? file_digest(s->qemu, error) : NULL;
+	m->destination_qemu_digest = m->qemu_digest ? file_digest(s->destination_qemu, error) : NULL;
+	m->guest_kernel = m->destination_qemu_digest ? file_digest(s->kernel, error) : NULL;
 	m->guest_initrd = m->guest_kernel ? file_digest(s->initrd, error) : NULL;
 	if (m->guest_initrd && s->compiler)
 		m->guest_compiler = file_digest(s->compiler, error);
@@ -368,11 +370,19 @@ static bool same_circumstances(const struct machine *old, const struct machine *
 			    old->cold ? "" : "out");
 		return false;
 	}
-	/* Only a series that compiles has one. */
+	/* Only a series that compiles has one, and older ones do not tell QEMUs apart. */
 	if (old->guest_compiler && now->guest_compiler &&
 	    !same_string("guest's compiler", old->guest_compiler, now->guest_compiler, error))
 		return false;
-	return same_string("CPU", old->cpu, now->cpu, error) &&
+	if (old->qemu_digest && old->destination_qemu_digest &&
+	    (!same_string("QEMU", old->qemu_digest, now->qemu_digest, error) ||
+	     !same_string("destination's QEMU", old->destination_qemu_digest,
+			  now->destination_qemu_digest, error)))
+		return false;
+	return same_string("governor", old->governor, now->governor, error) &&
+	       same_string("transparent huge pages", old->thp, now->thp, error) &&
+	       same_string("huge pages of shared memory", old->thp_shmem, now->thp_shmem, error) &&
+	       same_string("CPU", old->cpu, now->cpu, error) &&
 	       same_string("kernel", old->kernel, now->kernel, error) &&
 	       same_string("QEMU", old->qemu, now->qemu, error) &&
 	       same_string("destination's QEMU", old->destination_qemu, now->destination_qemu,
@@ -384,7 +394,27 @@ static bool same_circumstances(const struct machine *old, const struct machine *
 	       same_string("tracer", old->tracer, now->tracer, error);
 }
 
-/* Take over what completed before; what failed is tried again. */
+static const struct scenario *planned(const struct plan *p, const char *name)
+{
+	for (guint i = 0; i < p->scenarios->len; i++) {
+		const struct scenario *s = p->scenarios->pdata[i];
+
+		if (strcmp(s->name, name) == 0)
+			return s;
+	}
+	return NULL;
+}
+
+/* Will it be measured again, if it failed? */
+static bool in_plan(const struct plan *p, const struct run *run)
+{
+	for (guint i = 0; i < p->modes->len; i++)
+		if (strcmp(((const struct mode *)p->modes->pdata[i])->name, run->mode) == 0)
+			return run->repeat <= p->repeat && planned(p, run->scenario);
+	return false;
+}
+
+/* Take over what was measured before; of what is in the plan, what failed is tried again. */
 static int resume(const struct plan *p, struct result *r)
 {
 	g_autoptr(GError) error = NULL;
@@ -402,8 +432,14 @@ static int resume(const struct plan *p, struct result *r)
 	}
 	for (i = 0; i < old->runs->len; i++) {
 		struct run *run = old->runs->pdata[i];
+		const struct scenario *s = planned(p, run->scenario);
 
-		if (!run->ok)
+		if (s && (run->memory != s->memory || g_strcmp0(run->ram, s->ram_words) != 0)) {
+			fail("%s: cannot go on with it: its %s is another guest", p->out.json, s->name);
+			result_free(old);
+			return X_FAIL;
+		}
+		if (!run->ok && in_plan(p, run))
 			continue;
 		g_ptr_array_add(r->runs, run);
 		old->runs->pdata[i] = run_new(NULL, NULL);

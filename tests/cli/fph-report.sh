@@ -177,6 +177,21 @@ try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --kernel
 says err 'cannot go on with it: its guest kernel is e3b0c44298fc1c14, not '
 try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --initrd "$tmp/kernel"
 says err 'its guest initramfs is '
+cp "$tmp/cache/bin/qemu-system-x86_64" "$tmp/qemu"
+echo '# other' >>"$tmp/qemu"
+try 1 run --scenario idle-1g --modes none --json "$tmp/r.json" --resume --qemu "$tmp/qemu"
+says err 'cannot go on with it: its QEMU is '
+# ... and a guest that is the same, but for its name
+printf '[scenario]\nname=own\nmemory=1g\nuse=freed\n' >"$tmp/own.scenario"
+try 1 run --scenario "$tmp/own.scenario" --modes none --json "$tmp/own.json"
+try 1 run --scenario "$tmp/own.scenario" --modes none --json "$tmp/own.json" --resume
+says err 'no ponies left'
+echo fill=256m >>"$tmp/own.scenario"
+try 1 run --scenario "$tmp/own.scenario" --modes none --json "$tmp/own.json" --resume
+says err 'cannot go on with it: its own is another guest'
+# What has failed and is not tried again is still told
+try 1 run --scenario freed-1g --modes none --json "$tmp/r.json" --resume
+[ "$(grep -c '"status" : "failed"' "$tmp/r.json")" -eq 4 ] || problem 'a failed run is forgotten'
 try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --cold
 try 1 run --scenario idle-1g --modes none --json "$tmp/c.json" --resume --cold
 says err 'no ponies left'
@@ -344,7 +359,13 @@ try 0 compare "$data/six-repeats.json" "$tmp/other.json"
 
 sed 's/"cores" : 2/"cores" : 2, "multifd" : 2/' "$data/six-repeats.json" >"$tmp/two.json"
 try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/two.json"
-says err 'another --multifd or --link'
+says err 'another --multifd, --link, --accel or --cold'
+sed 's/"accel" : "tcg"/"accel" : "kvm"/' "$data/six-repeats.json" >"$tmp/kvm.json"
+try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/kvm.json"
+says err 'another --multifd, --link, --accel or --cold'
+sed 's/"mode" : "[^"]*"/"mode" : "none"/' "$data/three-repeats.json" >"$tmp/none.json"
+try 4 compare --fail-over time=100% "$tmp/none.json"
+says err 'nothing to compare'
 
 # One channel and several side by side, and what a guest costs by its size: only of one
 # machine and link, and of three sizes or more.

@@ -113,6 +113,8 @@ const struct machine_desc machine_descs[MACHINE_TEXTS] = {
 	{ "thp_shmem", offsetof(struct machine, thp_shmem) },
 	{ "qemu", offsetof(struct machine, qemu) },
 	{ "destination_qemu", offsetof(struct machine, destination_qemu) },
+	{ "qemu_digest", offsetof(struct machine, qemu_digest) },
+	{ "destination_qemu_digest", offsetof(struct machine, destination_qemu_digest) },
 	{ "accel", offsetof(struct machine, accel) },
 	{ "link", offsetof(struct machine, link) },
 	{ "guest_kernel", offsetof(struct machine, guest_kernel) },

@@ -89,13 +89,14 @@ struct run {
 struct machine {
 	char *cpu, *kernel, *governor, *thp, *thp_shmem, *qemu, *destination_qemu, *accel, *link,
 	     *tracer;
+	char *qemu_digest, *destination_qemu_digest;
 	char *guest_kernel, *guest_initrd, *guest_compiler;	/* by their content */
 	guint64 cores, memory_kib, multifd;
 	bool cold;		/* its memory was not touched before */
 };
 
 /* What it is described by in words. */
-#define MACHINE_TEXTS	13
+#define MACHINE_TEXTS	15
 
 struct machine_desc {
 	const char *key;	/* in JSON */

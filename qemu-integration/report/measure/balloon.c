@@ -159,9 +159,12 @@ static guint64 more(guint64 a, guint64 than)
 	return a > than ? a - than : 0;
 }
 
-/* @v: V_INFLATE_NS, V_DEFLATE_NS and what follows them in both; @c: before and after */
+/*
+ * @size: to be reached, by @bytes that change hands; @v: V_INFLATE_NS, V_DEFLATE_NS and
+ * what follows them in both; @c: before and after
+ */
 static bool measure(struct vm *vm, const struct device *d, int queue, guint64 size,
-		    int timeout_ms, guint64 *v, struct cost c[2], GError **error)
+		    guint64 bytes, int timeout_ms, guint64 *v, struct cost c[2], GError **error)
 {
 	GArray *counters = open_counters(vm);
 	gint64 start, end;
@@ -174,7 +177,8 @@ static bool measure(struct vm *vm, const struct device *d, int queue, guint64 si
 	ok = ok && read_cost(vm, d, queue, counters, timeout_ms, &c[1], error);
 	if (ok) {
 		v[0] = (end - start) * 1000;
-		v[1] = (guint16)(c[1].frames - c[0].frames);
+		/* A chain names 256 pages or more, and this counts 2^16 of them */
+		v[1] = bytes >> 20 < 65536 ? (guint16)(c[1].frames - c[0].frames) : NO_VALUE;
 		v[2] = c[1].irqs - c[0].irqs;
 		v[3] = counters->len ? c[1].calls - c[0].calls : NO_VALUE;
 		v[4] = c[1].guest_ms - c[0].guest_ms;
@@ -191,12 +195,12 @@ bool balloon_measure(struct vm *vm, const struct device *d, const struct scenari
 	bool peak_known = reset_peak(vm_pid(vm));
 	struct cost c[2];
 
-	if (!measure(vm, d, d->queue_inflate, s->memory - s->balloon, timeout_ms,
-		     &ret->v[V_INFLATE_NS], c, error))
+	if (!measure(vm, d, d->queue_inflate, s->memory - s->balloon, s->balloon,
+		     timeout_ms, &ret->v[V_INFLATE_NS], c, error))
 		return false;
 	ret->v[V_INFLATE_RETURNED] = more(c[0].rss_kib, c[1].rss_kib) << 10;
 	if (peak_known)
 		ret->v[V_INFLATE_PEAK] = more(c[1].peak_kib, c[0].rss_kib) << 10;
-	return measure(vm, d, d->queue_deflate, s->memory, timeout_ms,
+	return measure(vm, d, d->queue_deflate, s->memory, s->balloon, timeout_ms,
 		       &ret->v[V_DEFLATE_NS], c, error);
 }

@@ -297,6 +297,14 @@ static void add_fph(struct vm_fph *sum, const struct vm_fph *f)
 	sum->hints.answers += f->hints.answers;
 	sum->hints.stale += f->hints.stale;
 	sum->hints.free += f->hints.free;
+	sum->hints.apply_ns += f->hints.apply_ns;
+	sum->hints.guest_pages += f->hints.guest_pages;
+	sum->hints.guest_entries += f->hints.guest_entries;
+	sum->hints.arm_ns = MAX(sum->hints.arm_ns, f->hints.arm_ns);
+	sum->hints.latency_ns = MAX(sum->hints.latency_ns, f->hints.latency_ns);
+	sum->hints.wait_ns = MAX(sum->hints.wait_ns, f->hints.wait_ns);
+	sum->hints.walk_ns = MAX(sum->hints.walk_ns, f->hints.walk_ns);
+	sum->hints.lock_ns = MAX(sum->hints.lock_ns, f->hints.lock_ns);
 }
 
 /*
@@ -398,6 +406,11 @@ static bool migrate(struct job *j, GError **error)
 		j->run->v[V_WORK_DURING] = (after - before) * G_USEC_PER_SEC /
 					   (g_get_monotonic_time() - since);
 	sum = sum_up(j);
+	if (j->file && !sum.file_bytes) {
+		g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+			    "%s: the file system does not say what room it takes", j->file);
+		return false;
+	}
 	measure_take(j->run, &sum);
 	if (j->scenario->way == WAY_RESTORE)
 		j->run->v[V_TOTAL_MS] = j->run->v[V_LOAD_NS] / 1000000;
@@ -522,6 +535,8 @@ static void take_floor(struct job *j)
 				     &r->v[V_FLOOR_NS], &error);
 		break;
 	case WAY_SAVE:
+		/* What is not on the disk yet would count against this one */
+		g_unlink(j->file);
 		done = floor_save(j->file, r->v[V_FILE_BYTES], &r->v[V_FLOOR_NS], &error);
 		break;
 	case WAY_RESTORE:

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "machine.h"
 #include "scenario.h"
 #include "vm.h"
 
@@ -180,6 +181,22 @@ static guint64 bytes_to_fill(enum memory_use use, guint64 memory)
 	g_assert_not_reached();
 }
 
+static guint64 fill_of(const struct scenario *s, guint64 memory)
+{
+	return bytes_to_fill(s->use == USE_BALLOON ? s->before : s->use, memory);
+}
+
+/* As QEMU takes it: memory in a file without a name is, unless told otherwise */
+static bool is_shared(const char *ram)
+{
+	if (!ram)
+		return false;
+	if (g_str_has_prefix(ram, "memory-backend-memfd") ||
+	    g_str_has_prefix(ram, "memory-backend-shm"))
+		return !strstr(ram, "share=off");
+	return strstr(ram, "share=on");
+}
+
 static guint64 bytes_in_balloon(enum memory_use use, guint64 memory)
 {
 	/* More than is free in larger pieces */
@@ -262,7 +279,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 	}
 	s->guests = 1;
 	s->ram = g_key_file_get_string(file, group, "ram", NULL);
-	s->shared = s->ram && strstr(s->ram, "share=on");
+	s->shared = is_shared(s->ram);
 	s->append = g_key_file_get_string(file, group, "append", NULL);
 	if (!read_use(use, &s->use, error) || !read_use(before, &s->before, error))
 		return false;
@@ -281,7 +298,7 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 		return false;
 	}
 	s->way = way ? (enum way)i : WAY_LIVE;
-	s->fill = bytes_to_fill(s->use == USE_BALLOON ? s->before : s->use, s->memory);
+	s->fill = fill_of(s, s->memory);
 	if (fill && !size_parse(fill, &s->fill, error))
 		return false;
 	s->rate = BUSY_RATE;
@@ -304,20 +321,28 @@ static bool read_keys(GKeyFile *file, struct scenario *s, GError **error)
 static struct scenario *scenario_load(const char *path, guint64 memory, GError **error)
 {
 	g_autoptr(GKeyFile) file = g_key_file_new();
-	g_autofree char *file_name = NULL;
+	g_autofree char *file_name = NULL, *digest = NULL;
 	struct scenario *s = g_new0(struct scenario, 1);
 	GError *err = NULL;
 
 	if (g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, &err) &&
 	    read_keys(file, s, &err)) {
 		if (memory) {
-			s->fill = MIN(s->fill, memory);
+			s->fill = g_key_file_has_key(file, "scenario", "fill", NULL) ?
+				  MIN(s->fill, memory) : fill_of(s, memory);
 			s->balloon = (guint64)((double)s->balloon / s->memory * memory) >> 21 << 21;
 			s->memory = memory;
 		}
 		file_name = g_path_get_basename(path);
-		s->ram_words = g_strdup_printf("%s, as %s says", s->ram ? s->ram : "anonymous memory",
-					       file_name);
+		/* Which of those that have had that name */
+		digest = file_digest(path, error);
+		if (!digest) {
+			scenario_free(s);
+			return NULL;
+		}
+		s->ram_words = g_strdup_printf("%s, as %s (%.8s) says",
+					       s->ram ? s->ram : "anonymous memory", file_name,
+					       digest);
 		if (memory_valid(s->name, s->use, s->memory, error))
 			return s;
 	} else {
