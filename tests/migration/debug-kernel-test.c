@@ -339,6 +339,9 @@ static const struct row rows[] = {
 	{ "debug-unplug", loop_unplug, NULL, NULL, DEVICE, "" },
 };
 
+/* Without, a leak is told below the level of the console */
+#define LEAKS_APPEND	" fph.debugfs=1 kmemleak.verbose=1"
+
 static void look_for_leaks(struct vm *vm)
 {
 	guest(vm, "mod unload virtio_fph", "ok mod");
@@ -376,7 +379,7 @@ static void test_hibernate(void **state)
 		"-no-shutdown", "-drive", drive, "-device", GUEST_DISK_DEVICE,
 		"-device", PACKED, NULL,
 	};
-	struct vm_config cfg = debug_config(extra, FPH_APPEND DISK_APPEND " fph.debugfs=1");
+	struct vm_config cfg = debug_config(extra, FPH_APPEND DISK_APPEND LEAKS_APPEND);
 	const unsigned int n = MAX(rounds() / 20, 1);
 	struct vm *vm;
 	gint64 before;
@@ -406,7 +409,7 @@ static void test_row(void **state)
 {
 	const struct row *row = *state;
 	const char *extra[] = { "-device", row->device, NULL, NULL, NULL };
-	g_autofree char *append = g_strconcat(FPH_APPEND, " fph.debugfs=1", row->append, NULL);
+	g_autofree char *append = g_strconcat(FPH_APPEND, LEAKS_APPEND, row->append, NULL);
 	struct vm_config cfg = debug_config(extra, append);
 	struct vm *vm;
 	gint64 before;

@@ -557,7 +557,7 @@ static const struct hold holds[] = {
 	{ "held-scan", "pagemap" WAIT, VM_RAM_ANON, "ioctl", 3, false },
 	{ "held-scan-cancel", "pagemap" WAIT, VM_RAM_ANON, "ioctl", 3, true },
 	{ "held-seek", "pagemap" WAIT, VM_RAM_MEMFD, "lseek", 1, false },
-	{ "held-cachestat", "pagemap", VM_RAM_MEMFD, "cachestat", 2, true },
+	{ "held-cachestat", "pagemap" WAIT, VM_RAM_MEMFD, "cachestat", 2, true },
 	{ "held-scan-both", "both" WAIT, VM_RAM_ANON, "ioctl", 3, false },
 	{ "held-seek-both-cancel", "both" WAIT, VM_RAM_MEMFD, "lseek", 3, true },
 };

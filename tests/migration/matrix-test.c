@@ -151,17 +151,15 @@ static void plug_dimm_too_late(struct vm *src)
 	ok(vm_run(src, E, "object-del", "{\"id\":\"d0\"}"));
 }
 
-/* As long as a migration runs, until its @member is above @n */
+/* Until @member of a migration that does not end (hold_switchover()) is above @n */
 static void until_above(struct vm *src, const char *object, const char *member, int64_t n)
 {
-	bool running = true;
 	int64_t seen = 0;
 
-	until (!running || seen > n) {
+	until (seen > n) {
 		JsonNode *answer;
 		JsonObject *o = query_migrate(src, &answer);
 
-		running = strcmp(json_object_get_string_member(o, "status"), "completed");
 		if (object && json_object_has_member(o, object))
 			o = json_object_get_object_member(o, object);
 		if (json_object_has_member(o, member))
@@ -169,6 +167,7 @@ static void until_above(struct vm *src, const char *object, const char *member, 
 		json_node_unref(answer);
 	}
 	print_message("%s: %" PRId64 "\n", member, seen);
+	let_go(src);
 }
 
 static void until_xbzrle(struct vm *src)
@@ -230,7 +229,8 @@ static const struct row rows[] = {
 	{ .name = "multifd-qatzip", .outcome = REFUSED, .why = "does not accept value 'qatzip'",
 	  .command = "migrate-set-parameters", .arguments = "{\"multifd-compression\":\"qatzip\"}" },
 	{ .name = "zero-copy-send", .caps = "multifd zero-copy-send", .way = BY_TCP },
-	{ .name = "xbzrle", .caps = "xbzrle", .midway = until_xbzrle },
+	{ .name = "xbzrle", .caps = "xbzrle", .prepare = hold_switchover,
+	  .midway = until_xbzrle },
 	{ .name = "release-ram", .caps = "release-ram" },
 
 	/* How the source and the destination agree */
@@ -245,7 +245,7 @@ static const struct row rows[] = {
 	/* How the guest is slowed down */
 	{ .name = "auto-converge", .caps = "auto-converge",
 	  .params = "{\"cpu-throttle-initial\":50,\"throttle-trigger-threshold\":1}",
-	  .midway = until_throttled },
+	  .prepare = hold_switchover, .midway = until_throttled },
 	{ .name = "dirty-limit", .outcome = REFUSED, .why = "dirty-ring-size",
 	  .command = CAPABILITY("dirty-limit") },
 

@@ -475,6 +475,8 @@ static void test_virtio_mem(void **state)
 		ok(vm_stop(src, E));
 		migrate(src, dst, NULL, &m);
 		check_int(m.remaining, 0);
+		check_str(m.fph.state, "ended");
+		check(m.fph.skipped > 1000);
 		vm_migration_clear(&m);
 		vm_free(src);
 		vm_free(dst);
@@ -557,7 +559,7 @@ static void test_quit_stuck(void **state)
 	cfg.append = FPH_APPEND;
 	src = start(cfg);
 	boot(src);
-	ok(vm_run(src, E, "migrate", "{\"uri\":\"exec:sleep 300\"}"));
+	ok(vm_run(src, E, "migrate", "{\"uri\":\"exec:while kill -0 $PPID; do sleep 1; done\"}"));
 	until (f.hints.free > 0)
 		ok(vm_query_fph(src, &f, E));
 	/* The time for which the thread holds the answer back, and more */

@@ -838,6 +838,9 @@ static void test_soak(void **state)
 		end_life(&life);
 	}
 	print_sum();
+	/* A source that does nothing loses nothing */
+	check(sum.skipped > 0 || sum.hops == sum.dry);
+	check(sum.inactive <= sum.hops / 2);
 }
 
 static void say_how(void)
