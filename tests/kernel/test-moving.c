@@ -27,6 +27,7 @@
 #include <fph/watch.h>
 
 #include "ktest.h"
+#include "scanner.h"
 #include "vmstat.h"
 
 #ifndef MADV_COLD
@@ -712,6 +713,38 @@ static int watch_fn(void *opaque, uint64_t start, uint64_t len, uint32_t flags)
 	return 0;
 }
 
+/* What the kernel answered last, should the library make nothing of it */
+static struct {
+	struct fph_pm_scan arg;
+	struct fph_pm_range vec[FPH_SCAN_VEC_LEN];
+	int n;
+} answer;
+static struct fph_sys sys;
+
+static int keep_answer(int fd, struct fph_pm_scan *arg)
+{
+	answer.n = fph_sys_linux.pagemap_scan(fd, arg);
+	answer.arg = *arg;
+	if (answer.n > 0 && answer.n <= FPH_SCAN_VEC_LEN)
+		memcpy(answer.vec, (const void *)(uintptr_t)arg->vec,
+		       answer.n * sizeof(answer.vec[0]));
+	return answer.n;
+}
+
+static void check_watched(int err)
+{
+	if (!err)
+		return;
+	print_message("memory at %p, %#" PRIx64 " to %#" PRIx64 ": %d ranges, up to %#" PRIx64 "\n",
+		      (void *)m.r.host, (uint64_t)answer.arg.start, (uint64_t)answer.arg.end,
+		      answer.n, (uint64_t)answer.arg.walk_end);
+	for (int i = 0; i < answer.n && i < FPH_SCAN_VEC_LEN; i++)
+		print_message("%#" PRIx64 " to %#" PRIx64 ": %#" PRIx64 "\n",
+			      (uint64_t)answer.vec[i].start, (uint64_t)answer.vec[i].end,
+			      (uint64_t)answer.vec[i].categories);
+	check_int(err, 0);
+}
+
 /* As prescan does: protected, seen to be zero, written; now somebody has to know */
 static bool watch_zeroes(struct look *l, struct fph_scanner *s)
 {
@@ -725,10 +758,10 @@ static bool watch_zeroes(struct look *l, struct fph_scanner *s)
 		return false;
 	memset(marked, 0, sizeof(marked));
 	memset(seen, 0, sizeof(seen));
-	check_int(fph_watch_protect(watch, &m.r, 0, m.r.used, watch_fn, marked), 0);
+	check_watched(fph_watch_protect(watch, &m.r, 0, m.r.used, watch_fn, marked));
 	for (size_t i = 0; i < ZEROES; i += 2)
 		*mem_page(&m, ZERO_AT(i)) = 1;
-	check_int(fph_watch_written(watch, &m.r, 0, m.r.used, watch_fn, seen), 0);
+	check_watched(fph_watch_written(watch, &m.r, 0, m.r.used, watch_fn, seen));
 	for (size_t i = 0; i < ZEROES; i += 2) {
 		size_t at = ZERO_AT(i);
 
@@ -1035,7 +1068,9 @@ int main(int argc, char **argv)
 		if (fph_scanner_open_with(&scanners[k], &opts) < 0)
 			abort();
 	}
-	if (fph_watch_open(&watch) < 0)
+	sys = fph_sys_linux;
+	sys.pagemap_scan = keep_answer;
+	if (fph_watch_open_sys(&watch, &sys) < 0)
 		abort();
 	for (size_t k = 0; k < ARRAY_SIZE(backings); k++)
 		no_backing[k] = skipped(backings[k].name, no_method(&backings[k]));
