@@ -59,7 +59,10 @@ debian_mirror() {
 		mkdir -p "$lists/partial"
 		local own=(-o "Dir::State::lists=$lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=
 			-o "APT::Sandbox::User=root")
-		[ -n "$(archive_of_lists . "${own[@]}")" ] || apt-get -qq "${own[@]}" update >&2 || :
+		{
+			flock 9
+			[ -n "$(archive_of_lists . "${own[@]}")" ] || apt-get -qq "${own[@]}" update >&2 || :
+		} 9>"$lists/../lock"
 		mirror=$(archive_of_lists "$suite" "${own[@]}")
 	fi
 	case $mirror in
@@ -92,7 +95,7 @@ pack_tree() {
 		(cd "$FPH_TOP" && tree_git ls-files -co --exclude-standard -z |
 			xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh)
 	else
-		(cd "$FPH_TOP" && find . -path './build*' -prune -o ! -type d -printf '%P\0')
+		(cd "$FPH_TOP" && find . \( -path './build*' -o -path ./.git \) -prune -o ! -type d -printf '%P\0')
 	fi | LC_ALL=C sort -z | tar -C "$FPH_TOP" "$@" --null --no-recursion -T - -cf -
 }
 

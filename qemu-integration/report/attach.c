@@ -71,7 +71,10 @@ static bool poll(struct watch *w, GError **error)
 
 static bool is_running(const char *status)
 {
-	static const char *const over[] = { "none", "completed", "failed", "cancelled", NULL };
+	/* With COLO it never ends */
+	static const char *const over[] = {
+		"none", "completed", "failed", "cancelled", "colo", NULL,
+	};
 
 	return !g_strv_contains(over, status);
 }

@@ -890,7 +890,10 @@ static void test_two(void **state)
 
 		written[i] = n.pages[FPH_WRITE];
 		check_count(written[i], writes, misses);
-		check_count(n.pages[FPH_MADVISE], backs, misses);
+		/* A single event */
+		if (misses && !n.pages[FPH_MADVISE])
+			continue;
+		check_int(n.pages[FPH_MADVISE], backs);
 		check_int(fph_tracer_touched(t[i], start, start + backs * page), 0);
 		check_count(fph_tracer_touched(t[i], start, start + 3000 * page), writes - backs,
 			    misses);

@@ -418,7 +418,7 @@ static void test_loadvm(void **state)
 	g_autofree char *drive = NULL, *create = NULL, *trace = NULL, *out = NULL;
 	const char *disk = temp_file("", 0), *log = temp_file("", 0);
 	const char *extra[] = {
-		"-D", log, "-trace", "ram_watch_userfaultfd_wanted", "-drive", NULL, NULL,
+		"-D", log, "-trace", "ram_watch_memory_loaded", "-drive", NULL, NULL,
 	};
 	struct vm_config cfg = tiny_guest;
 	struct vm_fph f = { 0 };
@@ -455,7 +455,7 @@ static void test_loadvm(void **state)
 	check(out != NULL);
 	check_str(out, "");
 	ok(g_file_get_contents(log, &trace, NULL, E));
-	check(strstr(trace, "ram_watch_userfaultfd_wanted") != NULL);
+	check(strstr(trace, "ram_watch_memory_loaded") != NULL);
 	/* It begins anew with what is there now */
 	query(vm, &f);
 	wait_for_zero(vm, &f, 50000, number(prescan(&f), "passes") + 1);

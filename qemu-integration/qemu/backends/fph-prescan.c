@@ -32,6 +32,7 @@
 #include "qemu/units.h"
 #include "hw/core/cpu.h"
 #include "migration/misc.h"
+#include "system/arch_init.h"
 #include "system/fph-compat.h"
 #include "system/kvm.h"
 #include "system/replay.h"
@@ -903,6 +904,9 @@ static const char *fph_prescan_impossible(FphPrescan *p)
     if (fph_watch_error(p->watch, &why) < 0) {
         return why;
     }
+    if (!qemu_arch_available(QEMU_ARCH_I386)) {
+        return "this QEMU is not for x86";
+    }
     /* Others may write to guest memory past the page tables of this process */
     if (!tcg_enabled() && !kvm_enabled()) {
         return "neither TCG nor KVM runs the guest, and of other accelerators "
@@ -1195,12 +1199,11 @@ bool fph_prescan_has(RAMBlock *rb)
     return qatomic_read(&fph_prescan_leaves);
 }
 
-void fph_prescan_make_way(void)
+void fph_prescan_make_way(const char *why)
 {
     QEMU_LOCK_GUARD(&fph_prescan_lock);
     if (fph_prescan) {
-        fph_prescan_step_aside(fph_prescan, "userfaultfd was needed by "
-                                            "somebody else");
+        fph_prescan_step_aside(fph_prescan, why);
     }
     while (fph_prescan_registered) {
         qemu_cond_wait(&fph_prescan_cond, &fph_prescan_lock);

@@ -59,7 +59,7 @@ bool fph_prescan_has(RAMBlock *rb);
  * Somebody else needs userfaultfd: waits until it was let go.  From any thread,
  * without locks, and not under the BQL
  */
-void fph_prescan_make_way(void);
+void fph_prescan_make_way(const char *why);
 
 FphPrescanInfo *fph_prescan_query(FphPrescan *p);
 

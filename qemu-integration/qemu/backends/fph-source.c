@@ -896,17 +896,23 @@ static bool fph_source_userfaultfd_held(RAMBlock *rb)
 
 static void fph_source_userfaultfd_wanted(void)
 {
-    fph_prescan_make_way();
+    fph_prescan_make_way("userfaultfd was needed by somebody else");
     QEMU_LOCK_GUARD(&fph_lock);
     while (fph_ending > 0) {
         qemu_cond_wait(&fph_cond, &fph_lock);
     }
 }
 
+static void fph_source_memory_loaded(void)
+{
+    fph_prescan_make_way("a snapshot was loaded");
+}
+
 static const RAMWatchOps fph_source_watch_ops = {
     .mapping_written = fph_prescan_device_wrote,
     .userfaultfd_held = fph_source_userfaultfd_held,
     .userfaultfd_wanted = fph_source_userfaultfd_wanted,
+    .memory_loaded = fph_source_memory_loaded,
 };
 
 /*

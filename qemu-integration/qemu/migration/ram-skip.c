@@ -143,3 +143,13 @@ void ram_userfaultfd_wanted(void)
         ops->userfaultfd_wanted();
     }
 }
+
+void ram_memory_loaded(void)
+{
+    const RAMWatchOps *ops = qatomic_read(&ram_watch_ops);
+
+    if (ops) {
+        trace_ram_watch_memory_loaded();
+        ops->memory_loaded();
+    }
+}

@@ -340,7 +340,7 @@ static struct scenario *scenario_load(const char *path, guint64 memory, GError *
 			scenario_free(s);
 			return NULL;
 		}
-		s->ram_words = g_strdup_printf("%s, as %s (%.8s) says",
+		s->ram_words = g_strdup_printf("%s, as %s says (%.8s)",
 					       s->ram ? s->ram : "anonymous memory", file_name,
 					       digest);
 		if (memory_valid(s->name, s->use, s->memory, error))

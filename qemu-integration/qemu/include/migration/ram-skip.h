@@ -111,11 +111,17 @@ typedef struct RAMWatchOps {
     bool (*userfaultfd_held)(RAMBlock *rb);
 
     /*
-     * Somebody else needs userfaultfd for guest memory, or is about to load
-     * all of it: waits until it is let go.  Runs without locks, or under the
-     * BQL of who loads a snapshot and lets nothing else run meanwhile.
+     * Somebody else needs userfaultfd for guest memory: waits until it is let
+     * go.  Runs without locks.
      */
     void (*userfaultfd_wanted)(void);
+
+    /*
+     * All of guest memory is about to be loaded, maybe past the page tables:
+     * waits until nobody goes by what was seen of it.  Runs under the BQL,
+     * which is held until it is loaded.
+     */
+    void (*memory_loaded)(void);
 } RAMWatchOps;
 
 /* NULL, or hooks that are all there; to be set under the BQL */
@@ -134,6 +140,7 @@ static inline void ram_mapping_written(RAMBlock *rb, uint64_t offset,
 /* With a trace event each, which the transfers of a device do not have */
 bool ram_userfaultfd_held(RAMBlock *rb);
 void ram_userfaultfd_wanted(void);
+void ram_memory_loaded(void);
 
 /*
  * These are for the time between the first bitmap sync of a migration and
