@@ -70,15 +70,21 @@ static unsigned int page_kib(void)
 	return sysconf(_SC_PAGESIZE) >> 10;
 }
 
+/* Names are other people's: what steers a terminal is not printed */
 void complain(const char *fmt, ...)
 {
+	char *text = NULL;
 	va_list ap;
 
-	fputs("fph-trace: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
 	va_end(ap);
-	fputc('\n', stderr);
+	for (char *c = text; c && *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			*c = '?';
+	fprintf(stderr, "fph-trace: %s\n", text ? text : strerror(ENOMEM));
+	free(text);
 }
 
 static void usage(FILE *f)
@@ -421,6 +427,7 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 		{ .fd = -1, .events = POLLIN },
 	};
 	double start = now(), shown = start, next, end = opt.duration ? start + opt.duration : 0;
+	double looked, last_looked = start;
 	uint64_t drops[NDROPS], first_drops[NDROPS];
 	int status = X_DONE;
 	const char *why;
@@ -455,6 +462,7 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 			status = X_FAIL;
 			break;
 		}
+		looked = now();
 		read_counts(counts_fd, opt.pid, &counts);
 		/* What it did last went with the process, if that had arranged for itself */
 		if (fds[0].revents) {
@@ -472,7 +480,7 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 		else
 			strftime(when, sizeof(when), "%H:%M:%S", localtime(&t));
 		if (opt.json) {
-			print_json(&diff, comm, when, now() - shown, tracer, drops);
+			print_json(&diff, comm, when, looked - last_looked, tracer, drops);
 		} else {
 			struct fph_traced m = { .sz = sizeof(m) };
 
@@ -482,7 +490,9 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 			for (unsigned int i = 0; opt.ranges && fph_tracer_get(tracer, i, &m); i++)
 				print_map(tracer, &m);
 		}
-		shown = next;
+		last_looked = looked;
+		/* Not once for each interval for which this process was stopped */
+		shown = next > looked - opt.interval ? next : looked;
 		if (fflush(stdout) != 0)
 			break;
 	}

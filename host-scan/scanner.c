@@ -102,6 +102,9 @@ static int probe(struct fph_scanner *s, enum fph_scanner_kind wanted)
 		set_error(s, -EOPNOTSUPP, "the host is not asked: scanner=off");
 		return 0;
 	}
+	/* Before the other: if it means another process, that one's end is no news */
+	if (s->pid_of)
+		s->process = s->sys->open_process(s->pid_of);
 	s->fd = s->sys->open_pagemap(s->pid_of);
 	if (s->fd < 0) {
 		set_error(s, s->fd, fph_why(s->pid_of ? open_other_why : open_why, s->fd));
@@ -141,7 +144,7 @@ int fph_scanner_open_sys(struct fph_scanner **ret,
 	if (!s)
 		return -ENOMEM;
 	s->sys = sys;
-	s->fd = -1;
+	s->fd = s->process = -1;
 	s->page_size = sys->page_size();
 	s->pid = sys->pid();
 	s->pid_of = known.pid == s->pid ? 0 : known.pid;
@@ -179,6 +182,8 @@ void fph_scanner_close(struct fph_scanner *s)
 		return;
 	if (s->fd >= 0)
 		s->sys->close(s->fd);
+	if (s->process >= 0)
+		s->sys->close(s->process);
 	free(s->entries);
 	free(s);
 	errno = saved;

@@ -55,6 +55,7 @@ struct fph_scanner {
 	long pid;		/* this process; another one is refused */
 	long pid_of;		/* the pagemap's process if it is not @pid, or 0 */
 	int fd;			/* /proc/PID/pagemap, or -1 */
+	int process;		/* @pid_of, or negative if nothing tells whether it has ended */
 	int err;		/* of the probe: 0 or negative errno */
 	const char *why;	/* the same for people, NULL if err is 0 */
 	const char *no_seek;	/* why SEEK may lie, or NULL */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -52,6 +53,24 @@ static int sys_open_pagemap(long pid)
 		return open_readonly("/proc/self/pagemap");
 	snprintf(path, sizeof(path), "/proc/%ld/pagemap", pid);
 	return open_readonly(path);
+}
+
+static int sys_open_process(long pid)
+{
+	int saved = errno;
+	int fd = syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 ? take_errno(saved) : fd;
+}
+
+static bool sys_has_ended(int process)
+{
+	struct pollfd fd = { .fd = process, .events = POLLIN };
+	int saved = errno;
+	bool ended = poll(&fd, 1, 0) > 0;
+
+	errno = saved;
+	return ended;
 }
 
 static int sys_pagemap_scan(int fd, struct fph_pm_scan *arg)
@@ -295,6 +314,8 @@ static long sys_pid(void)
 
 const struct fph_sys fph_sys_linux = {
 	.open_pagemap = sys_open_pagemap,
+	.open_process = sys_open_process,
+	.has_ended = sys_has_ended,
 	.close = sys_close,
 	.pagemap_scan = sys_pagemap_scan,
 	.pagemap_read = sys_pagemap_read,

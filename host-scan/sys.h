@@ -25,6 +25,9 @@ struct fph_sys_file {
 /* Functions return a negative errno on failure and do not touch errno. */
 struct fph_sys {
 	int (*open_pagemap)(long pid);	/* 0: this process */
+	/* To be asked whether the process is still that one; Linux 5.3 */
+	int (*open_process)(long pid);
+	bool (*has_ended)(int process);
 	void (*close)(int fd);
 	int (*pagemap_scan)(int fd, struct fph_pm_scan *arg);
 	/* Entries read, 0 if the process has ended */

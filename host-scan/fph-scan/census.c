@@ -222,8 +222,13 @@ static void sum_area(struct target *t, struct region *r, const struct area *a)
 	for (guint i = 0; i < t->mappings->len; i++) {
 		const struct mapping *m = t->mappings->pdata[i];
 
-		if (m->start < r->start || m->end > r->end)
+		if (m->end <= r->start || m->start >= r->end)
 			continue;
+		/* The kernel's sums are of whole mappings */
+		if (m->start < r->start || m->end > r->end) {
+			r->v[F_PRESENT] = r->v[F_SWAPPED] = r->v[F_HUGE] = UNKNOWN;
+			continue;
+		}
 		if (m->rss == UNKNOWN || r->v[F_PRESENT] == UNKNOWN)
 			r->v[F_PRESENT] = UNKNOWN;
 		else

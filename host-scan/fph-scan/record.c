@@ -364,7 +364,7 @@ bool record_parse(const char *text, const char *path, struct census *c, GError *
 
 bool record_replay(const struct target *t, struct census *c, GError **error)
 {
-	g_autofree char *text = target_read(t, FILE_NAME, NULL, error);
+	g_autofree char *text = target_read_record(t, FILE_NAME, error);
 	g_autofree char *path = g_build_filename(t->path, FILE_NAME, NULL);
 
 	return text && record_parse(text, path, c, error);

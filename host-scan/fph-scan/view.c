@@ -509,7 +509,8 @@ static guint64 host_figure(const struct column *col, const struct host *h)
 	guint64 sum = UNKNOWN;
 
 	for (guint i = 0; i < h->looks->len; i++) {
-		guint64 v = machine_figure(col, h->looks->pdata[i]);
+		const struct look *l = h->looks->pdata[i];
+		guint64 v = l->census ? machine_figure(col, l) : UNKNOWN;
 
 		if (v != UNKNOWN)
 			sum = (sum == UNKNOWN ? 0 : sum) + v;

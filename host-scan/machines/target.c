@@ -12,6 +12,9 @@
 
 /* Nothing in /proc/PID is larger that is of use here */
 #define MAX_FILE	(64u << 20)
+/* A record has a line for each run of pages */
+#define MAX_RECORD	(2u << 30)
+#define MAPS_TRIES	4
 
 static void mapping_free(gpointer p)
 {
@@ -40,7 +43,8 @@ static void set_errno(GError **error, int err, const char *path, const char *fil
 	g_set_error(error, G_IO_ERROR, code, "%s/%s: %s%s", path, file, g_strerror(err), hint);
 }
 
-char *target_read(const struct target *t, const char *name, gsize *len, GError **error)
+static char *read_up_to(const struct target *t, const char *name, guint max, gsize *len,
+			GError **error)
 {
 	g_autoptr(GByteArray) data = g_byte_array_new();
 	guint8 chunk[65536];
@@ -52,7 +56,7 @@ char *target_read(const struct target *t, const char *name, gsize *len, GError *
 		set_errno(error, errno, t->path, name);
 		return NULL;
 	}
-	while ((n = read(fd, chunk, sizeof(chunk))) > 0 && data->len < MAX_FILE)
+	while ((n = read(fd, chunk, sizeof(chunk))) > 0 && data->len < max)
 		g_byte_array_append(data, chunk, n);
 	if (n < 0) {
 		set_errno(error, errno, t->path, name);
@@ -62,13 +66,23 @@ char *target_read(const struct target *t, const char *name, gsize *len, GError *
 	close(fd);
 	if (n > 0) {
 		g_set_error(error, G_IO_ERROR, G_IO_ERROR_MESSAGE_TOO_LARGE,
-			    "%s/%s: more than %u MiB", t->path, name, MAX_FILE >> 20);
+			    "%s/%s: more than %u MiB", t->path, name, max >> 20);
 		return NULL;
 	}
 	if (len)
 		*len = data->len;
 	g_byte_array_append(data, (const guint8 *)"", 1);
 	return (char *)g_byte_array_free(g_steal_pointer(&data), FALSE);
+}
+
+char *target_read(const struct target *t, const char *name, gsize *len, GError **error)
+{
+	return read_up_to(t, name, MAX_FILE, len, error);
+}
+
+char *target_read_record(const struct target *t, const char *name, GError **error)
+{
+	return read_up_to(t, name, MAX_RECORD, NULL, error);
 }
 
 /* "7f0000000000-7f0000001000 rw-p 00000000 00:00 0     name" */
@@ -163,15 +177,23 @@ GPtrArray *target_parse_maps(const char *text, const char *path, GError **error)
 
 static bool read_mappings(struct target *t, const char *file, GError **error)
 {
-	g_autofree char *text = target_read(t, file, NULL, error);
 	g_autofree char *path = g_strdup_printf("%s/%s", t->path, file);
-	GPtrArray *all;
+	GPtrArray *all = NULL;
 
-	if (!text)
-		return false;
-	all = target_parse_maps(text, path, error);
-	if (!all)
-		return false;
+	/* One that grows while it is read, a page at a time, is told twice */
+	for (unsigned int tries = MAPS_TRIES; !all; tries--) {
+		g_autofree char *text = target_read(t, file, NULL, error);
+		GError *why = NULL;
+
+		if (!text)
+			return false;
+		all = target_parse_maps(text, path, &why);
+		if (!all && tries == 1) {
+			g_propagate_error(error, why);
+			return false;
+		}
+		g_clear_error(&why);
+	}
 	g_clear_pointer(&t->mappings, g_ptr_array_unref);
 	t->mappings = all;
 	return true;

@@ -91,6 +91,9 @@ int target_has_descriptor(const char *sysroot, gint pid, const char *what);
 /** target_read() - all of a file in the folder of the process, and a NUL behind it */
 char *target_read(const struct target *t, const char *name, gsize *len, GError **error);
 
+/** target_read_record() - the same, of a file of ours there, which may be larger */
+char *target_read_record(const struct target *t, const char *name, GError **error);
+
 /**
  * target_parse_maps() - what the text of maps or smaps lists
  * @path: of it, for the error

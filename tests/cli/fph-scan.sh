@@ -407,6 +407,9 @@ is 64 unmapped $((50 * mib))
 [ "$(grep -c '"region" :' "$tmp/out")" = 1 ] || problem 'more than one region'
 try 0 --pid "$shapes" --region "$from-$(printf '%#x' $((from + 16 * mib)))" --json
 is 16 present $((12 * mib))
+# The kernel's sums are of whole mappings
+try 0 --pid "$shapes" --scanner off --region "$from-$(printf '%#x' $((from + 16 * mib)))" --json
+says out '"unmapped" : null'
 try 0 --pid "$shapes" --region "$(printf '%#x' $((to - 8 * mib)))-$to" --region memfd: --json
 is 8 unmapped $((8 * mib))
 is 80 unmapped $((76 * mib))

@@ -111,6 +111,18 @@ if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	trace=$real
 fi
 
+# Nor do names of others steer the terminal
+mkfifo "$tmp/in"
+sh -c 'printf "a\033[31m" >/proc/$$/comm && echo there && read -r end' <"$tmp/in" >"$tmp/there" &
+named=$!
+exec 9>"$tmp/in"
+until grep -q there "$tmp/there" || ! kill -0 $named 2>/dev/null; do
+	sleep 0.02
+done
+try 1 -p $named
+says err 'a?[31m'
+exec 9>&-
+
 what='a full disk'
 if [ -w /dev/full ]; then
 	"$trace" --help >/dev/full 2>"$tmp/err"

@@ -60,6 +60,23 @@ done
 run_strictly 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
 grep -q "\"size\":$((96 << 20)),\"shared\":false" "$tmp/out" || problem 'the snapshot is not traced'
 
+# Who was stopped tells of that time once
+began=$(date +%s%N)
+"$tmp/fph-trace" -p $pid --object tp -j 0.1 12 >"$tmp/out" 2>"$tmp/err" &
+tracing=$!
+until grep -q interval_ms "$tmp/out" || ! kill -0 $tracing 2>/dev/null; do
+	sleep 0.02
+done
+kill -STOP $tracing
+sleep 1
+kill -CONT $tracing
+what='fph-trace that was stopped'
+wait $tracing || problem 'it has failed'
+sed -n 's/.*"interval_ms":\([0-9]*\).*/\1/p' "$tmp/out" |
+	awk -v most=$((($(date +%s%N) - began) / 1000000)) '{ sum += $1; n++ }
+		END { exit !(n == 12 && sum >= 1000 && sum <= most) }' ||
+	problem "12 intervals are not the time that went by"
+
 # Somebody else's tracer, whose folders one may enter
 for action in --status --unload; do
 	# shellcheck disable=SC2016 # not of this shell

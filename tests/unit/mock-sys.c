@@ -17,8 +17,22 @@ static int mock_open_pagemap(long pid)
 	return 1000;
 }
 
+static int mock_open_process(long pid)
+{
+	check(pid != 0);
+	return 1001;
+}
+
+static bool mock_has_ended(int process)
+{
+	check_int(process, 1001);
+	return mock.ended;
+}
+
 static void mock_close(int fd)
 {
+	if (fd == 1001)
+		return;
 	check_int(fd, 1000);
 	mock.closed++;
 }
@@ -387,6 +401,8 @@ static long mock_pid(void)
 
 const struct fph_sys mock_sys = {
 	.open_pagemap = mock_open_pagemap,
+	.open_process = mock_open_process,
+	.has_ended = mock_has_ended,
 	.close = mock_close,
 	.pagemap_scan = mock_pagemap_scan,
 	.pagemap_read = mock_pagemap_read,

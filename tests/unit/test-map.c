@@ -211,6 +211,31 @@ static void bad_arguments(void **state)
 	mock_free();
 }
 
+/* Its tables are empty, which says nothing, and its PID may be another one's */
+static void process_ended(void **state)
+{
+	static const struct fph_scanner_opts opts = {
+		.sz = sizeof(opts), .kind = FPH_SCANNER_PAGEMAP_SCAN, .pid = 77,
+	};
+	static const struct map_row row = { .npages = 16 };
+	struct fph_region r = make_region(&row);
+	uint32_t pages[16] = { 0 };
+	struct caught c = { .pages = pages };
+	struct fph_scanner *s;
+
+	mock_reset();
+	mock_memory("o", 16);
+	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
+	check_int(fph_map_region(s, &r, 0, 16 * PAGE, FPH_MAP_MAPPED, catch_pages, &c, NULL), 0);
+	mock.ended = true;
+	c = (struct caught){ .pages = pages };
+	check_int(fph_map_region(s, &r, 0, 16 * PAGE, FPH_MAP_MAPPED, catch_pages, &c, NULL),
+		  -ESRCH);
+	check_int(c.n, 0);
+	fph_scanner_close(s);
+	mock_free();
+}
+
 /* Each byte counts, wherever it is, and none outside */
 static void zeroes(void **state)
 {
@@ -237,6 +262,7 @@ static int run_all(enum fph_scanner_kind k)
 	fph_test_add_rows(&t, rows, check_row);
 	fph_test_add(&t, "error of the receiver stops it", receiver_stops, NULL);
 	fph_test_add(&t, "bad arguments", bad_arguments, NULL);
+	fph_test_add(&t, "a process that has ended", process_ended, NULL);
 	fph_test_add(&t, "zeroes", zeroes, NULL);
 	return fph_test_run(&t, k == FPH_SCANNER_PAGEMAP ? "map: pagemap" : "map: pagemap-scan");
 }
