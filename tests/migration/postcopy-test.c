@@ -323,7 +323,8 @@ static void check_account(const char *cap)
 	capability(src, dst, "postcopy-ram");
 	capability_or_skip(src, cap);
 	capability_or_skip(dst, cap);
-	ft_wait_for(src, 10);
+	/* What fits into a buffer goes before any limit is looked at */
+	ft_wait_for(src, 2000);
 	ok(vm_stop(src, E));
 	hold_switchover(src);
 
