@@ -95,12 +95,6 @@ static void check_retry(struct vm *src, struct vm_config cfg)
 	vm_free(dst);
 }
 
-static void no_capability(struct vm *vm, const char *name)
-{
-	ok(vm_run(vm, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":false}]}", name));
-}
-
 /*
  * The destination dies
  */
@@ -242,9 +236,9 @@ static void test_death(void **state)
 	vm_free(dst);
 	check_over(src, &cfg);
 
-	no_capability(src, "pause-before-switchover");
+	set_capability(src, "pause-before-switchover", false);
 	if (d->capability)
-		no_capability(src, d->capability);
+		set_capability(src, d->capability, false);
 	check_retry(src, cfg);
 	vm_migration_clear(&m);
 	vm_free(src);
@@ -298,7 +292,7 @@ static void test_refusal(void **state)
 	vm_free(dst);
 	check_over(src, &cfg);
 	if (r->capability)
-		no_capability(src, r->capability);
+		set_capability(src, r->capability, false);
 	check_retry(src, cfg);
 	vm_migration_clear(&m);
 	vm_free(src);
@@ -358,8 +352,7 @@ static void test_cancels(void **state)
 	src = start_busy(&cfg);
 	cfg.qemu = NULL;
 	/* It does not end by itself */
-	ok(vm_run(src, E, "migrate-set-capabilities", "{\"capabilities\":[{\"capability\":"
-		  "\"pause-before-switchover\",\"state\":true}]}"));
+	set_capability(src, "pause-before-switchover", true);
 	for (int i = 0; i < CANCELS; i++) {
 		gulong delay = random_delay(rnd);
 		struct vm_migrate_opts opts = {
@@ -388,7 +381,7 @@ static void test_cancels(void **state)
 		      "%u when the guest had stopped\n", no_page, first, later, stopped);
 	check(no_page > 0 && no_page < CANCELS);
 	check_busy(src, &cfg);
-	no_capability(src, "pause-before-switchover");
+	set_capability(src, "pause-before-switchover", false);
 	check_retry(src, cfg);
 
 	g_rand_free(rnd);
@@ -698,7 +691,7 @@ static void test_full_disk(void **state)
 	wait_for_status(src, "failed", &m);
 	check(m.fph.skipped > 1000);
 	check_over(src, &cfg);
-	no_capability(src, "mapped-ram");
+	set_capability(src, "mapped-ram", false);
 	check_retry(src, cfg);
 	vm_migration_clear(&m);
 	vm_free(src);

@@ -259,6 +259,31 @@ char *hibernation_drive(uint64_t bytes)
 	return g_strdup_printf("if=none,id=disk0,format=raw,file=%s", path);
 }
 
+char *snapshot_drive(void)
+{
+	g_autofree char *dir = g_path_get_dirname(qemu);
+	g_autofree char *img = g_build_filename(dir, "qemu-img", NULL);
+	const char *path = temp_file("", 0);
+	g_autofree char *create = NULL;
+	int status;
+
+	if (access(img, X_OK) < 0)
+		fph_test_skip_all("no qemu-img beside %s", qemu);
+	create = g_strdup_printf("'%s' create -q -f qcow2 '%s' 1G", img, path);
+	ok(g_spawn_command_line_sync(create, NULL, NULL, &status, E));
+	check_int(status, 0);
+	return g_strdup_printf("if=none,id=d0,format=qcow2,file=%s", path);
+}
+
+void hmp(struct vm *vm, const char *command)
+{
+	GError *error = NULL;
+	g_autofree char *answer = vm_hmp(vm, &error, command);
+
+	if (!answer || *answer)
+		fail_msg("%s: %s", command, answer ? answer : error->message);
+}
+
 void guest_hibernate(struct vm *vm)
 {
 	guest(vm, "suspend " GUEST_DISK, "ok suspend");
@@ -755,12 +780,17 @@ int open_memfd(struct vm *vm)
 	return fd;
 }
 
+void set_capability(struct vm *vm, const char *name, bool on)
+{
+	ok(vm_run(vm, E, "migrate-set-capabilities",
+		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":%s}]}", name,
+		  on ? "true" : "false"));
+}
+
 void capability(struct vm *src, struct vm *dst, const char *name)
 {
-	ok(vm_run(src, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
-	ok(vm_run(dst, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", name));
+	set_capability(src, name, true);
+	set_capability(dst, name, true);
 }
 
 void capability_or_skip(struct vm *vm, const char *name)

@@ -95,6 +95,10 @@ void guest_wake_up(struct vm *vm);
 #define GUEST_DISK_DEVICE	"virtio-blk-pci,drive=disk0,indirect_desc=off"
 /* Of that disk, "disk0", for -drive; a string to be freed */
 char *hibernation_drive(uint64_t bytes);
+/* One that takes snapshots, "d0"; without qemu-img the test is skipped */
+char *snapshot_drive(void);
+/* A command of the human monitor that has nothing to say */
+void hmp(struct vm *vm, const char *command);
 void guest_hibernate(struct vm *vm);
 void guest_resume(struct vm *vm);
 
@@ -165,6 +169,7 @@ void hold_until(struct vm *src, uint64_t max_bandwidth, enough_fn enough, struct
 void let_go(struct vm *src);
 
 void set_bandwidth(struct vm *src, uint64_t bytes_per_second);
+void set_capability(struct vm *vm, const char *name, bool on);
 /* On both sides */
 void capability(struct vm *src, struct vm *dst, const char *name);
 /* One that kernel or QEMU may lack: the test is skipped in QEMU's words. @name: or NULL */

@@ -313,8 +313,7 @@ static void set_capabilities(struct vm *vm, const char *names)
 	g_auto(GStrv) words = g_strsplit(names ? names : "", " ", -1);
 
 	for (char **w = words; *w; w++)
-		ok(vm_run(vm, E, "migrate-set-capabilities",
-			  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":true}]}", *w));
+		set_capability(vm, *w, true);
 }
 
 #define UNLIMITED	UINT64_C(100000000000)

@@ -935,34 +935,18 @@ static void test_cancel(void **state)
  */
 static void test_savevm(void **state)
 {
-	g_autofree char *dir = g_path_get_dirname(qemu);
-	g_autofree char *img = g_build_filename(dir, "qemu-img", NULL);
-	g_autofree char *drive = NULL, *create = NULL, *out = NULL;
-	const char *disk;
-	const char *extra[] = { "-drive", NULL, NULL };
+	g_autofree char *drive = snapshot_drive();
+	const char *extra[] = { "-drive", drive, NULL };
 	struct vm_config cfg = linux_guest;
 	struct vm_fph fph = { 0 };
-	GError *error = NULL;
 	struct vm *vm;
-	int status;
 
-	if (access(img, X_OK) < 0)
-		fph_test_skip_all("no qemu-img beside %s", qemu);
-	disk = temp_file("", 0);
-	create = g_strdup_printf("'%s' create -q -f qcow2 '%s' 1G", img, disk);
-	ok(g_spawn_command_line_sync(create, NULL, NULL, &status, E));
-	check_int(status, 0);
-	drive = g_strdup_printf("if=none,id=d0,format=qcow2,file=%s", disk);
-	extra[1] = drive;
 	cfg.extra = extra;
-
 	vm = start(cfg);
 	boot(vm);
 	guest(vm, "fill 16M", "ok fill");
 
-	out = vm_hmp(vm, &error, "savevm s0");
-	check(out != NULL);
-	check_str(out, "");
+	hmp(vm, "savevm s0");
 	ok(vm_query_fph(vm, &fph, E));
 	check_str(fph.state, "ready");
 	check_int(fph.skipped + fph.chunks + fph.epoch, 0);
@@ -970,10 +954,7 @@ static void test_savevm(void **state)
 
 	/* Writes to memory that was absent, then back */
 	guest(vm, "fill 128M dense", "ok fill");
-	g_free(out);
-	out = vm_hmp(vm, &error, "loadvm s0");
-	check(out != NULL);
-	check_str(out, "");
+	hmp(vm, "loadvm s0");
 	guest_check(vm);
 	/* Fresh memory is zero in the guest's eyes, or its kernel breaks */
 	guest(vm, "fill 128M dense", "ok fill");

@@ -294,8 +294,7 @@ static void test_life(void **state)
 	g_free(info);
 
 	/* Whether it is possible is known of pages that are registered already */
-	ok(vm_run(vm, E, "migrate-set-capabilities", "{\"capabilities\":["
-		  "{\"capability\":\"background-snapshot\",\"state\":true}]}"));
+	set_capability(vm, "background-snapshot", true);
 	check(is_registered(vm));
 	/* The thread makes way when there is a snapshot */
 	ok(vm_run(vm, E, "migrate", "{\"uri\":\"file:%s\"}", file));
@@ -304,7 +303,7 @@ static void test_life(void **state)
 	check_str(m.fph.reason, "a background snapshot has no dirty log");
 
 	/* The command does not wait for the threads, which end soon */
-	ok(vm_run(vm, E, "object-del", "{\"id\":\"fph0\"}"));
+	delete_object(vm, "fph0");
 	until (!has_thread(vm) && !is_registered(vm))
 		;
 	ft_wait_for(vm, ft_state(vm, FT_ST_COUNT) + 1);
@@ -316,12 +315,8 @@ static void test_life(void **state)
 static void port_write(struct vm *vm, const char *size, unsigned int port, uint32_t value)
 {
 	g_autofree char *command = g_strdup_printf("o /%s %#x %#x", size, port, value);
-	GError *error = NULL;
-	char *answer = vm_hmp(vm, &error, command);
 
-	if (!answer || *answer)
-		fail_msg("%s: %s", command, answer ? answer : error->message);
-	g_free(answer);
+	hmp(vm, command);
 }
 
 static unsigned int port_read(struct vm *vm, unsigned int port)
@@ -367,6 +362,20 @@ static void ide_read(struct vm *vm, uint32_t address, uint16_t bytes)
 		;
 }
 
+/* A guest that touches 8 MiB, and lets us have the rest */
+static struct vm_config touching_little(const char *const *extra)
+{
+	struct vm_config cfg = tiny_guest;
+
+	cfg.memory = RAM;
+	cfg.extra = extra;
+	cfg.fph_mode = MODE;
+	cfg.bios = patch_firsttouch(HUGE, 1);
+	patch_word(cfg.bios, FT_SET_BASE, FIRST);
+	patch_word(cfg.bios, FT_SET_END, FIRST + 8 * MIB);
+	return cfg;
+}
+
 /*
  * A device may have written to memory in a way that the kernel does not notice.
  * This one says that it has, and has not: its disk leaves memory as it is.
@@ -377,18 +386,12 @@ static void test_device(void **state)
 		"-blockdev", "driver=null-co,node-name=n0,size=16777216",
 		"-device", "ide-hd,drive=n0,bus=ide.0", NULL,
 	};
-	struct vm_config cfg = tiny_guest;
+	struct vm_config cfg = touching_little(disk);
 	struct vm_migration m = { 0 };
 	struct vm_fph f = { 0 };
 	struct vm *src, *dst;
 	uint64_t zero;
 
-	cfg.memory = RAM;
-	cfg.extra = disk;
-	cfg.fph_mode = MODE;
-	cfg.bios = patch_firsttouch(HUGE, 1);
-	patch_word(cfg.bios, FT_SET_BASE, FIRST);
-	patch_word(cfg.bios, FT_SET_END, FIRST + 8 * MIB);
 	src = start(cfg);
 	dst = start_destination(cfg);
 	give_zeroes(src);
@@ -413,47 +416,24 @@ static void test_device(void **state)
 /* A snapshot is loaded: it can come by ways that the kernel does not notice */
 static void test_loadvm(void **state)
 {
-	g_autofree char *dir = g_path_get_dirname(qemu);
-	g_autofree char *img = g_build_filename(dir, "qemu-img", NULL);
-	g_autofree char *drive = NULL, *create = NULL, *trace = NULL, *out = NULL;
-	const char *disk = temp_file("", 0), *log = temp_file("", 0);
+	g_autofree char *drive = snapshot_drive(), *trace = NULL;
+	const char *log = temp_file("", 0);
 	const char *extra[] = {
-		"-D", log, "-trace", "ram_watch_memory_loaded", "-drive", NULL, NULL,
+		"-D", log, "-trace", "ram_watch_memory_loaded", "-drive", drive, NULL,
 	};
-	struct vm_config cfg = tiny_guest;
 	struct vm_fph f = { 0 };
-	GError *error = NULL;
 	struct vm *vm;
-	int status;
 
-	if (access(img, X_OK) < 0)
-		fph_test_skip_all("no qemu-img beside %s", qemu);
-	create = g_strdup_printf("'%s' create -q -f qcow2 '%s' 1G", img, disk);
-	ok(g_spawn_command_line_sync(create, NULL, NULL, &status, E));
-	check_int(status, 0);
-	drive = g_strdup_printf("if=none,id=d0,format=qcow2,file=%s", disk);
-	extra[5] = drive;
-	cfg.memory = RAM;
-	cfg.extra = extra;
-	cfg.fph_mode = MODE;
-	cfg.bios = patch_firsttouch(HUGE, 1);
-	patch_word(cfg.bios, FT_SET_BASE, FIRST);
-	patch_word(cfg.bios, FT_SET_END, FIRST + 8 * MIB);
-	vm = start(cfg);
+	vm = start(touching_little(extra));
 	give_zeroes(vm);
-	out = vm_hmp(vm, &error, "savevm s0");
-	check(out != NULL);
-	check_str(out, "");
+	hmp(vm, "savevm s0");
 	query(vm, &f);
 	wait_for_zero(vm, &f, 50000, number(prescan(&f), "passes") + 1);
 	check(is_registered(vm));
 	ok(g_file_get_contents(log, &trace, NULL, E));
 	check_str(trace, "");
 	g_free(trace);
-	g_free(out);
-	out = vm_hmp(vm, &error, "loadvm s0");
-	check(out != NULL);
-	check_str(out, "");
+	hmp(vm, "loadvm s0");
 	ok(g_file_get_contents(log, &trace, NULL, E));
 	check(strstr(trace, "ram_watch_memory_loaded") != NULL);
 	/* It begins anew with what is there now */

@@ -299,18 +299,8 @@ static void add_object(struct life *l)
 {
 	g_autofree char *options = object_options(&l->hop, l->backing);
 	g_autofree char *command = g_strdup_printf("object_add fph-source,id=fph0,mode=%s", options);
-	GError *error = NULL;
-	g_autofree char *answer = vm_hmp(l->host, &error, command);
 
-	if (!answer || *answer)
-		fail_msg("%s: %s", command, answer ? answer : error->message);
-}
-
-static void set_capability(struct vm *vm, const char *name, bool on)
-{
-	ok(vm_run(vm, E, "migrate-set-capabilities",
-		  "{\"capabilities\":[{\"capability\":\"%s\",\"state\":%s}]}", name,
-		  on ? "true" : "false"));
+	hmp(l->host, command);
 }
 
 /* Both have been, or may be, the other side of another migration */

@@ -216,12 +216,6 @@ static void wait_for_hang(const char *seen)
 		;
 }
 
-static void set_snapshot(struct vm *vm, bool on)
-{
-	ok(vm_run(vm, E, "migrate-set-capabilities", "{\"capabilities\":[{\"capability\":"
-		  "\"background-snapshot\",\"state\":%s}]}", on ? "true" : "false"));
-}
-
 /*
  * To let go of userfaultfd takes its time, and goes on when the object has gone. A
  * background snapshot is possible all the same, and waits for that when it begins.
@@ -271,7 +265,7 @@ static void test_let_go(void **state)
 		wait_for_hang(seen);
 	}
 	check(is_registered(src));
-	set_snapshot(src, true);
+	set_capability(src, "background-snapshot", true);
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"file:%s\"}", file));
 	check_int(unlink(seen), 0);
 	vm_migration_clear(&m);
