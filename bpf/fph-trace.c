@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <getopt.h>
+#include <glib.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #include "fph-trace.h"
+#include "text.h"
 
 #define PATH	"/sys/fs/bpf/fph"
 
@@ -73,6 +75,7 @@ static unsigned int page_kib(void)
 /* Names are other people's: what steers a terminal is not printed */
 void complain(const char *fmt, ...)
 {
+	g_autofree char *printable = NULL;
 	char *text = NULL;
 	va_list ap;
 
@@ -80,10 +83,8 @@ void complain(const char *fmt, ...)
 	if (vasprintf(&text, fmt, ap) < 0)
 		text = NULL;
 	va_end(ap);
-	for (char *c = text; c && *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			*c = '?';
-	fprintf(stderr, "fph-trace: %s\n", text ? text : strerror(ENOMEM));
+	printable = text_printable(text ? text : strerror(ENOMEM));
+	fprintf(stderr, "fph-trace: %s\n", printable);
 	free(text);
 }
 
@@ -158,18 +159,6 @@ static bool parse_seconds(const char *s, double *ret)
 	*ret = strtod(s, &end);
 	/* poll() has an int of milliseconds */
 	return end != s && !*end && *ret > 0 && *ret <= INT_MAX / 1000 - 1;
-}
-
-/* A thread can have any name, and a terminal does what it says */
-static const char *printable(const char *comm)
-{
-	static char text[FPH_COMM_LEN];
-	size_t i;
-
-	for (i = 0; i < sizeof(text) - 1 && comm[i]; i++)
-		text[i] = comm[i] >= 0x20 && comm[i] < 0x7f ? comm[i] : '?';
-	text[i] = '\0';
-	return text;
 }
 
 struct row {
@@ -257,9 +246,17 @@ static void print_cell(uint64_t n)
 		printf(" %6.1fM", n / 1e6);
 }
 
+/* A thread can have any name, of at most 15 bytes */
+static void print_name(const char *comm)
+{
+	g_autofree char *text = text_printable(comm);
+
+	printf("%s%*s", text, 15 - (int)g_utf8_strlen(text, -1), "");
+}
+
 static void print_row(const char *title, const struct fph_counts *c)
 {
-	printf("%-15.15s", title);
+	print_name(title);
 	for (int i = 0; i < FPH_NCAUSES; i++)
 		print_cell(c->pages[i]);
 	putchar('\n');
@@ -293,7 +290,7 @@ static void print_text(struct table *t, const char *comm)
 		qsort(t->v, t->n, sizeof(*t->v), by_pages);
 		for (size_t i = 0; i < t->n && i < 20; i++) {
 			if (busy(&t->v[i].c))
-				print_row(printable(t->v[i].comm), &t->v[i].c);
+				print_row(t->v[i].comm, &t->v[i].c);
 		}
 	}
 	for (size_t k = 0; thread_kinds[k]; k++) {
@@ -333,16 +330,20 @@ static void print_map(const struct fph_tracer *tracer, const struct fph_traced *
 	puts("|");
 }
 
-static void print_string(const char *s)
+/* A name is bytes, and JSON UTF-8 */
+static void print_string(const char *bytes)
 {
+	g_autofree char *valid = g_utf8_make_valid(bytes, -1);
+
 	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20 || (unsigned char)*s >= 0x7f)
-			printf("\\u%04x", (unsigned char)*s);
+	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
+		gunichar u = g_utf8_get_char(c);
+
+		if (g_unichar_iscntrl(u))
+			printf("\\u%04x", u);
 		else
-			putchar(*s);
+			printf("%s%.*s", u == '"' || u == '\\' ? "\\" : "",
+			       (int)(g_utf8_next_char(c) - c), c);
 	}
 	putchar('"');
 }
@@ -539,6 +540,7 @@ static int trace(void)
 {
 	struct fph_tracer *tracer = NULL;
 	struct fph_traced known = { .sz = sizeof(known) };
+	g_autofree char *name = NULL;
 	char comm[FPH_COMM_LEN];
 	struct memory memory;
 	bool complete = true;
@@ -588,14 +590,15 @@ static int trace(void)
 			 "giving that back is not counted");
 	if (!threads_are_named(opt.pid))
 		complain("all threads of %s have its name; start QEMU with "
-			 "-name NAME,debug-threads=on to tell them apart", printable(comm));
+			 "-name NAME,debug-threads=on to tell them apart", comm);
 	for (unsigned int i = 0; fph_tracer_get(tracer, i, &known); i++)
 		sum += known.len;
 	status = X_FAIL;
 	if (!err) {
+		name = text_printable(comm);
 		if (!opt.json)
 			printf("Tracing %s (PID %d), %" PRIu64 " MiB, with %s... Hit Ctrl-C to end.\n",
-			       printable(comm), (int)opt.pid, sum >> 20,
+			       name, (int)opt.pid, sum >> 20,
 			       strcmp(trace_object(opt.path), "tp") == 0 ? "tracepoints" : "fentry");
 		status = show(tracer, comm, before, &set);
 	} else {
@@ -688,8 +691,9 @@ static int print_status(void)
 		for (__u32 i = 0; i < target.nranges && i < FPH_MAX_RANGES; i++)
 			sum += target.range[i].end - target.range[i].start;
 		process_comm(key, comm);
-		printf("%7u %-15s %u ranges, %" PRIu64 " MiB\n", key, printable(comm),
-		       target.nranges, sum >> 20);
+		printf("%7u ", key);
+		print_name(comm);
+		printf(" %u ranges, %" PRIu64 " MiB\n", target.nranges, sum >> 20);
 	}
 	if (fd >= 0)
 		close(fd);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* fph-scan: what a migration of a running virtual machine would send. */
+#include "text.h"
 #include "view.h"
 
 #include <errno.h>
@@ -53,7 +54,7 @@ static const GOptionEntry entries[] = {
 
 static int fail(const char *message)
 {
-	g_autofree char *text = view_printable(message);
+	g_autofree char *text = text_printable(message);
 
 	fprintf(stderr, "fph-scan: %s\n", text);
 	return X_FAIL;

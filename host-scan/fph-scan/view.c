@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "view.h"
+#include "text.h"
 
 #include <json-glib/json-glib.h>
 #include <string.h>
@@ -89,26 +90,13 @@ static char *mib(guint64 v)
 	return v == UNKNOWN ? g_strdup("-") : g_strdup_printf("%.1f", v / 1048576.0);
 }
 
-char *view_printable(const char *text)
-{
-	g_autofree char *valid = g_utf8_make_valid(text, -1);
-	GString *out = g_string_new(NULL);
-
-	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
-		gunichar u = g_utf8_get_char(c);
-
-		g_string_append_unichar(out, g_unichar_iscntrl(u) ? '?' : u);
-	}
-	return g_string_free(out, FALSE);
-}
-
 /* A memfd is always deleted */
 static char *short_name(const char *name)
 {
 	const char *end = g_strrstr(name, " (deleted)");
 	g_autofree char *text = end ? g_strndup(name, end - name) : g_strdup(name);
 
-	return view_printable(text);
+	return text_printable(text);
 }
 
 static char *region_cell(const struct column *col, const struct region *r)
@@ -121,7 +109,7 @@ static char *region_cell(const struct column *col, const struct region *r)
 	case K_BACKING:
 		return g_strdup_printf("  %s", fph_backing_name(r->backing));
 	case K_METHOD:
-		return view_printable(r->method);
+		return text_printable(r->method);
 	case K_NAME:
 		return short_name(r->name);
 	case K_BYTES:
@@ -228,7 +216,7 @@ static void add_estimate(GString *out, const struct estimate *e)
 /* The line has @indent columns already; the next ones begin there, too */
 static void add_words(GString *out, const char *sentence, gsize indent)
 {
-	g_autofree char *text = view_printable(sentence);
+	g_autofree char *text = text_printable(sentence);
 	g_auto(GStrv) words = g_strsplit(text, " ", -1);
 	gsize at = indent;
 
@@ -256,8 +244,8 @@ static void add_wrapped(GString *out, const char *sentence)
 char *view_text(const struct census *c, double bandwidth)
 {
 	g_autofree char *size = size_words(c->sum[F_SIZE]);
-	g_autofree char *comm = view_printable(c->comm);
-	g_autofree char *scanner = view_printable(c->scanner);
+	g_autofree char *comm = text_printable(c->comm);
+	g_autofree char *scanner = text_printable(c->scanner);
 	g_autoptr(GPtrArray) sentences = advice(c);
 	GString *out = g_string_new(NULL);
 
@@ -528,7 +516,7 @@ static char *machine_cell(const struct column *col, const struct look *l)
 	case K_VMM:
 		return g_strdup_printf("  %s", l->machine->vmm);
 	case K_NAME:
-		name = view_printable(l->machine->name);
+		name = text_printable(l->machine->name);
 		return g_strdup_printf("  %s", *name ? name : "-");
 	default:
 		return mib(machine_figure(col, l));

@@ -15,14 +15,6 @@ char *view_json(const struct census *c, double bandwidth, bool pretty);
 char *view_host_text(const struct host *h, double bandwidth, bool sum);
 char *view_host_json(const struct host *h, double bandwidth, bool sum, bool pretty);
 
-/**
- * view_printable() - @text as one line that may go to a terminal
- *
- * Names of processes, mappings and files, and records of others, can hold
- * anything; what is no text, or would control the terminal, becomes a '?'.
- */
-char *view_printable(const char *text);
-
 /** view_help() - what columns and members mean, a line each */
 char *view_help(void);
 

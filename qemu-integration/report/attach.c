@@ -6,6 +6,7 @@
 #include "io.h"
 #include "machine.h"
 #include "measure.h"
+#include "text.h"
 #include "write.h"
 
 #include <getopt.h>
@@ -235,7 +236,7 @@ static int watch(struct watch *w, const struct outputs *out, int timeout_ms)
 	if (w->run->ok)
 		measure_take(w->run, &w->m);
 	else
-		w->run->error = result_words(error->message);
+		w->run->error = text_printable(error->message);
 	g_ptr_array_add(r->runs, w->run);
 	status = io_signal() ? fail("interrupted; nothing written") : write_results(out, r);
 	if (error)

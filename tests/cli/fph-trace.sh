@@ -111,16 +111,16 @@ if [ "$(id -u)" = 0 ] && setpriv --bounding-set=-all true 2>/dev/null; then
 	trace=$real
 fi
 
-# Nor do names of others steer the terminal
+# Nor do names of others steer the terminal, by one byte or by two; they are UTF-8
 mkfifo "$tmp/in"
-sh -c 'printf "a\033[31m" >/proc/$$/comm && echo there && read -r end' <"$tmp/in" >"$tmp/there" &
+sh -c 'printf "\303\266\033[31m\302\233m\377" >/proc/$$/comm && echo there && read -r end' <"$tmp/in" >"$tmp/there" &
 named=$!
 exec 9>"$tmp/in"
 until grep -q there "$tmp/there" || ! kill -0 $named 2>/dev/null; do
 	sleep 0.02
 done
 try 1 -p $named
-says err 'a?[31m'
+says err "$(printf '\303\266?[31m?m\357\277\275')"
 exec 9>&-
 
 what='a full disk'

@@ -5,6 +5,7 @@
  */
 #include "fuzz-scan.h"
 #include "record.h"
+#include "text.h"
 #include "view.h"
 
 #define MAPS								\
@@ -64,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check_text(view_text(c, 1e10));
 		check_text(view_json(c, 1e10, true));
 	} else {
-		check_text(view_printable(error->message));
+		check_text(text_printable(error->message));
 	}
 	census_free(c);
 	return 0;

@@ -46,11 +46,13 @@ for caps in '' ,+bpf ,+perfmon; do
 done
 
 # The RAM of a guest that goes on from a snapshot is a private mapping of its file;
-# written pages are counted, and what is large is guest RAM
+# written pages are counted, and what is large is guest RAM. Its name is UTF-8
+name=$(printf 's"n\303\266w\033[1m')
+mv "$tmp/scan-target" "$tmp/$name"
 exec 9>&-
 wait $pid
 : >"$tmp/ready"
-(cd "$tmp" && exec "$tmp/scan-target" paged) <"$tmp/in" >"$tmp/ready" &
+(cd "$tmp" && exec "$tmp/$name" paged) <"$tmp/in" >"$tmp/ready" &
 pid=$!
 exec 9>"$tmp/in"
 while ! grep -q 'ready\|no pager' "$tmp/ready"; do
@@ -59,6 +61,7 @@ while ! grep -q 'ready\|no pager' "$tmp/ready"; do
 done
 run_strictly 0 "$tmp/fph-trace" -p $pid --object tp -j 0.1 1
 grep -q "\"size\":$((96 << 20)),\"shared\":false" "$tmp/out" || problem 'the snapshot is not traced'
+grep -q "\"comm\":\"s\\\\\"n$(printf '\303\266')w\\\\u001b\[1m\"" "$tmp/out" || problem 'another name'
 
 # Who was stopped tells of that time once
 began=$(date +%s%N)

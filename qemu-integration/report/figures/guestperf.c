@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "guestperf.h"
+#include "text.h"
 
 #include <gio/gio.h>
 #include <math.h>
@@ -77,7 +78,7 @@ static bool take_history(struct run *r, JsonArray *history, GError **error)
 		if (r->ok) {
 			take_last(r, o);
 		} else {
-			g_autofree char *status = result_words(string(o, "status") ?
+			g_autofree char *status = text_printable(string(o, "status") ?
 							       string(o, "status") : "unknown");
 
 			r->error = g_strdup_printf("the migration ended as '%s'", status);
@@ -98,7 +99,7 @@ bool guestperf_parse(JsonObject *root, struct result *r, GError **error)
 	if (!JSON_NODE_HOLDS_ARRAY(history) ||
 	    json_array_get_length(json_node_get_array(history)) == 0)
 		return bad(error, "progress_history: must be an array that is not empty");
-	words = result_words(name);
+	words = text_printable(name);
 	run = run_new(words, "none");
 	run->repeat = 1;
 	run->memory = number(object(root, "hardware"), "mem") << 30;

@@ -2,6 +2,7 @@
 #include "result-json.h"
 #include "guestperf.h"
 #include "summary.h"
+#include "text.h"
 
 #include <gio/gio.h>
 #include <string.h>
@@ -162,7 +163,7 @@ static bool get_string(JsonObject *o, const char *where, const char *key, bool o
 		return bad(error, where, key, "missing");
 	if (json_node_get_value_type(n) != G_TYPE_STRING)
 		return bad(error, where, key, "must be a string");
-	*ret = result_words(json_node_get_string(n));
+	*ret = text_printable(json_node_get_string(n));
 	return true;
 }
 

@@ -188,16 +188,3 @@ guint result_failed(const struct result *r)
 		n += !((struct run *)r->runs->pdata[i])->ok;
 	return n;
 }
-
-char *result_words(const char *text)
-{
-	g_autofree char *valid = g_utf8_make_valid(text, -1);
-	GString *out = g_string_new(NULL);
-
-	for (const char *c = valid; *c; c = g_utf8_next_char(c)) {
-		gunichar u = g_utf8_get_char(c);
-
-		g_string_append_unichar(out, g_unichar_iscntrl(u) ? '?' : u);
-	}
-	return g_string_free(out, FALSE);
-}

@@ -120,14 +120,6 @@ void result_free(struct result *r);
 struct run *run_new(const char *scenario, const char *mode);
 void run_free(struct run *r);
 
-/**
- * result_words() - @text as one line for people
- *
- * What a guest, a QEMU or a file of somebody else's says can hold anything; what
- * is no text, or would control the terminal, becomes a '?'.
- */
-char *result_words(const char *text);
-
 /** result_failed() - number of runs that failed. */
 guint result_failed(const struct result *r);
 

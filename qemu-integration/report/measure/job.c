@@ -8,6 +8,7 @@
 #include "measure.h"
 #include "mover.h"
 #include "progress.h"
+#include "text.h"
 #include "tracing.h"
 #include "vm.h"
 
@@ -576,7 +577,7 @@ bool job_run(const struct setup *setup, const struct scenario *scenario, const s
 		progress_note("%s: %" G_GUINT64_FORMAT " ms, %.1f MiB", label,
 			      r->v[V_TOTAL_MS], r->v[V_BYTES] / 1048576.0);
 	} else {
-		r->error = result_words(error->message);
+		r->error = text_printable(error->message);
 		if (!io_signal()) {
 			progress_note("%s: failed: %s", label, r->error);
 			/* What failed before QEMU started has no logs. */
