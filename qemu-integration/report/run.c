@@ -504,6 +504,7 @@ static bool do_one(struct series *s, const struct scenario *sc, const struct mod
 	progress_left(left_s);
 	r->repeat = repeat;
 	r->memory = sc->memory;
+	r->guests = sc->guests;
 	r->ram = g_strdup(sc->ram_words);
 	label = g_strdup_printf("%" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT " %s %s%s", s->number,
 				s->jobs, sc->name, mode->name, keep ? "" : " (warm-up)");

@@ -120,9 +120,7 @@ class Structure(unittest.TestCase):
         self.assertIn('failed', [e.text for e in figures[-3].iter(XHTML + 'text')])
         self.assertIn('Kernel panic', self.text)
 
-    def test_pages_add_up(self):
-        # freed-1g of all-modes.json has no page that is sent twice.
-        figure = self.find('figure')[6]
+    def check_pages_add_up(self, figure):
         ends = {}
         for rect in figure.iter(XHTML + 'rect'):
             if (rect.get('class') or '').startswith('seg') and rect.get('height') == '18.0':
@@ -130,6 +128,19 @@ class Structure(unittest.TestCase):
                 ends[y] = max(ends.get(y, 0), float(rect.get('x')) + float(rect.get('width')))
         self.assertEqual(len(ends), 7)
         self.assertLess(max(ends.values()) - min(ends.values()), 4)
+
+    def test_pages_add_up(self):
+        # freed-1g of all-modes.json has no page that is sent twice.
+        self.check_pages_add_up(self.find('figure')[6])
+
+    def test_pages_of_several_guests_add_up(self):
+        with open(os.path.join(DATA, 'all-modes.json'), encoding='utf-8') as f:
+            text = f.read().replace(f'"memory": {1 << 30}', f'"guests": 2, "memory": {1 << 29}')
+        with tempfile.NamedTemporaryFile('w', suffix='.json', encoding='utf-8') as f:
+            f.write(text)
+            f.flush()
+            root = ET.fromstring(html(f.name))
+        self.check_pages_add_up([e for e in root.iter() if local(e) == 'figure'][1])
 
     def test_results_together(self):
         # Dots on their lines, and a table with heads of rows and columns.

@@ -78,6 +78,8 @@ static JsonObject *run_to_json(const struct run *r)
 	json_object_set_int_member(o, "repeat", r->repeat);
 	set_string(o, "ram", r->ram);
 	json_object_set_int_member(o, "memory", r->memory);
+	if (r->guests > 1)
+		json_object_set_int_member(o, "guests", r->guests);
 	json_object_set_string_member(o, "status", r->ok ? "completed" : "failed");
 	if (!r->ok) {
 		set_string(o, "error", r->error);
@@ -303,6 +305,7 @@ static bool get_run(JsonNode *node, const char *where, struct run *r, GError **e
 	    !get_string(o, where, "mode", false, &r->mode, error) ||
 	    !get_count(o, where, "repeat", false, &r->repeat, error) ||
 	    !get_count(o, where, "memory", true, &r->memory, error) ||
+	    !get_count(o, where, "guests", true, &r->guests, error) ||
 	    !get_string(o, where, "ram", true, &r->ram, error) ||
 	    !get_string(o, where, "status", false, &status, error))
 		return false;

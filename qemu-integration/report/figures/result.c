@@ -135,6 +135,7 @@ struct run *run_new(const char *scenario, const char *mode)
 
 	r->scenario = g_strdup(scenario);
 	r->mode = g_strdup(mode);
+	r->guests = 1;
 	for (k = 0; k < V_COUNT; k++)
 		r->v[k] = NO_VALUE;
 	r->samples = g_array_new(FALSE, FALSE, sizeof(struct sample));

@@ -76,6 +76,7 @@ struct run {
 	char *mode;
 	char *ram;		/* what lies behind guest memory, in words */
 	guint64 memory;		/* bytes of it */
+	guint64 guests;		/* with so much each; what was counted is of all of them */
 	guint64 repeat;		/* from 1 */
 	bool ok;
 	char *error;		/* of a run that failed: the reason */

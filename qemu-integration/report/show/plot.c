@@ -216,7 +216,7 @@ static double median_of(const struct summary *s, enum value v)
 
 static void page_fates(const struct summary *s, double *ret)
 {
-	double total = s->first->memory / 4096.0, known;
+	double total = s->first->memory / 4096.0 * s->first->guests, known;
 
 	ret[F_SENT] = median_of(s, V_SENT);
 	ret[F_ZERO] = median_of(s, V_ZERO);
