@@ -38,14 +38,14 @@ debian_codename() {
 	(. /etc/os-release && printf '%s\n' "${VERSION_CODENAME:?}")
 }
 
-# archive_of_lists SUITE [APT-OPTION...]: address of the archive that suites of this
-# pattern are from, by the lists that apt has
+# archive_of_lists SUITE [APT-OPTION...]: address of Debian's archive that suites of this
+# pattern are from, by the lists that apt has; others name theirs like Debian's, too
 archive_of_lists() {
 	local suite=$1
 	shift
-	apt-get "$@" indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' \
+	apt-get "$@" indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI) $(ORIGIN)' \
 		'Created-By: Packages' |
-		awk -v suite="$suite" '$1 ~ suite && $2 == "main" && !n++ { print $3 }'
+		awk -v suite="$suite" '$1 ~ suite && $2 == "main" && $4 == "Debian" && !n++ { print $3 }'
 }
 
 # debian_mirror [-security]: address of the main archive that the machine's own

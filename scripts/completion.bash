@@ -17,7 +17,7 @@ _fph_machines() {
 }
 
 _fph() {
-	local program=$1 word=$2 before=$3 words
+	local program=$1 word=$2 before=$3 words option
 	local -a command=("$program")
 
 	COMPREPLY=()
@@ -45,8 +45,10 @@ _fph() {
 		[ "${word#-}" != "$word" ] && words=$(_fph_options "${command[@]}") ;;
 	esac
 	if [ -n "${words-}" ]; then
-		local IFS=$'\n'
-		mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+		# compgen -W would run what a machine of somebody else has in its name
+		while IFS= read -r option; do
+			[ "${option#"$word"}" = "$option" ] && [ -n "$word" ] || COMPREPLY+=("$option")
+		done <<< "$words"
 	else
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 	fi

@@ -92,7 +92,8 @@ def completion():
     script = source / "scripts" / "completion.bash"
 
     def complete(*words):
-        code = ('. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
+        code = (r'. "$0"; fph-scan() { printf "  \"name\" : \"%s\",\n" "\$((6*7))" web1; }; '
+                'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); '
                 '_fph "$1" "${@: -1}" "${@: -2:1}"; printf "%s\\n" "${COMPREPLY[@]}"')
         return set(run("bash", "-c", code, script, *words).stdout.split())
 
@@ -107,6 +108,9 @@ def completion():
              (("fph-report", "co"), {"compare"}),
              (("fph-scan", "--scanner", "pag"), {"pagemap-scan", "pagemap"}),
              (("fph-scan", "--scanner", "=", "of"), {"off"}),
+             # Names are other people's: they are not for the shell to expand
+             (("fph-scan", "--name", ""), {"$((6*7))", "web1"}),
+             (("fph-trace", "-n", "w"), {"web1"}),
              (("fph-trace", "--object", ""), {"tp", "complete"})]
     for (name, *words), expected in cases:
         if name in programs and complete(programs[name], *words) != expected:

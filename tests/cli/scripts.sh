@@ -30,31 +30,38 @@ gives() {
 	}
 }
 
-# An archive with a package
+# make_archive DIR ORIGIN: an archive with a package
+make_archive() {
+	local suite dir packages
+	for suite in "$code" "$code-security"; do
+		dir=$1/dists/$suite
+		packages=main/binary-$(dpkg --print-architecture)/Packages
+		mkdir -p "$dir/${packages%/*}"
+		printf 'Package: none\nVersion: 1\nArchitecture: all\nFilename: none.deb\nSize: 1\n' >"$dir/$packages"
+		cat >"$dir/Release" <<-EOC
+			Origin: $2
+			Codename: $suite
+			Suite: $suite
+			Architectures: $(dpkg --print-architecture)
+			Components: main
+			Date: $(LC_ALL=C date -u -R)
+			SHA256:
+			 $(sha256sum <"$dir/$packages" | cut -d ' ' -f 1) $(wc -c <"$dir/$packages") $packages
+		EOC
+	done
+}
 code=$(with debian_codename)
-for suite in "$code" "$code-security"; do
-	dir=$tmp/archive/dists/$suite
-	mkdir -p "$dir/main/binary-$(dpkg --print-architecture)"
-	packages=main/binary-$(dpkg --print-architecture)/Packages
-	printf 'Package: none\nVersion: 1\nArchitecture: all\nFilename: none.deb\nSize: 1\n' >"$dir/$packages"
-	cat >"$dir/Release" <<-EOC
-		Codename: $suite
-		Suite: $suite
-		Architectures: $(dpkg --print-architecture)
-		Components: main
-		Date: $(LC_ALL=C date -u -R)
-		SHA256:
-		 $(sha256sum <"$dir/$packages" | cut -d ' ' -f 1) $(wc -c <"$dir/$packages") $packages
-	EOC
-done
+make_archive "$tmp/archive" Debian
+make_archive "$tmp/other" 'Somebody else'
 
-# apt_knows ADDRESS: apt's configuration, without lists so far
+# apt_knows ADDRESS: apt's configuration, without lists so far; another archive, whose
+# suites have Debian's names, comes first
 apt_knows() {
 	local suite
 	rm -rf "$tmp/apt" "$tmp/cache"
 	mkdir -p "$tmp/apt/lists/partial"
 	for suite in "$code" "$code-security"; do
-		echo "deb [trusted=yes] $1 $suite main"
+		printf 'deb [trusted=yes] %s %s main\n' "file:$tmp/other" $suite "$1" $suite
 	done >"$tmp/apt/sources.list"
 	cat >"$tmp/apt/conf" <<-EOC
 		Dir::Etc::sourcelist "$tmp/apt/sources.list";
