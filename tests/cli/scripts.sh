@@ -61,7 +61,7 @@ apt_knows() {
 	rm -rf "$tmp/apt" "$tmp/cache"
 	mkdir -p "$tmp/apt/lists/partial"
 	for suite in "$code" "$code-security"; do
-		printf 'deb [trusted=yes] %s %s main\n' "file:$tmp/other" $suite "$1" $suite
+		printf 'deb [trusted=yes] %s %s main\n' "file:$tmp/other" "$suite" "$1" "$suite"
 	done >"$tmp/apt/sources.list"
 	cat >"$tmp/apt/conf" <<-EOC
 		Dir::Etc::sourcelist "$tmp/apt/sources.list";
