@@ -137,6 +137,20 @@ static int run_of_rest(struct fph_window *w, uint64_t start, uint64_t end)
 	return w->rest_present && start < end ? w->run(w->opaque, start, end, FPH_PM_PRESENT) : 0;
 }
 
+/*
+ * A process that ends, or executes another program, loses its memory bit by bit, and
+ * kernels from 6.7 on scan that meanwhile as if it had never been there; later ones refuse.
+ * A read of pagemap always refuses then, and what is left it cannot get back. That of
+ * address 0, which any process has, though hardly a page there.
+ */
+static int still_has_memory(const struct fph_scanner *s)
+{
+	uint64_t entry;
+	int64_t got = s->sys->pagemap_read(s->fd, 0, &entry, 1);
+
+	return got < 0 ? (int)got : got == 1 ? 0 : -ESRCH;
+}
+
 static int by_ioctl(struct fph_window *w)
 {
 	struct fph_scanner *s = w->s;
@@ -158,6 +172,11 @@ static int by_ioctl(struct fph_window *w)
 		return n;
 	if (n > FPH_SCAN_VEC_LEN)
 		return -EIO;
+	if (s->pid_of) {
+		err = still_has_memory(s);
+		if (err < 0)
+			return err == -EINTR ? 0 : err;
+	}
 
 	for (int i = 0; i < n; i++) {
 		const struct fph_pm_range *v = &s->vec[i];

@@ -188,9 +188,9 @@ void fph_watch_remove(struct fph_watch *w, const struct fph_region *r)
 void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
 			   uint64_t start, uint64_t len)
 {
-	struct part p;
+	struct part p, all;
 
-	if (part_of(w, r, start, len, &p) < 0)
+	if (part_of(w, r, start, len, &p) < 0 || part_of(w, r, 0, UINT64_MAX, &all) < 0)
 		return;
 	/*
 	 * It walks the page tables with mmap_lock held for writing, so that
@@ -199,7 +199,11 @@ void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
 	while (p.start < p.end) {
 		uint64_t end = window_end(&p);
 
-		w->sys->uffd_unregister(w->uffd, p.base + p.start, end - p.start);
+		/* A piece is a mapping more, for which there may be no room; the rest is none */
+		if (w->sys->uffd_unregister(w->uffd, p.base + p.start, end - p.start) == -ENOMEM) {
+			w->sys->uffd_unregister(w->uffd, p.base + p.start, all.end - p.start);
+			return;
+		}
 		p.start = end;
 	}
 }

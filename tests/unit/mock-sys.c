@@ -202,6 +202,10 @@ static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
 				 size_t n)
 {
 	check_int(fd, 1000);
+	if (!first && n == 1) {
+		entries[0] = 0;
+		return mock.torn_down || mock.ended ? 0 : 1;
+	}
 	check(first >= HOST / PAGE);
 	first -= HOST / PAGE;
 	check(n > 0 && first + n <= mock.npages);
@@ -215,7 +219,7 @@ static int64_t mock_pagemap_read(int fd, uint64_t first, uint64_t *entries,
 		return mock.fail_with;
 	if (mock.too_many)
 		return n + 1;
-	if (mock.ended)
+	if (mock.torn_down || mock.ended)
 		return 0;
 	if (mock.short_every && mock.calls % mock.short_every == 0) {
 		first += n - n / 2;
@@ -358,6 +362,8 @@ static int mock_uffd_unregister(int fd, uint64_t start, uint64_t len)
 	check_int(fd, 1000);
 	check_int(start, HOST + mock.unregistered);
 	check(len > 0 && mock.unregistered + len <= mock.npages * PAGE);
+	if (mock.uffd_unregister_error == -ENOMEM && mock.unregistered + len < mock.npages * PAGE)
+		return -ENOMEM;
 	mock.unregistered += len;
 	if (len > mock.widest_unregister)
 		mock.widest_unregister = len;

@@ -60,7 +60,7 @@ struct mock {
 	int uffd_open_error;
 	int uffd_api_error;
 	int uffd_register_error;
-	int uffd_unregister_error;
+	int uffd_unregister_error;	/* ENOMEM: of all but the rest */
 	int64_t merged;		/* pages that KSM merged, or negative errno */
 
 	long pid;
@@ -75,6 +75,7 @@ struct mock {
 	uint64_t slow_ahead;	/* ns that a look ahead takes */
 	bool stuck;		/* no progress, no ranges */
 	bool ended;		/* the process: no entries */
+	bool torn_down;		/* the same, and nobody can tell yet by the process */
 	bool too_many;		/* more ranges than there is room for */
 	bool disorder;		/* a range in front of what was asked for */
 	bool too_far;		/* walk_end behind what was asked for */

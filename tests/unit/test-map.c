@@ -211,6 +211,12 @@ static void bad_arguments(void **state)
 	mock_free();
 }
 
+static int no_sink(void *opaque, uint64_t start, uint64_t len, enum fph_reason reason)
+{
+	check(false);
+	return 0;
+}
+
 /* Its tables are empty, which says nothing, and its PID may be another one's */
 static void process_ended(void **state)
 {
@@ -227,8 +233,14 @@ static void process_ended(void **state)
 	mock_memory("o", 16);
 	check_int(fph_scanner_open_sys(&s, &opts, &mock_sys), 0);
 	check_int(fph_map_region(s, &r, 0, 16 * PAGE, FPH_MAP_MAPPED, catch_pages, &c, NULL), 0);
-	mock.ended = true;
+	/* At first only its memory goes; what the kernel says of it then is no answer */
+	mock.torn_down = true;
 	c = (struct caught){ .pages = pages };
+	check_int(fph_map_region(s, &r, 0, 16 * PAGE, FPH_MAP_MAPPED, catch_pages, &c, NULL),
+		  -ESRCH);
+	check_int(fph_scan_region(s, &r, FPH_METHOD_PAGEMAP_SCAN, 0, 16 * PAGE, no_sink, NULL, NULL),
+		  -ESRCH);
+	mock.ended = true;
 	check_int(fph_map_region(s, &r, 0, 16 * PAGE, FPH_MAP_MAPPED, catch_pages, &c, NULL),
 		  -ESRCH);
 	check_int(c.n, 0);

@@ -430,6 +430,17 @@ static void test_remove(void **state)
 	check_int(mock.opened, mock.closed);
 	fph_watch_close(NULL);
 	mock_free();
+
+	/* Without room for one more mapping: the rest at once */
+	mock_reset();
+	mock_memory("d", 40000);
+	w = open_watch(&r);
+	fph_watch_remove_part(w, &r, 0, 4 << 20);
+	mock.uffd_unregister_error = -ENOMEM;
+	fph_watch_remove_part(w, &r, 4 << 20, 4 << 20);
+	check_int(mock.unregistered, r.used);
+	fph_watch_close(w);
+	mock_free();
 }
 
 static void test_merged(void **state)

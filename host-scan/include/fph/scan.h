@@ -197,9 +197,12 @@ FPH_API int fph_scanner_open(struct fph_scanner **ret);
  * @opts: options, NULL for the defaults
  *
  * Another process's memory is scanned while it runs. The scanner goes on to
- * mean the process that had the PID when it was opened; once that has ended,
- * scans fail with -ESRCH or find nothing. With FPH_SCANNER_PAGEMAP addresses
- * without a mapping are found to be absent there, so ask for what is mapped.
+ * mean the process that had the PID when it was opened, and the program that it
+ * ran; once that is about to lose its memory, as it ends or executes another one,
+ * scans fail with -ESRCH. (Not so where the kernel takes the memory of a process
+ * that it has chosen to kill, as memory was short: see to it that it lives on.)
+ * With FPH_SCANNER_PAGEMAP addresses without a mapping are found to be absent
+ * there, so ask for what is mapped.
  *
  * Return: 0, -EINVAL for options that are out of range or that this version
  * does not know, or -ENOMEM. Since 0.1.

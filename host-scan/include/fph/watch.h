@@ -37,7 +37,7 @@ struct fph_watch;
 
 /* Properties of pages that are reported */
 #define FPH_WATCH_HUGE		(1u << 0)	/* parts of a huge page that is mapped whole */
-#define FPH_WATCH_SWAPPED	(1u << 1)	/* not in memory: to read it brings it in */
+#define FPH_WATCH_SWAPPED	(1u << 1)	/* in swap, so that to read it brings it in; or on the move */
 #define FPH_WATCH_ABSENT	(1u << 2)	/* shared, in no page table: nobody knows */
 
 /**
@@ -119,7 +119,8 @@ FPH_API int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
  * @w: the watch
  * @r: the region; nothing happens to parts that are not watched
  *
- * Takes all marks away, 64 MiB at a time. Since 0.1.
+ * Takes all marks away, 64 MiB at a time, or at once if the process has so many
+ * mappings that none can be divided any more. Since 0.1.
  */
 FPH_API void fph_watch_remove(struct fph_watch *w, const struct fph_region *r);
 
@@ -131,7 +132,8 @@ FPH_API void fph_watch_remove(struct fph_watch *w, const struct fph_region *r);
  *
  * The kernel takes some 13 ms for a GiB of small pages, in which no page of the
  * process can be faulted in. Who has others to think of ends a few MiB at a time,
- * and sleeps in between. Since 0.1.
+ * and sleeps in between, from the first one on: if no mapping can be divided any
+ * more, all that is behind the part is not watched any more, either. Since 0.1.
  */
 FPH_API void fph_watch_remove_part(struct fph_watch *w, const struct fph_region *r,
 				   uint64_t start, uint64_t len);
@@ -168,7 +170,8 @@ FPH_API int fph_watch_protect(struct fph_watch *w, const struct fph_region *r,
  *
  * A page that was marked and is emitted was written since, or was discarded
  * and has new memory, or was merged by KSM; in shared memory also if it was part
- * of a huge page that was split. Not emitted are pages that the host maps its zero
+ * of a huge page that was split. So may be one that came with FPH_WATCH_SWAPPED when
+ * it was marked: a page on the move can leave its mark behind. Not emitted are pages that the host maps its zero
  * page for, and absent ones of private memory: what was there reads as zero, or as
  * the file does. Absent pages of shared memory come with FPH_WATCH_ABSENT: they were
  * discarded, which fph_scan_region() knows, or may have been written.

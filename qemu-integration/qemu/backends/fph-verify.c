@@ -330,7 +330,10 @@ static int fph_mark_add(void *opaque, uint64_t start, uint64_t len,
     FphMark *m = opaque;
     FphRamRange range = { .rb = m->rb, .start = start, .len = len };
 
-    g_array_append_val(m->marked, range);
+    /* Or on the move, and then the mark may not arrive with the page */
+    if (!(flags & FPH_WATCH_SWAPPED)) {
+        g_array_append_val(m->marked, range);
+    }
     return 0;
 }
 
