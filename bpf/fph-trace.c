@@ -311,7 +311,7 @@ static void print_text(struct table *t, const char *comm)
 static void print_map(const struct fph_tracer *tracer, const struct fph_traced *m)
 {
 	static const char shades[] = " .:-=+*#%@";
-	uint64_t cell = 2 << 20, grains;
+	uint64_t cell = 2 << 20, grains, touched;
 
 	while (m->len / cell > 16 * 64)
 		cell *= 2;
@@ -324,8 +324,8 @@ static void print_map(const struct fph_tracer *tracer, const struct fph_traced *
 		grains = ((m->start + end - 1) >> m->shift) - ((m->start + at) >> m->shift) + 1;
 		if (at / cell % 64 == 0)
 			printf("%s%6" PRIu64 "M |", at ? "|\n" : "", at >> 20);
-		putchar(shades[(9 * fph_tracer_touched(tracer, m->start + at, m->start + end) +
-				grains - 1) / grains]);
+		touched = fph_tracer_touched(tracer, m->start + at, m->start + end);
+		putchar(shades[touched == grains ? 9 : (8 * touched + grains - 1) / grains]);
 	}
 	puts("|");
 }

@@ -327,8 +327,12 @@ fault(struct fph_range *range, __u64 addr, __u64 ip, __u32 cause)
 static __always_inline int fault_takes(struct pending *pending, __u32 order)
 {
 	__u64 size = 1ull << page_shift(&pending->range) << (order & 31);
-	__u64 addr = pending->addr & -size;
+	__u64 addr = pending->addr, at = addr;
 
+	/* It begins at a multiple of its size: in memory, or in the file */
+	if (pending->range.flags & FPH_RANGE_SHARED)
+		at = pending->range.offset + (addr - pending->range.start);
+	addr -= at & (size - 1);
 	pending->addr = 0;
 	fph_count(pending->cause, fph_take(&pending->range, addr, addr + size));
 	return 0;

@@ -40,8 +40,8 @@
 
 /*
  * A read of entries that comes back short is asked again: Linux 6.4 and older
- * leave out a page table that goes away beside it. As often as this in a row,
- * it is not that.
+ * leave out a page table that goes away beside it, which shows at the end of the
+ * address space. As often as this in a row, it is not that.
  */
 #define FPH_READ_TRIES		16
 

@@ -257,7 +257,8 @@ static int run_of_entries(struct fph_window *w, uint64_t start, uint64_t end,
 /*
  * A read never crosses a page table. Linux 6.4 and older leave one out that is
  * emptied while they walk (a huge page that is discarded), and move all entries
- * behind it to the front; of a single one that shows, as a read that is short.
+ * behind it to the front. Of a single one they go on with the next: what that
+ * makes absent was, as the one that was left out was empty then.
  */
 static int by_read(struct fph_window *w)
 {

@@ -3,14 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/filter.h>
 #include <linux/magic.h>
+#include <linux/seccomp.h>
 
+#include "cachestat-abi.h"
 #include "ktest.h"
 #include "sys.h"
 
@@ -179,6 +184,41 @@ static void not_for_readers(void **state)
 	close(fd);
 }
 
+/* All calls of cachestat() return 0 from now on, and do nothing */
+static bool enter_sandbox(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FPH_NR_CACHESTAT, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { ARRAY_SIZE(code), code };
+
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+/* A witness that says nothing has not said that there is nothing */
+static void silent_witness(void **state)
+{
+	int status, fd = memfd();
+	pid_t pid;
+
+	check(fd >= 0);
+	check_int(ftruncate(fd, HUGE), 0);
+	pid = fork();
+	check(pid >= 0);
+	if (!pid)
+		_exit(!enter_sandbox() ? 77 : fph_sys_linux.file_pages(fd, 0, HUGE) == 0);
+	check_int(waitpid(pid, &status, 0), pid);
+	close(fd);
+	check(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		fph_test_skip("no seccomp");
+	check_int(WEXITSTATUS(status), 0);
+}
+
 int main(int argc, char **argv)
 {
 	struct fph_tests t = { 0 };
@@ -186,5 +226,6 @@ int main(int argc, char **argv)
 	ktest_init(argc, argv);
 	fph_test_add_rows(&t, rows, check_backing);
 	fph_test_add(&t, "file that one may only read", not_for_readers, NULL);
+	fph_test_add(&t, "a sandbox that answers for the kernel", silent_witness, NULL);
 	return fph_test_run(&t, "backings");
 }

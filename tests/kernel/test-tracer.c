@@ -382,6 +382,53 @@ static void test_huge(void **state)
 	drop(&m);
 }
 
+/* Pages of memory by three writes to such a file, which is mapped @off from a multiple */
+static size_t write_huge_file(size_t off)
+{
+	/* A guest has few folders */
+	static const char dir[] = "/sys/fs/bpf";
+	struct mem m;
+	size_t n = 0;
+
+	if (mount("tmpfs", dir, "tmpfs", 0, "huge=always") < 0)
+		fph_test_skip("no tmpfs with huge pages: %s", strerror(errno));
+	mem_open(&m, K_MEMFD, 8 * HUGE / page);
+	close(m.fd);
+	m.fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	/* The file keeps what was mounted */
+	check(umount2(dir, MNT_DETACH) == 0);
+	check(m.fd >= 0 && ftruncate(m.fd, m.npages * page) == 0);
+	munmap(m.p, m.npages * page);
+	m.p += off;
+	check(mmap(m.p, m.npages * page, PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_FIXED, m.fd, 0) == m.p);
+	add(&m);
+	for (size_t i = 1; i < 7; i += 2)
+		*(volatile char *)mem_page(&m, i * HUGE / page) = 1;
+	for (size_t i = 0; i < m.npages; i++) {
+		bool there = lseek(m.fd, i * page, SEEK_DATA) == (off_t)(i * page);
+
+		if (bit(&m, i) != there)
+			fail_msg("%zu: page %zu: bit %d, file %d", off, i, bit(&m, i), there);
+		n += there;
+	}
+	drop(&m);
+	return n;
+}
+
+/*
+ * Huge pages of a file begin at multiples in that, wherever it is mapped. Linux 6.11 and
+ * newer has none for a mapping that does not fit.
+ */
+static void test_huge_file(void **state)
+{
+	size_t fit = write_huge_file(0), other = write_huge_file(page);
+
+	print_message("%zu and %zu pages by 3 writes\n", fit, other);
+	if (fit == 3)
+		fph_test_skip("no huge pages in files");
+}
+
 static void test_shared(void **state)
 {
 	struct mem m;
@@ -2006,6 +2053,7 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "private memory, page by page", test_private, NULL);
 	fph_test_add(&t, "populated by madvise", test_populate, NULL);
 	fph_test_add(&t, "huge pages", test_huge, NULL);
+	fph_test_add(&t, "huge pages of a file", test_huge_file, NULL);
 	fph_test_add(&t, "shared memory", test_shared, NULL);
 	fph_test_add(&t, "all ways to give back", test_ways, NULL);
 	fph_test_add(&t, "all ways, by lot", test_lot, NULL);

@@ -24,7 +24,7 @@ if ! /test/bpftool btf dump file /sys/kernel/btf/vmlinux | /bin/busybox grep -q 
 fi
 # Not what is the same with any object and takes minutes here
 /test/test-tracer "private memory, page by page" "populated by madvise" \
-	"huge pages" "shared memory" "all ways to give back" "all ways, by lot" \
+	"huge pages" "huge pages of a file" "shared memory" "all ways to give back" "all ways, by lot" \
 	"huge pages on demand" \
 	"the kernel copies" "threads race for pages" \
 	"two processes, and their ends" "a process that traces itself" "coarse grains" \
