@@ -39,6 +39,7 @@
 #include "system/replay.h"
 #include "system/runstate.h"
 #include "system/tcg.h"
+#include FPH_QDEV_H
 #include "trace.h"
 
 #include "fph-hints.h"
@@ -147,6 +148,9 @@ static QemuMutex fph_bitmap_lock;
 
 /* The thread itself clears a log */
 static __thread bool fph_is_arming;
+
+/* This one gives hints to QEMU, and has locks then that the BQL waits for */
+static __thread bool fph_is_hinting;
 
 static int64_t fph_now(void)
 {
@@ -657,7 +661,7 @@ static void *fph_source_thread(void *opaque)
  * be called before one of them can be sent, after each sync; under the bitmap
  * mutex.
  */
-static void fph_source_revoke(FphSource *fs, FphBlock *block,
+static void fph_source_revoke(FphSource *fs, FphBlock *block, RAMBlock *rb,
                               unsigned int epoch, uint64_t start, uint64_t len)
 {
     uint64_t page_size = qemu_target_page_size();
@@ -667,7 +671,8 @@ static void fph_source_revoke(FphSource *fs, FphBlock *block,
     if (fs->config->dry_run && epoch <= 1) {
         return;
     }
-    resent = fph_skip_revoke(block->skip, block->rb->bmap, start / page_size,
+    /* Not block->rb, which goes before the last hints have come */
+    resent = fph_skip_revoke(block->skip, rb->bmap, start / page_size,
                              len / page_size);
     if (resent) {
         trace_fph_source_resent(block->name, start, resent);
@@ -700,8 +705,8 @@ static uint64_t fph_source_chunk_armed(RAMBlock *rb, uint64_t start,
         epoch = fs->epoch;
         p.token = fs->token;
     }
-    fph_source_revoke(fs, block, epoch, start, len);
-    if (epoch > 1 || fph_is_arming || bql_locked() ||
+    fph_source_revoke(fs, block, rb, epoch, start, len);
+    if (epoch > 1 || fph_is_arming || fph_is_hinting || bql_locked() ||
         block->verdict.method == FPH_METHOD_NONE ||
         start >= block->region.used || !fph_source_take_chunk(block, start)) {
         return 0;
@@ -727,8 +732,14 @@ static void fph_source_block_synced(RAMBlock *rb)
     FphBlock *block = fph_blocks_find(fs->blocks, rb);
 
     if (block && block->skip && !fs->postcopy && !fph_block_is_whole(block)) {
-        fph_source_revoke(fs, block, fs->epoch, 0, block->region.max);
+        fph_source_revoke(fs, block, rb, fs->epoch, 0, block->region.max);
     }
+}
+
+static bool fph_source_free_page(void *addr, size_t len)
+{
+    fph_is_hinting = true;
+    return fph_hints_free_page(addr, len);
 }
 
 static bool fph_source_defer_armed(void)
@@ -875,7 +886,7 @@ static const RAMSkipOps fph_source_ops = {
     .defer_armed = fph_source_defer_armed,
     .hold_back = fph_source_hold_back,
     .another_round = fph_source_another_round,
-    .free_page_hint = fph_hints_free_page,
+    .free_page_hint = fph_source_free_page,
     .postcopy = fph_source_postcopy,
     .is_zero = fph_source_is_zero,
 };
@@ -1016,6 +1027,26 @@ static void fph_source_begin_epoch(FphSource *fs)
     }
 }
 
+/* It is unplugged before any page is sent; nobody logs what it writes until then */
+static int fph_match_failover(Object *obj, void *opaque)
+{
+    g_autofree char *id = NULL;
+
+    if (object_dynamic_cast(obj, "pci-device")) {
+        id = object_property_get_str(obj, "failover_pair_id", NULL);
+    }
+    return id && *id;
+}
+
+/* 10.2: that file's content is in RAM also of a destination */
+static bool fph_has_igvm(void)
+{
+    Object *machine = qdev_get_machine();
+
+    return object_property_find(machine, "igvm-cfg") &&
+           object_property_get_link(machine, "igvm-cfg", NULL);
+}
+
 /* Why the migration that is about to start cannot do with fewer pages */
 static const char *fph_source_refuse(FphSource *fs)
 {
@@ -1039,6 +1070,15 @@ static const char *fph_source_refuse(FphSource *fs)
     }
     if (replay_mode != REPLAY_MODE_NONE) {
         return "execution is recorded or replayed, and looks of ours are not";
+    }
+    if (object_child_foreach_recursive(object_get_root(), fph_match_failover,
+                                       NULL)) {
+        return "a device that is unplugged first (failover_pair_id) writes to "
+               "memory until then, and nobody logs that";
+    }
+    if (fph_has_igvm()) {
+        return "an IGVM file fills memory at the destination, where it has to "
+               "be zero";
     }
     if (migration_in_incoming_postcopy()) {
         return "memory still comes in by postcopy, and absent pages may be on "
