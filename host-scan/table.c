@@ -138,10 +138,10 @@ static int run_of_rest(struct fph_window *w, uint64_t start, uint64_t end)
 }
 
 /*
- * A process that ends, or executes another program, loses its memory bit by bit, and
- * kernels from 6.7 on scan that meanwhile as if it had never been there; later ones refuse.
- * A read of pagemap always refuses then, and what is left it cannot get back. That of
- * address 0, which any process has, though hardly a page there.
+ * A process that ends, or executes another program, loses its memory bit by bit.
+ * Meanwhile PAGEMAP_SCAN of some kernels since 6.7 finds absent what is gone already,
+ * while a read of pagemap has had no entries, not even of address 0, since before the
+ * first page went. So if there is one after a scan, that was of memory as it was.
  */
 static int still_has_memory(const struct fph_scanner *s)
 {

@@ -171,10 +171,11 @@ FPH_API int fph_watch_protect(struct fph_watch *w, const struct fph_region *r,
  * A page that was marked and is emitted was written since, or was discarded
  * and has new memory, or was merged by KSM; in shared memory also if it was part
  * of a huge page that was split. So may be one that came with FPH_WATCH_SWAPPED when
- * it was marked: a page on the move can leave its mark behind. Not emitted are pages that the host maps its zero
- * page for, and absent ones of private memory: what was there reads as zero, or as
- * the file does. Absent pages of shared memory come with FPH_WATCH_ABSENT: they were
- * discarded, which fph_scan_region() knows, or may have been written.
+ * it was marked: a page on the move can leave its mark behind. Not emitted are
+ * pages that the host maps its zero page for, and absent ones of private memory:
+ * what was there reads as zero, or as the file does. Absent pages of shared memory
+ * come with FPH_WATCH_ABSENT: they were discarded, which fph_scan_region() knows, or
+ * may have been written.
  *
  * Return: as fph_watch_protect(). Since 0.1.
  */
