@@ -43,22 +43,36 @@ struct watch {
 	gint64 last_line;
 	guint64 last_bytes;
 	bool heading;
+	bool complained;	/* that metrics cannot be written */
 };
 
 /* What the answer to "query-migrate" and "query-fph" says now. */
 static bool poll(struct watch *w, GError **error)
 {
-	g_autoptr(JsonNode) node = qmp_command(w->qmp, VM_QMP_MS, error, "query-migrate", NULL);
 	GError *err = NULL;
+	g_autoptr(JsonNode) node = qmp_command(w->qmp, VM_QMP_MS, &err, "query-migrate", NULL);
 	JsonNode *fph;
 
-	if (!node || !vm_migration_parse(node, &w->m, NULL, error))
+	/* Of a migration that completes, which can be long: all is as it was */
+	if (g_error_matches(err, QMP_ERROR, QMP_ERROR_TIMEOUT) && w->m.status) {
+		g_error_free(err);
+		return true;
+	}
+	if (!node) {
+		g_propagate_error(error, err);
+		return false;
+	}
+	if (!vm_migration_parse(node, &w->m, NULL, error))
 		return false;
 	if (!w->has_fph)
 		return true;
 	fph = qmp_command(w->qmp, VM_QMP_MS, &err, "query-fph", NULL);
 	if (fph) {
 		vm_fph_parse(fph, &w->m.fph);
+		return true;
+	}
+	if (g_error_matches(err, QMP_ERROR, QMP_ERROR_TIMEOUT)) {
+		g_error_free(err);
 		return true;
 	}
 	w->has_fph = false;
@@ -133,28 +147,33 @@ static char *name_of(struct qmp *q, const char *socket)
 	return g_strdup(name ? name : socket);
 }
 
-static bool write_metrics(struct watch *w, GError **error)
+/* A full disk is no reason to look away from a migration */
+static void write_metrics(struct watch *w, const char *status)
 {
+	g_autoptr(GError) error = NULL;
 	g_autofree char *text = NULL;
 	struct run *now;
 
 	if (!w->metrics)
-		return true;
+		return;
 	now = run_new("attached", mode_of(w));
 	measure_take(now, &w->m);
-	text = format_metrics(now, w->name, w->m.status, g_get_real_time() / G_USEC_PER_SEC);
+	text = format_metrics(now, w->name, status, g_get_real_time() / G_USEC_PER_SEC);
 	run_free(now);
-	return write_whole(w->metrics, text, error);
+	if (!write_whole(w->metrics, text, &error) && !w->complained)
+		fail("%s", error->message);
+	w->complained = error != NULL;
 }
 
 /* A line of the table, and new metrics: each second, and in the end */
-static bool show(struct watch *w, bool last, GError **error)
+static void show(struct watch *w, bool last)
 {
+	g_autofree char *status = text_printable(w->m.status);
 	gint64 now = g_get_monotonic_time();
 	double seconds = (now - w->last_line) / (double)G_USEC_PER_SEC;
 
 	if (!last && w->last_line && now - w->last_line < LINE_US)
-		return true;
+		return;
 	if (!w->heading)
 		fprintf(w->live, "%8s%12s%12s%10s%7s%14s  %s\n", "s", "sent MiB", "left MiB", "MiB/s",
 			"syncs", "left out", "status");
@@ -166,11 +185,11 @@ static bool show(struct watch *w, bool last, GError **error)
 	else
 		fprintf(w->live, "%10s", "-");
 	fprintf(w->live, "%7" G_GUINT64_FORMAT "%14" G_GUINT64_FORMAT "  %s\n", w->m.sync_count,
-		w->m.fph.skipped, w->m.status);
+		w->m.fph.skipped, status);
 	fflush(w->live);
 	w->last_line = now;
 	w->last_bytes = w->m.bytes;
-	return write_metrics(w, error);
+	write_metrics(w, w->m.status);
 }
 
 static bool follow(struct watch *w, GError **error)
@@ -178,13 +197,13 @@ static bool follow(struct watch *w, GError **error)
 	while (is_running(w->m.status)) {
 		measure_sample(&w->sampler, &w->m);
 		look_at_process(w, &w->m.src_after);
-		if (!show(w, false, error) || !io_sleep(POLL_MS, error) || !poll(w, error))
+		show(w, false);
+		if (!io_sleep(POLL_MS, error) || !poll(w, error))
 			return false;
 	}
 	measure_sample(&w->sampler, &w->m);
 	look_at_process(w, &w->m.src_after);
-	if (!show(w, true, error))
-		return false;
+	show(w, true);
 	if (strcmp(w->m.status, "completed") == 0)
 		return true;
 	g_set_error(error, VM_ERROR, VM_ERROR_MIGRATION, "the migration ended as '%s'",
@@ -237,9 +256,12 @@ static int watch(struct watch *w, const struct outputs *out, int timeout_ms)
 		measure_take(w->run, &w->m);
 	else
 		w->run->error = text_printable(error->message);
+	/* Who reads metrics must not take it for one that goes on */
+	if (is_running(w->m.status))
+		write_metrics(w, "lost");
 	g_ptr_array_add(r->runs, w->run);
 	status = io_signal() ? fail("interrupted; nothing written") : write_results(out, r);
-	if (error)
+	if (error || w->complained)
 		status = X_FAIL;
 	g_clear_error(&error);
 	result_free(r);

@@ -6,6 +6,7 @@
 #include "result-json.h"
 #include "summary.h"
 #include "view.h"
+#include "write.h"
 
 #include <getopt.h>
 #include <string.h>
@@ -90,6 +91,21 @@ static bool is_over(const char *name, const struct summary *s, const struct summ
 	return true;
 }
 
+/* What fails has no figures: the slowest runs may be missing. */
+static bool has_failed(const char *name, const struct summary *s, guint64 allowed)
+{
+	if (s->failed <= allowed)
+		return false;
+	fail("%s: %s %s: %" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT " runs failed", name,
+	     s->scenario, s->mode, s->failed, s->failed + s->n);
+	return true;
+}
+
+static bool same_guest(const struct run *a, const struct run *b)
+{
+	return a->memory == b->memory && a->guests == b->guests && g_strcmp0(a->ram, b->ram) == 0;
+}
+
 /* One file: all modes with mode none. */
 static bool over_none(const struct source *file, const struct limit *l)
 {
@@ -102,6 +118,7 @@ static bool over_none(const struct source *file, const struct limit *l)
 
 		if (strcmp(s->mode, "none") == 0)
 			continue;
+		over |= has_failed(file->name, s, 0);
 		over |= is_over(file->name, s, summary_find(all, s->scenario, "none"), l);
 		compared++;
 	}
@@ -121,8 +138,16 @@ static bool over_first(const struct source *first, const struct source *file,
 
 	for (i = 0; i < before->len; i++) {
 		const struct summary *base = before->pdata[i];
+		const struct summary *s = summary_find(now, base->scenario, base->mode);
 
-		over |= is_over(file->name, summary_find(now, base->scenario, base->mode), base, l);
+		over |= is_over(file->name, s, base, l);
+		if (!s)
+			continue;
+		over |= has_failed(file->name, s, base->failed);
+		if (same_guest(s->first, base->first))
+			continue;
+		fail("%s: %s: another guest than that of %s", file->name, s->scenario, first->name);
+		over = true;
 	}
 	return over;
 }
@@ -133,6 +158,7 @@ static bool same_machine(const struct machine *a, const struct machine *b)
 	return g_strcmp0(a->cpu, b->cpu) == 0 && a->cores == b->cores &&
 	       a->memory_kib >> 20 == b->memory_kib >> 20 && a->multifd == b->multifd &&
 	       a->cold == b->cold && g_strcmp0(a->link, b->link) == 0 &&
+	       g_strcmp0(a->tracer, b->tracer) == 0 &&
 	       (!a->accel || !b->accel || strcmp(a->accel, b->accel) == 0);
 }
 
@@ -145,7 +171,7 @@ static int check_limits(const struct source *sources, guint n, const GArray *lim
 		for (i = 1; i < n; i++)
 			if (!same_machine(&sources[0].result->machine, &sources[i].result->machine))
 				return fail("%s and %s were measured on different machines, or "
-					    "with another --multifd, --link, --accel or --cold",
+					    "with another --multifd, --link, --accel, --trace or --cold",
 					    sources[0].name, sources[i].name);
 	for (k = 0; k < limits->len; k++) {
 		const struct limit *l = &g_array_index(limits, struct limit, k);
@@ -197,7 +223,7 @@ static int show(const struct format *format, const char *output, const GArray *s
 
 	if (!output)
 		fputs(text, stdout);
-	else if (!g_file_set_contents(output, text, -1, &error))
+	else if (!write_whole(output, text, &error))
 		return fail("%s", error->message);
 	return X_DONE;
 }

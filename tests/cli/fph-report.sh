@@ -359,13 +359,48 @@ try 0 compare "$data/six-repeats.json" "$tmp/other.json"
 
 sed 's/"cores" : 2/"cores" : 2, "multifd" : 2/' "$data/six-repeats.json" >"$tmp/two.json"
 try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/two.json"
-says err 'another --multifd, --link, --accel or --cold'
+says err 'another --multifd, --link, --accel, --trace or --cold'
 sed 's/"accel" : "tcg"/"accel" : "kvm"/' "$data/six-repeats.json" >"$tmp/kvm.json"
 try 1 compare --fail-over time=100% "$data/six-repeats.json" "$tmp/kvm.json"
-says err 'another --multifd, --link, --accel or --cold'
+says err 'another --multifd, --link, --accel, --trace or --cold'
 sed 's/"mode" : "[^"]*"/"mode" : "none"/' "$data/three-repeats.json" >"$tmp/none.json"
 try 4 compare --fail-over time=100% "$tmp/none.json"
 says err 'nothing to compare'
+
+# A run that failed may have been the slowest; another guest, or a traced one, is another thing
+fails_in() {
+	python3 - "$data/six-repeats.json" "$1" <<-'EOC'
+		import json, sys
+		report = json.load(open(sys.argv[1], encoding="utf-8"))
+		run = [r for r in report["runs"] if r["mode"] == sys.argv[2]][0]
+		run["status"], run["error"] = "failed", "still active"
+		json.dump(report, sys.stdout)
+	EOC
+}
+fails_in both >"$tmp/failed.json"
+try 4 compare --fail-over time=1000% "$tmp/failed.json"
+says err 'idle-256m both: 1 of 6 runs failed'
+try 4 compare --fail-over time=1000% "$data/six-repeats.json" "$tmp/failed.json"
+says err 'idle-256m both: 1 of 6 runs failed'
+try 0 compare --fail-over time=1000% "$tmp/failed.json" "$tmp/failed.json"
+sed 's/"memory" : 268435456/"memory" : 536870912/' "$data/six-repeats.json" >"$tmp/larger.json"
+try 4 compare --fail-over time=1000% "$data/six-repeats.json" "$tmp/larger.json"
+says err 'idle-256m: another guest'
+sed 's/"cores" : 2/"cores" : 2, "tracer" : "tp"/' "$data/six-repeats.json" >"$tmp/traced.json"
+try 1 compare --fail-over time=1000% "$data/six-repeats.json" "$tmp/traced.json"
+says err 'another --multifd, --link, --accel, --trace or --cold'
+
+# What is no file is written to, and not replaced; a link is followed
+mkfifo "$tmp/pipe"
+cat "$tmp/pipe" >"$tmp/piped" &
+reading=$!
+try 0 compare --output "$tmp/pipe" "$data/six-repeats.json"
+[ -p "$tmp/pipe" ] && wait $reading
+cmp -s "$tmp/piped" "$data/six-repeats.txt" || problem 'not through a pipe'
+: >"$tmp/target"
+ln -s target "$tmp/link"
+try 0 compare --output "$tmp/link" "$data/six-repeats.json"
+[ -L "$tmp/link" ] && [ -s "$tmp/target" ] || problem 'the link was replaced'
 
 # One channel and several side by side, and what a guest costs by its size: only of one
 # machine and link, and of three sizes or more.

@@ -6,7 +6,7 @@
 
 const struct value_desc value_descs[V_COUNT] = {
 	[V_TOTAL_MS] = { "total_ms", "total time of the migration, by QEMU", false },
-	[V_DOWNTIME_MS] = { "downtime_ms", "time the guest stood still, by QEMU", false },
+	[V_DOWNTIME_MS] = { "downtime_ms", "guest stopped, until all was sent, by QEMU", false },
 	[V_SETUP_MS] = { "setup_ms", "setup time, by QEMU", false },
 	[V_WALL_MS] = { "wall_ms", "from the command until both sides were done", true },
 	[V_BYTES] = { "bytes", "bytes sent", false },
@@ -58,6 +58,7 @@ const struct value_desc value_descs[V_COUNT] = {
 	[V_WORK_BEFORE] = { "work.before", "pages a second that the guest wrote before", true },
 	[V_WORK_DURING] = { "work.during", "the same, until it ran at the destination", true },
 	[V_SCAN_NS] = { "fph.scan_ns", "time spent in scans", true },
+	[V_PRESCAN_NS] = { "fph.prescan_ns", "CPU time of the prescan, since the source began", true },
 	[V_CHUNKS] = { "fph.chunks", "chunks of memory scanned", true },
 	[V_NOT_SCANNED] = { "fph.chunks_not_scanned", "chunks passed over", true },
 	[V_REQUESTS] = { "fph.hints.requests", "requests for the guest's free pages", true },

@@ -104,6 +104,21 @@ static double ratio(double x, double base)
 	return base > 0 && x >= 0 ? x / base : -1;
 }
 
+/* A floor was measured right after its run, when the machine was as fast as then */
+static double floor_ratio(const struct summary *s, const struct result *result, double *v)
+{
+	size_t n = 0;
+
+	for (guint i = 0; i < result->runs->len; i++) {
+		const struct run *r = result->runs->pdata[i];
+
+		if (r->ok && same(s, r->scenario, r->mode) && r->v[V_TOTAL_MS] != NO_VALUE &&
+		    r->v[V_FLOOR_NS] != NO_VALUE && r->v[V_FLOOR_NS])
+			v[n++] = r->v[V_TOTAL_MS] * 1e6 / r->v[V_FLOOR_NS];
+	}
+	return n ? spread_of(v, n).median : -1;
+}
+
 /* @v: room for as many values as there are runs */
 static void sum_up(struct summary *s, const struct result *result, double *v)
 {
@@ -137,7 +152,7 @@ static void sum_up(struct summary *s, const struct result *result, double *v)
 			s->typical = r;
 		}
 	}
-	s->floor_ratio = ratio(s->v[V_TOTAL_MS].median * 1e6, s->v[V_FLOOR_NS].median);
+	s->floor_ratio = floor_ratio(s, result, v);
 }
 
 GPtrArray *result_summary(const struct result *result)

@@ -33,9 +33,9 @@ struct summary {
 	guint64 n, failed;
 	const char *text[T_COUNT];	/* of the first run that has it */
 	struct spread v[V_COUNT];
-	/* Ratios of medians; negative: there is none. */
-	double time_ratio, bytes_ratio;	/* to mode none */
-	double floor_ratio;		/* total time to the floor */
+	/* Negative: there is none. */
+	double time_ratio, bytes_ratio;	/* of medians, to those of mode none */
+	double floor_ratio;		/* the median of each run's total time to its own floor */
 };
 
 /** spread_of() - of @n values, which it sorts. */

@@ -71,8 +71,12 @@ static bool enough_memory(const struct job *j, GError **error)
 static guint64 expected_growth(const struct scenario *s)
 {
 	/* A kernel has 64 bytes for each page, and uses some memory at boot. */
-	return s->guests * (s->shared ? 2 * s->memory :
-					MIN(s->memory, s->fill + s->memory / 64 + GIB));
+	guint64 used = MIN(s->memory, s->fill + s->memory / 64 + GIB);
+
+	if (s->shared)
+		return s->guests * 2 * s->memory;
+	/* A file is in the page cache as well */
+	return s->guests * (s->way == WAY_LIVE ? used : 2 * used);
 }
 
 static bool has_device(const char *qemu, const struct device *d, GError **error)
@@ -342,18 +346,35 @@ static struct vm_migration sum_up(const struct job *j)
 static bool migrate_guests(struct job *j, struct vm_migrate_opts *opts, GError **error)
 {
 	guint n = j->scenario->guests;
+	g_auto(GStrv) uris = g_new0(char *, n + 1);
 
 	/* Samples are one migration's */
 	opts->sample = n == 1 ? measure_sample : NULL;
+	for (guint i = 0; i < n; i++) {
+		uris[i] = vm_migrate_prepare(j->guests[i].src, j->guests[i].dst, opts,
+					     &j->guests[i].m, error);
+		if (!uris[i])
+			return false;
+	}
 	for (guint i = 0; i < n; i++)
-		if (!vm_migrate_start(j->guests[i].src, j->guests[i].dst, opts, &j->guests[i].m,
-				      error))
+		if (!vm_migrate_begin(j->guests[i].src, uris[i], &j->guests[i].m, error))
 			return false;
 	for (guint i = 0; i < n; i++)
 		if (!vm_migrate_wait(j->guests[i].src, j->guests[i].dst, opts, &j->guests[i].m,
 				     error))
 			return false;
 	return true;
+}
+
+/* What else is the saving's: that of the source, and how far it was when */
+static void take_restore(struct run *r)
+{
+	static const enum value source[] = { V_SRC_CPU, V_SRC_SYSTEM, V_SRC_FAULTS, V_GUEST_CPU };
+
+	r->v[V_TOTAL_MS] = r->v[V_LOAD_NS] / 1000000;
+	for (size_t i = 0; i < G_N_ELEMENTS(source); i++)
+		r->v[source[i]] = NO_VALUE;
+	g_array_set_size(r->samples, 0);
 }
 
 static bool migrate(struct job *j, GError **error)
@@ -414,7 +435,7 @@ static bool migrate(struct job *j, GError **error)
 	}
 	measure_take(j->run, &sum);
 	if (j->scenario->way == WAY_RESTORE)
-		j->run->v[V_TOTAL_MS] = j->run->v[V_LOAD_NS] / 1000000;
+		take_restore(j->run);
 	if (!compiles)
 		return true;
 	progress_step("%s: compile to the end", j->label);
@@ -522,7 +543,7 @@ static void remove_logs(const char *dir)
 	rmdir(dir);
 }
 
-/* Right after the migration: this machine has memory at hand that the VMs had. */
+/* Right after the migration, with memory at hand as that had. */
 static void take_floor(struct job *j)
 {
 	struct run *r = j->run;
@@ -530,6 +551,8 @@ static void take_floor(struct job *j)
 	bool done = false;
 
 	progress_step("%s: floor", j->label);
+	if (!j->setup->cold)
+		machine_warm(r->v[V_BYTES]);
 	switch (j->scenario->way) {
 	case WAY_LIVE:
 		done = floor_measure(r->v[V_BYTES], j->scenario->shared, &j->setup->link,

@@ -78,8 +78,10 @@ void measure_take(struct run *r, const struct vm_migration *m)
 		return;
 	r->text[T_FPH_STATE] = g_strdup(m->fph.state ? m->fph.state : "unknown");
 	r->text[T_FPH_REASON] = g_strdup(m->fph.reason);
-	if (m->fph.prescan)
+	if (m->fph.prescan) {
 		r->v[V_ZERO_CONTENT] = m->fph.zero_content;
+		r->v[V_PRESCAN_NS] = m->fph.prescan_ns;
+	}
 	r->v[V_SCAN_NS] = m->fph.scan_ns;
 	r->v[V_CHUNKS] = m->fph.chunks;
 	r->v[V_NOT_SCANNED] = m->fph.chunks_not_scanned;

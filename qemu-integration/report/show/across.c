@@ -374,7 +374,7 @@ static struct across *sizes_of(GPtrArray *those)
 	g_ptr_array_sort(those, by_memory);
 	add_sizes(a, those);
 	a->note = g_strdup("Lines by least squares; memory of the source is what it grew by "
-			   "meanwhile, its bitmaps among that.");
+			   "until it was through, of its bitmaps what it still had then.");
 	return a;
 }
 

@@ -13,7 +13,7 @@ static const struct unit {
 	{ "_ms", "seconds", 1, 3 },
 	{ "_ns", "seconds", 1, 9 },
 	{ "_kib", "bytes", 1024, 0 },
-	{ "bytes", "bytes", 1, 0 },
+	{ "_bytes", "bytes", 1, 0 },
 };
 
 /* The unit of a word of a path, such as "rss_kib", "bytes" or "ns"; or NULL */

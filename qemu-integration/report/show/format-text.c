@@ -15,6 +15,16 @@ static void end_line(GString *out)
 	g_string_append_c(out, '\n');
 }
 
+/* What fills its column, or more, is still told from the one before */
+static void add_cell(GString *out, int width, const char *text)
+{
+	bool full = g_utf8_strlen(text, -1) >= width;
+
+	if (full && out->len && !g_ascii_isspace(out->str[out->len - 1]))
+		g_string_append_c(out, ' ');
+	g_string_append_printf(out, "%*s", width, text);
+}
+
 /* A row for each mode; columns that none of them has a figure for are left away. */
 static void add_columns(GString *out, const struct figure *figures, GPtrArray *modes)
 {
@@ -26,14 +36,14 @@ static void add_columns(GString *out, const struct figure *figures, GPtrArray *m
 	g_string_append_c(out, '\n');
 	for (f = figures; f->head; f++)
 		if (figure_any_has(f, modes, 0, modes->len))
-			g_string_append_printf(out, "%*s", f->width, f->head);
+			add_cell(out, f->width, f->head);
 	end_line(out);
 	for (i = 0; i < modes->len; i++) {
 		for (f = figures; f->head; f++) {
 			g_autofree char *text = figure_cell(f, modes->pdata[i]);
 
 			if (figure_any_has(f, modes, 0, modes->len))
-				g_string_append_printf(out, "%*s", f->width, text);
+				add_cell(out, f->width, text);
 		}
 		end_line(out);
 	}
@@ -50,8 +60,7 @@ static void add_rows(GString *out, const struct figure_table *t, GPtrArray *mode
 		to = MIN(from + fit, modes->len);
 		g_string_append_printf(out, "\n%*s", -LABEL_WIDTH, t->title);
 		for (i = from; i < to; i++)
-			g_string_append_printf(out, "%*s", MODE_WIDTH,
-					       ((struct summary *)modes->pdata[i])->mode);
+			add_cell(out, MODE_WIDTH, ((struct summary *)modes->pdata[i])->mode);
 		end_line(out);
 		for (f = t->figures; f->head; f++) {
 			if (!figure_any_has(f, modes, from, to))
@@ -60,7 +69,7 @@ static void add_rows(GString *out, const struct figure_table *t, GPtrArray *mode
 			for (i = from; i < to; i++) {
 				g_autofree char *text = figure_cell(f, modes->pdata[i]);
 
-				g_string_append_printf(out, "%*s", MODE_WIDTH, text);
+				add_cell(out, MODE_WIDTH, text);
 			}
 			end_line(out);
 		}

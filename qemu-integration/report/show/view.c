@@ -22,7 +22,7 @@ static const struct figure data[] = {
 	{ "mode", -13, K_MODE, 0, NULL },
 	{ "MiB", 9, K_MIB, V_BYTES, "data sent" },
 	{ "of none", 9, K_BYTES_RATIO, 0, "data sent as a part of that in mode none" },
-	{ "downtime", 10, K_COUNT, V_DOWNTIME_MS, "milliseconds the guest stood still" },
+	{ "downtime", 10, K_COUNT, V_DOWNTIME_MS, "ms the guest stood still, until all was sent" },
 	{ "setup", 7, K_COUNT, V_SETUP_MS, "milliseconds of set-up" },
 	{ "floor ms", 10, K_NS_IN_MS, V_FLOOR_NS, "time of a bare loop for as many bytes" },
 	{ "x floor", 9, K_FLOOR_RATIO, 0, "total time, by that" },
@@ -105,6 +105,7 @@ static const struct figure left_out[] = {
 	{ "known to both", 0, K_COUNT, V_BOTH, "pages left out that both knew of" },
 	{ "sent after all", 0, K_COUNT, V_RESENT, "pages left out first, then dirtied" },
 	{ "scan ms", 0, K_NS_IN_MS, V_SCAN_NS, "time the host took to find its pages" },
+	{ "prescan CPU ms", 0, K_NS_IN_MS, V_PRESCAN_NS, "its CPU time since the source began" },
 	{ "guest answers by", 0, K_TEXT, T_TRANSPORT, "the device through which it does" },
 	{ "requests", 0, K_COUNT, V_REQUESTS, "how often it was asked" },
 	{ "answers", 0, K_COUNT, V_ANSWERS, "how often its answer was complete" },
@@ -328,6 +329,8 @@ char *view_machine(const struct result *r)
 		g_string_append_printf(text, ", multifd with %" G_GUINT64_FORMAT, m->multifd);
 	if (m->tracer)
 		g_string_append_printf(text, ", traced (%s)", m->tracer);
+	if (m->cold)
+		g_string_append(text, ", cold");
 	if (r->started)
 		g_string_append_printf(text, "; %s", r->started);
 	return g_string_free(text, FALSE);

@@ -6,7 +6,10 @@
 
 #include <errno.h>
 #include <gio/gio.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool is_stdout(const char *path)
@@ -37,10 +40,28 @@ bool outputs_writable(const struct outputs *o, GError **error)
 	       writable(o->html, error) && writable(o->metrics, error);
 }
 
-/* By way of a temporary file, FILE.XXXXXX, which takes its place */
+/* A pipe, a device, what somebody else may read */
+static bool write_into(const char *path, const char *content, GError **error)
+{
+	FILE *f = fopen(path, "w");
+	bool done = f && fputs(content, f) >= 0;
+
+	done = (!f || fclose(f) == 0) && done;
+	if (!done)
+		g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
+			    "%s: cannot be written: %s", path, g_strerror(errno));
+	return done;
+}
+
+/* By way of a temporary file, FILE.XXXXXX, which takes the place of a file, and of none else */
 bool write_whole(const char *path, const char *content, GError **error)
 {
-	return g_file_set_contents(path, content, -1, error);
+	g_autofree char *file = realpath(path, NULL);
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && (!file || stat(file, &st) < 0 || !S_ISREG(st.st_mode)))
+		return write_into(path, content, error);
+	return g_file_set_contents(file ? file : path, content, -1, error);
 }
 
 static bool save(const char *path, const char *content)

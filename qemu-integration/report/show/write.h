@@ -16,7 +16,11 @@ struct outputs {
 /** outputs_writable() - whether they can be written, before it took minutes to find out. */
 bool outputs_writable(const struct outputs *o, GError **error);
 
-/** write_whole() - a file: whoever reads it finds all of the old text, or of the new one. */
+/**
+ * write_whole() - a file: whoever reads it finds all of the old text, or of the new one
+ *
+ * Also where @path is a link to one. What is no file, as a pipe, is written to.
+ */
 bool write_whole(const char *path, const char *content, GError **error);
 
 /** outputs_save() - the JSON of what there is so far, if that is a file. */

@@ -85,7 +85,7 @@ void vm_fph_parse(JsonNode *node, struct vm_fph *ret)
 	list = json_node_get_array(node);
 	for (i = 0; i < json_array_get_length(list); i++) {
 		JsonNode *e = json_array_get_element(list, i);
-		JsonNode *hints;
+		JsonNode *hints, *prescan;
 		JsonObject *o;
 
 		if (!JSON_NODE_HOLDS_OBJECT(e))
@@ -107,7 +107,11 @@ void vm_fph_parse(JsonNode *node, struct vm_fph *ret)
 		ret->unmapped += number(o, "unmapped");
 		ret->zero_mapped += number(o, "zero-mapped");
 		ret->zero_content += number(o, "zero-content");
-		ret->prescan |= json_object_has_member(o, "prescan");
+		prescan = json_object_get_member(o, "prescan");
+		if (prescan && JSON_NODE_HOLDS_OBJECT(prescan)) {
+			ret->prescan = true;
+			ret->prescan_ns += number(json_node_get_object(prescan), "cpu-ns");
+		}
 		ret->free += number(o, "free");
 		ret->guest_only += number(o, "guest-only");
 		ret->host_only += number(o, "host-only");
@@ -289,8 +293,8 @@ static char *listen_uri(struct vm *dst, const char *address, GError **error)
 	return g_steal_pointer(&uri);
 }
 
-bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
-		      struct vm_migration *m, GError **error)
+char *vm_migrate_prepare(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+			 struct vm_migration *m, GError **error)
 {
 	static const struct vm_migrate_opts none;
 	g_autofree char *uri = NULL;
@@ -299,29 +303,42 @@ bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_op
 		opts = &none;
 	vm_migration_clear(m);
 	if (!enable_events(src, error) || !enable_events(dst, error))
-		return false;
+		return NULL;
 	if (!vm_run(src, error, "migrate-set-parameters", "{\"max-bandwidth\": %" G_GUINT64_FORMAT
 		    "}", opts->max_bandwidth ? opts->max_bandwidth : DEFAULT_BANDWIDTH))
-		return false;
+		return NULL;
 	if (opts->downtime_limit_ms &&
 	    !vm_run(src, error, "migrate-set-parameters", "{\"downtime-limit\": %u}",
 		    opts->downtime_limit_ms))
-		return false;
+		return NULL;
 	if (opts->multifd && (!set_multifd(src, opts->multifd, error) ||
 			      !set_multifd(dst, opts->multifd, error)))
-		return false;
+		return NULL;
 	if (opts->file && (!set_mapped_ram(src, error) || !set_mapped_ram(dst, error)))
-		return false;
+		return NULL;
 	uri = opts->file ? g_strdup_printf("file:%s", opts->file) :
 			   listen_uri(dst, opts->address, error);
 	if (!uri)
-		return false;
+		return NULL;
 	qmp_drop_events(vm_qmp(src));
 	qmp_drop_events(vm_qmp(dst));
 	if (!vm_usage(src, &m->src_before, error) || !vm_usage(dst, &m->dst_before, error))
-		return false;
+		return NULL;
+	return g_steal_pointer(&uri);
+}
+
+bool vm_migrate_begin(struct vm *src, const char *uri, struct vm_migration *m, GError **error)
+{
 	m->started = g_get_monotonic_time();
 	return vm_run(src, error, "migrate", "{\"uri\": \"%s\"}", uri);
+}
+
+bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+		      struct vm_migration *m, GError **error)
+{
+	g_autofree char *uri = vm_migrate_prepare(src, dst, opts, m, error);
+
+	return uri && vm_migrate_begin(src, uri, m, error);
 }
 
 static bool is_final(const char *status)
@@ -346,9 +363,17 @@ static bool wait_final(struct vm *vm, struct vm *other, const struct vm_migrate_
 		JsonObject *event;
 
 		g_clear_pointer(&desc, g_free);
-		status = poll_migrate(vm, m, &desc, error);
-		if (!status)
+		status = poll_migrate(vm, m, &desc, &err);
+		/* It answers nothing while it completes, which is seconds for much memory */
+		if (g_error_matches(err, QMP_ERROR, QMP_ERROR_TIMEOUT) &&
+		    g_get_monotonic_time() < deadline) {
+			g_error_free(err);
+			continue;
+		}
+		if (!status) {
+			g_propagate_error(error, err);
 			return false;
+		}
 		if (opts && opts->sample)
 			opts->sample(opts->opaque, m);
 		if (strcmp(status, "completed") == 0)

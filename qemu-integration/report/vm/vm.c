@@ -813,7 +813,9 @@ bool process_usage(pid_t pid, const GArray *vcpus, struct vm_usage *ret, GError 
 		guest_cpu_ms += stat_cpu_ms(&one);
 	}
 	*ret = (struct vm_usage){
-		.rss_kib = status_field(status, "\nVmRSS:"),
+		/* Its huge pages of hugetlbfs are told apart */
+		.rss_kib = status_field(status, "\nVmRSS:") +
+			   status_field(status, "\nHugetlbPages:"),
 		.rss_anon_kib = status_field(status, "\nRssAnon:"),
 		.rss_file_kib = status_field(status, "\nRssFile:"),
 		.rss_shmem_kib = status_field(status, "\nRssShmem:"),

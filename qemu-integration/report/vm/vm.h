@@ -216,6 +216,7 @@ struct vm_fph {
 	char *state;
 	char *reason;			/* inactive-reason, or NULL */
 	bool prescan;			/* zero_content can be more than 0 */
+	guint64 prescan_ns;		/* its CPU time, from the beginning */
 	guint64 skipped, unmapped, zero_mapped, zero_content, free, resent;
 	guint64 guest_only, host_only, both;
 	guint64 verified, violations, verify_ns;
@@ -256,7 +257,16 @@ struct vm_migration {
 bool vm_migrate(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		struct vm_migration *m, GError **error);
 
-/* Its halves, for those who do something in between. */
+/*
+ * vm_migrate_prepare() - all that is done before the migrate command
+ *
+ * Return: the address for vm_migrate_begin(), to be freed; NULL with @error set.
+ */
+char *vm_migrate_prepare(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
+			 struct vm_migration *m, GError **error);
+bool vm_migrate_begin(struct vm *src, const char *uri, struct vm_migration *m, GError **error);
+
+/* The halves of vm_migrate(), for those who do something in between. */
 bool vm_migrate_start(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
 		      struct vm_migration *m, GError **error);
 bool vm_migrate_wait(struct vm *src, struct vm *dst, const struct vm_migrate_opts *opts,
