@@ -10,7 +10,9 @@ if ! command -v man >/dev/null || ! man --warnings -l "$source/docs/fph-scan.1" 
 	exit 77
 fi
 for page in "$source"/docs/*.1 "$man3"/libfph-*.3; do
-	said=$(MANWIDTH=80 man --warnings -l "$page" 2>&1 >/dev/null)
+	# As a terminal shows it, and on pages that are wide, as lintian looks
+	said=$(MANWIDTH=80 man --warnings -l "$page" 2>&1 >/dev/null
+		MANWIDTH=120 man --warnings -l -Tutf8 -Z "$page" 2>&1 >/dev/null)
 	[ -z "$said" ] || { bad=1; echo "$page: $said"; }
 done
 for function in $(sed -n '/^\tfph_.*;$/s/[\t;]//gp' "$source/libfph.map"); do
