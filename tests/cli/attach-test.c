@@ -114,18 +114,23 @@ static struct result *load(const struct watched *w)
 	return r;
 }
 
-/* The file is whole, of this VM, and has that figure. */
-static void check_metric(const struct watched *w, const char *name, guint64 value)
+/* The file is whole, of this VM, and has that. */
+static void check_metric(const struct watched *w, const char *what)
 {
-	g_autofree char *line = g_strdup_printf("\nfph_migration_%s{vm=\"fph-source\"} %" G_GUINT64_FORMAT
-						"\n", name, value);
 	g_autofree char *text = NULL;
 
 	check(g_file_get_contents(w->metrics, &text, NULL, NULL));
 	check(g_str_has_suffix(text, "# EOF\n"));
-	if (!strstr(text, line))
-		fail_msg("no%sin %s", line, text);
-	check(strstr(text, "status=\"completed\""));
+	if (!strstr(text, what))
+		fail_msg("no %s in %s", what, text);
+}
+
+static void check_figure(const struct watched *w, const char *name, guint64 value)
+{
+	g_autofree char *line = g_strdup_printf("\nfph_migration_%s{vm=\"fph-source\"} %" G_GUINT64_FORMAT
+						"\n", name, value);
+
+	check_metric(w, line);
 }
 
 /* One that does not end until it is let go; fph-report has watched it for a while. */
@@ -184,8 +189,9 @@ static void check_completed(void **state)
 	check(g_file_get_contents(w.live, &live, NULL, NULL));
 	check(strstr(live, "left MiB") && strstr(live, "  active\n") && strstr(live, "  completed\n"));
 	check(strstr(live, "attached: "));
-	check_metric(&w, "pages_skipped", m.fph.skipped);
-	check_metric(&w, "bytes", m.bytes);
+	check_metric(&w, "status=\"completed\"");
+	check_figure(&w, "pages_skipped", m.fph.skipped);
+	check_figure(&w, "bytes", m.bytes);
 	result_free(r);
 	vm_migration_clear(&m);
 	end(&w);
@@ -204,7 +210,8 @@ static void end_by_force(struct vm *vm)
 }
 
 /* A migration that comes to nothing midway is a run that failed, with the reason */
-static void check_broken_off(void (*break_off)(struct vm *src), const char *why)
+static void check_broken_off(void (*break_off)(struct vm *src), const char *why,
+			     const char *metric)
 {
 	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
 	struct vm_migration m = { 0 };
@@ -219,6 +226,7 @@ static void check_broken_off(void (*break_off)(struct vm *src), const char *why)
 	r = load(&w);
 	run = r->runs->pdata[0];
 	check(!run->ok && strstr(run->error, why));
+	check_metric(&w, metric);
 	result_free(r);
 	vm_migration_clear(&m);
 	end(&w);
@@ -226,12 +234,32 @@ static void check_broken_off(void (*break_off)(struct vm *src), const char *why)
 
 static void check_cancelled(void **state)
 {
-	check_broken_off(cancel, "cancelled");
+	check_broken_off(cancel, "cancelled", "status=\"cancelled\"");
 }
 
 static void check_killed(void **state)
 {
-	check_broken_off(end_by_force, "closed");
+	check_broken_off(end_by_force, "closed", "status=\"lost\"");
+}
+
+/* As QEMU is while it completes, if there is much to do then */
+static void check_silent(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
+	struct vm_migration m = { 0 };
+	g_autoptr(GError) error = NULL;
+	struct watched w = { 0 };
+
+	begin(&w);
+	migrate_watched(&w, &opts, &m);
+	kill(vm_pid(w.src), SIGSTOP);
+	g_usleep((VM_QMP_MS + 1000) * 1000);
+	kill(vm_pid(w.src), SIGCONT);
+	check(vm_run(w.src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
+	check(vm_migrate_wait(w.src, w.dst, &opts, &m, &error));
+	check_int(reported(&w), 0);
+	vm_migration_clear(&m);
+	end(&w);
 }
 
 int main(int argc, char **argv)
@@ -244,5 +272,6 @@ int main(int argc, char **argv)
 	fph_test_add(&t, "a migration that completes", check_completed, NULL);
 	fph_test_add(&t, "one that is cancelled", check_cancelled, NULL);
 	fph_test_add(&t, "a QEMU that dies", check_killed, NULL);
+	fph_test_add(&t, "a QEMU that is silent", check_silent, NULL);
 	return fph_test_run(&t, "attach");
 }
