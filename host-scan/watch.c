@@ -177,6 +177,9 @@ int fph_watch_add(struct fph_watch *w, const struct fph_region *r,
 	err = w->sys->uffd_register(w->uffd, p.base + p.start, p.end - p.start);
 	if (err < 0)
 		*why = fph_why(add_why, err);
+	/* Of several mappings some may be registered already */
+	if (err == -ENOMEM)
+		w->sys->uffd_unregister(w->uffd, p.base + p.start, p.end - p.start);
 	return err == -EINVAL ? -EOPNOTSUPP : err;
 }
 

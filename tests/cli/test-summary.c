@@ -104,7 +104,8 @@ static void check_summary(void **state)
 	s = summary_find(all, "idle-1g", "pagemap");
 	check(s && s->n == 3 && s->failed == 1);
 	check(s->typical == r->runs->pdata[4]);
-	check(s->time_ratio == 0.5 && s->bytes_ratio == 0.5 && s->floor_ratio == 2.5);
+	/* Of 4.5, 4 and 2.5; the medians' would be 2.5 */
+	check(s->time_ratio == 0.5 && s->bytes_ratio == 0.5 && s->floor_ratio == 4);
 	s = summary_find(all, "idle-1g", "none");
 	check(s && s->time_ratio == 1 && s->floor_ratio < 0);
 	check(!summary_find(all, "idle-2g", "none"));

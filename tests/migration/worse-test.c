@@ -236,19 +236,23 @@ static void test_let_go(void **state)
 	const struct let_go *l = *state;
 	struct vm_migrate_opts opts = { .max_bandwidth = MIB };
 	struct vm_config cfg = l->migrates ? linux_guest : tiny_guest;
-	const char *file = temp_file("", 0), *seen;
+	const char *file = temp_file("", 0), *log = temp_file("", 0), *seen;
+	const char *const extra[] = {
+		"-D", log, "-trace", "ram_watch_userfaultfd_wanted",
+		l->migrates ? fph_device[0] : NULL, l->migrates ? fph_device[1] : NULL, NULL,
+	};
 	struct vm_migration m = { 0 };
 	struct vm *src, *dst;
 
 	cfg.qemu = faulty_qemu("unregister 0 1 1", &seen);
 	cfg.fph_mode = l->mode;
-	if (l->migrates) {
-		cfg.extra = fph_device;
+	cfg.extra = extra;
+	if (l->migrates)
 		cfg.append = FPH_APPEND;
-	}
 	src = start(cfg);
 	if (l->migrates) {
 		cfg.qemu = NULL;
+		cfg.extra = fph_device;
 		dst = start_destination(cfg);
 		boot(src);
 		ok(vm_migrate_start(src, dst, &opts, &m, E));
@@ -267,6 +271,15 @@ static void test_let_go(void **state)
 	check(is_registered(src));
 	set_capability(src, "background-snapshot", true);
 	ok(vm_run(src, E, "migrate", "{\"uri\":\"file:%s\"}", file));
+	/* It waits, and nobody else does: not who asks QEMU, and not the guest */
+	until (file_size(log) > 0)
+		;
+	check(is_running(src));
+	if (l->migrates)
+		guest(src, "fill 4M", "ok fill");
+	else
+		ft_wait_for(src, ft_state(src, FT_ST_COUNT) + 100);
+	check(is_running(src));
 	check_int(unlink(seen), 0);
 	vm_migration_clear(&m);
 	wait_for_status(src, "completed", &m);

@@ -1087,6 +1087,14 @@ void fph_prescan_hold(FphPrescan *p, bool use)
     }
 }
 
+void fph_prescan_disturb(FphPrescan *p)
+{
+    QEMU_LOCK_GUARD(&fph_prescan_lock);
+    if (p->wish != FPH_PRESCAN_QUIT) {
+        fph_prescan_order(p, FPH_PRESCAN_LET_GO);
+    }
+}
+
 void fph_prescan_resume(FphPrescan *p, bool disturbed)
 {
     QEMU_LOCK_GUARD(&fph_prescan_lock);

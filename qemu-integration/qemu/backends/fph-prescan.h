@@ -33,6 +33,12 @@ void fph_prescan_free(FphPrescan *p);
 void fph_prescan_hold(FphPrescan *p, bool use);
 
 /*
+ * Others have changed which pages are protected: what is known is void.  From
+ * any thread, and waits for nothing
+ */
+void fph_prescan_disturb(FphPrescan *p);
+
+/*
  * It has ended.  @disturbed: others have changed which pages are protected, so
  * this waits until userfaultfd was let go.  From any thread, not under the BQL
  */

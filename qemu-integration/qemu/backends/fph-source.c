@@ -1158,6 +1158,10 @@ static void fph_source_disarm(FphSource *fs)
     if (fs->hints) {
         fph_hints_end(fs->hints);
     }
+    /* It has protected pages anew, and another migration can begin at once */
+    if (fs->prescan && fs->verifier.watch) {
+        fph_prescan_disturb(fs->prescan);
+    }
 
     /* The bitmaps go; nobody holds their mutex any more */
     WITH_QEMU_LOCK_GUARD(&fph_bitmap_lock) {
