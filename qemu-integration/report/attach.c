@@ -109,8 +109,12 @@ static bool wait_for_begin(struct watch *w, gint64 deadline, GError **error)
 	if (!poll(w, error))
 		return false;
 	old_total = w->m.total_ms;
-	if (!is_running(w->m.status))
+	if (!is_running(w->m.status)) {
 		fputs("waiting for a migration to begin\n", stderr);
+	} else if (strcmp(w->m.status, "setup") != 0) {
+		fputs("it runs already: what its memory and CPU time were before nobody knows\n", stderr);
+		w->pid = 0;
+	}
 	while (!is_running(w->m.status) &&
 	       !(strcmp(w->m.status, "none") != 0 && w->m.total_ms != old_total)) {
 		if (deadline >= 0 && g_get_monotonic_time() >= deadline) {

@@ -127,7 +127,8 @@ static int parse_scenarios(struct plan *p, const char *list)
 {
 	g_auto(GStrv) names = g_strsplit(list, ",", -1);
 	g_autoptr(GError) error = NULL;
-	char **n;
+	char **n, **before;
+	int status = X_DONE;
 	guint i;
 
 	if (!*names)
@@ -140,10 +141,18 @@ static int parse_scenarios(struct plan *p, const char *list)
 		for (i = 0; i < p->scenarios->len; i++)
 			if (!strcmp(((struct scenario *)p->scenarios->pdata[i])->name, s->name))
 				break;
-		if (i == p->scenarios->len)
+		if (i == p->scenarios->len) {
 			g_ptr_array_add(p->scenarios, s);
-		else
-			scenario_free(s);
+			continue;
+		}
+		for (before = names; strcmp(*before, *n) != 0; before++)
+			;
+		if (before == n)
+			status = usage_error("run", "%s: another scenario is called '%s', too", *n,
+					     s->name);
+		scenario_free(s);
+		if (status != X_DONE)
+			return status;
 	}
 	return X_DONE;
 }
@@ -511,6 +520,8 @@ static bool do_one(struct series *s, const struct scenario *sc, const struct mod
 	go_on = job_run(&s->plan->setup, sc, mode, label, r);
 	s->measured++;
 	if (!go_on || !keep) {
+		if (r->log)
+			progress_note("%s: its logs are in %s", label, r->log);
 		run_free(r);
 		return go_on;
 	}

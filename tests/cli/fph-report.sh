@@ -96,6 +96,12 @@ echo 'name=x' >"$tmp/x.scenario"
 try 2 run --scenario "$tmp/x.scenario"
 try 2 run --scenario "$tmp/none.scenario"
 says err "$tmp/none.scenario"
+# Two of one name would be one row
+for size in 1g 2g; do
+	printf '[scenario]\nname=same\nmemory=%s\nuse=little\n' $size >"$tmp/$size.scenario"
+done
+try 2 run --scenario "$tmp/1g.scenario,$tmp/2g.scenario"
+says err "another scenario is called 'same'"
 
 # What is missing names the command that makes it.
 export FPH_CACHE="$tmp/cache"

@@ -177,5 +177,9 @@ bool link_pair(const struct link *l, int fds[LINK_ENDS], GError **error)
 	close(own);
 	if (listener >= 0)
 		close(listener);
+	for (int i = 0; !ok && i < LINK_ENDS; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+	}
 	return ok;
 }
