@@ -41,15 +41,11 @@ static struct vm *start(const char *name, const char *socket, bool incoming)
 	return vm;
 }
 
-/* Both VMs, and fph-report that waits for a migration. */
-static void begin(struct watched *w)
+/* Both VMs */
+static void start_vms(struct watched *w)
 {
 	g_autofree char *socket = NULL;
-	g_autofree char *command = NULL;
 	g_autoptr(GError) error = NULL;
-	g_autofree char *err = NULL;
-	g_autofree char *text = NULL;
-	int tries;
 
 	w->dir = g_dir_make_tmp("fph-attach-XXXXXX", &error);
 	check(w->dir);
@@ -57,21 +53,38 @@ static void begin(struct watched *w)
 	w->json = g_build_filename(w->dir, "r.json", NULL);
 	w->live = g_build_filename(w->dir, "live", NULL);
 	w->metrics = g_build_filename(w->dir, "m.prom", NULL);
-	err = g_build_filename(w->dir, "err", NULL);
 	w->src = start("source", socket, false);
 	w->dst = start("destination", socket, true);
 	check(w->src && w->dst && vm_guest_wait_ready(w->src, 60000, &error));
+}
+
+/* And fph-report, which says so */
+static void watch(struct watched *w, const char *says)
+{
+	g_autofree char *socket = g_build_filename(w->dir, "qmp.sock", NULL);
+	g_autofree char *err = g_build_filename(w->dir, "err", NULL);
+	g_autofree char *command = NULL;
+	g_autoptr(GError) error = NULL;
+	g_autofree char *text = NULL;
+	int tries;
+
 	command = g_strdup_printf("exec '%s' attach --qmp '%s' --json '%s' --metrics '%s' >'%s' 2>'%s'",
 				  report_path, socket, w->json, w->metrics, w->live, err);
 	check(g_spawn_async(NULL, (char *[]){ "/bin/sh", "-c", command, NULL }, NULL,
 			    G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &w->reporter, &error));
 	for (tries = 0; tries < 200; tries++) {
 		g_clear_pointer(&text, g_free);
-		if (g_file_get_contents(err, &text, NULL, NULL) && strstr(text, "waiting"))
+		if (g_file_get_contents(err, &text, NULL, NULL) && strstr(text, says))
 			return;
 		g_usleep(50000);
 	}
-	fail_msg("fph-report does not wait: %s", text);
+	fail_msg("fph-report does not say '%s': %s", says, text);
+}
+
+static void begin(struct watched *w)
+{
+	start_vms(w);
+	watch(w, "waiting");
 }
 
 /* Return: its exit status. */
@@ -197,6 +210,35 @@ static void check_completed(void **state)
 	end(&w);
 }
 
+/* Who comes late sees how it goes on, and not what it has cost */
+static void check_late(void **state)
+{
+	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
+	struct vm_migration m = { 0 };
+	g_autoptr(GError) error = NULL;
+	struct watched w = { 0 };
+	struct result *r;
+	struct run *run;
+
+	start_vms(&w);
+	check(vm_migrate_start(w.src, w.dst, &opts, &m, &error));
+	do
+		check(vm_migrate_poll(w.src, &m, &error));
+	while (strcmp(m.status, "active") != 0);
+	watch(&w, "it runs already");
+	check(vm_run(w.src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
+	check(vm_migrate_wait(w.src, w.dst, &opts, &m, &error));
+	check_int(reported(&w), 0);
+	r = load(&w);
+	run = r->runs->pdata[0];
+	check(run->ok);
+	check_int(run->v[V_BYTES], m.bytes);
+	check(run->v[V_SRC_BEFORE] == NO_VALUE && run->v[V_SRC_CPU] == NO_VALUE);
+	result_free(r);
+	vm_migration_clear(&m);
+	end(&w);
+}
+
 static void cancel(struct vm *vm)
 {
 	g_autoptr(GError) error = NULL;
@@ -270,6 +312,7 @@ int main(int argc, char **argv)
 	report_path = argv[1];
 	qemu_path = *argv[2] ? argv[2] : NULL;
 	fph_test_add(&t, "a migration that completes", check_completed, NULL);
+	fph_test_add(&t, "one that runs already", check_late, NULL);
 	fph_test_add(&t, "one that is cancelled", check_cancelled, NULL);
 	fph_test_add(&t, "a QEMU that dies", check_killed, NULL);
 	fph_test_add(&t, "a QEMU that is silent", check_silent, NULL);
