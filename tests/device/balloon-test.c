@@ -6,6 +6,7 @@
  * One case per process: balloon-test NAME.
  */
 #include <endian.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/virtio_config.h>
 #include <sys/prctl.h>
@@ -319,6 +320,35 @@ static void test_discard(void **state)
 	check_int(discards(&m), G_N_ELEMENTS(inflated));
 	check(is_filled_with(&m, HIGH, HIGH + PAGE, 0x77));
 	end(&m);
+}
+
+/*
+ * A file that is mapped privately, as VMs share a template, is not the guest's to make
+ * holes in
+ */
+static void test_private_file(void **state)
+{
+	const char *path = temp_file("", 0);
+	g_autofree char *ram = g_strdup_printf("memory-backend-file,share=off,mem-path=%s", path);
+	g_autofree char *template = g_malloc(MIB), *now = g_malloc(MIB);
+	struct side s = { .ram = ram };
+	struct machine m;
+	int fd;
+
+	memset(template, 'T', MIB);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	check(fd >= 0);
+	check_int(ftruncate(fd, MEMORY), 0);
+	check_int(pwrite(fd, template, MIB, 8 * MIB), MIB);
+	begin(&m, &s);
+	one_run(&m, INFLATE, 8 * MIB, PFN(MIB));
+	check_actual(&m, PFN(MIB));
+	check_int(discards(&m), 0);
+	check_int(pread(fd, now, MIB, 8 * MIB), MIB);
+	check(!memcmp(now, template, MIB));
+	check_content(&m);
+	end(&m);
+	close(fd);
 }
 
 /* Neighbours are discarded in one piece, whichever frame they came in */
@@ -788,6 +818,7 @@ static const struct fph_test_single singles[] = {
 	{ "balloon-off", test_off },
 	{ "balloon-join", test_join },
 	{ "balloon-more", test_more },
+	{ "balloon-private-file", test_private_file },
 	{ "balloon-second", test_second },
 	{ "balloon-unplug", test_unplug },
 	{ "balloon-migrate", test_migrate },

@@ -319,7 +319,8 @@ static JsonNode *query_status(struct vm *vm)
 static void test_features(void **state)
 {
 	static const char *const without[] = {
-		"-device", "virtio-fph-pci,free-zero=off,free-pattern=off,ioeventfd=off,vectors=0",
+		"-device", "virtio-fph-pci,free-zero=off,free-pattern=off,ioeventfd=off,vectors=0,"
+			   "in_order=on",
 		NULL,
 	};
 	const uint64_t traits = 1 << VIRTIO_FPH_F_FREE_ZERO | 1 << VIRTIO_FPH_F_FREE_PATTERN;
@@ -347,6 +348,7 @@ static void test_features(void **state)
 	vm = start_side(&s, &q, false);
 	check(driver_find(&d, q));
 	check_int(vpci_offered(&d.dev) & 0xffffff, 0);
+	check(!(vpci_offered(&d.dev) & UINT64_C(1) << VIRTIO_F_IN_ORDER));
 	/* Accepts what was not offered */
 	driver_init(&d, traits, 4);
 	vm_free(vm);

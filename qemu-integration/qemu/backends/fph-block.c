@@ -14,6 +14,7 @@
 #include "hw/mem/pc-dimm.h"
 #include "hw/virtio/virtio-mem.h"
 #include "system/fph-compat.h"
+#include "system/fph.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
 #include FPH_BOARDS_H
@@ -72,6 +73,18 @@ bool fph_rb_is_guest_ram(RAMBlock *rb)
     }
     return object_child_foreach_recursive(object_get_root(),
                                           fph_match_memory_device, owner);
+}
+
+bool fph_ram_is_the_guests(RAMBlock *rb)
+{
+    struct stat st;
+
+    if (!fph_rb_is_guest_ram(rb) ||
+        rb->flags & (RAM_READONLY | RAM_READONLY_FD | RAM_PREALLOC)) {
+        return false;
+    }
+    return qemu_ram_is_shared(rb) || !qemu_ram_is_named_file(rb) ||
+           (fstat(rb->fd, &st) == 0 && !st.st_nlink);
 }
 
 /* A new block at the same address would have no bitmap */

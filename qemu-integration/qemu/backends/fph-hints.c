@@ -252,6 +252,8 @@ bool fph_source_hints_full(void)
     return true;
 }
 
+#define FPH_PFN_PAGE (UINT64_C(1) << VIRTIO_FPH_PFN_SHIFT)
+
 /* Adds the parts of guest-physical @range; returns how much of it is not RAM */
 static uint64_t fph_hints_translate(GArray *ranges, const FphHintRange *range,
                                     MemoryRegionSection *mrs)
@@ -291,13 +293,21 @@ static uint64_t fph_hints_translate(GArray *ranges, const FphHintRange *range,
             .start = mrs->offset_within_region + offset,
             .len = MIN(left, int128_get64(mrs->size) - offset),
         };
+        addr += r.len;
+        left -= r.len;
         if (memory_region_is_ram(mrs->mr) && !mrs->readonly && r.rb) {
-            g_array_append_val(ranges, r);
+            /* A page of which registers are a part (tpm-crb) is none */
+            uint64_t head = -r.start & (FPH_PFN_PAGE - 1), all = r.len;
+
+            r.start += head;
+            r.len = all > head ? (all - head) & -FPH_PFN_PAGE : 0;
+            unknown += all - r.len;
+            if (r.len) {
+                g_array_append_val(ranges, r);
+            }
         } else {
             unknown += r.len;
         }
-        addr += r.len;
-        left -= r.len;
     }
     return unknown;
 }

@@ -34,6 +34,7 @@
  */
 #define BATCH_PAGES VIRTIO_FPH_BALLOON_PAGES_MAX
 #define BATCH_RANGES 16384
+#define FAILURES_MAX 16
 
 #define PAGE (1 << VIRTIO_FPH_PFN_SHIFT)
 
@@ -117,7 +118,8 @@ static FphPartialPage *fph_partial_page(VirtIOFph *fph, RAMBlock *rb,
 }
 
 static void virtio_fph_balloon_mark(VirtIOFph *fph, const FphRamRange *r,
-                                    bool inflate, GArray *discard)
+                                    bool inflate, GArray *discard,
+                                    uint64_t *pages)
 {
     uint64_t size = qemu_ram_pagesize(r->rb);
     uint64_t end = r->start + r->len;
@@ -138,6 +140,7 @@ static void virtio_fph_balloon_mark(VirtIOFph *fph, const FphRamRange *r,
             bitmap_set(page->map, first, (next - addr) / PAGE);
             if (bitmap_full(page->map, page->bits)) {
                 g_array_append_val(discard, whole);
+                *pages += page->bits;
             }
         } else if (page) {
             bitmap_clear(page->map, first, (next - addr) / PAGE);
@@ -165,8 +168,10 @@ static bool virtio_fph_balloon_inhibited(void)
            migration_in_incoming_postcopy() || migration_in_bg_snapshot();
 }
 
-static void virtio_fph_balloon_discard(GArray *discard)
+static void virtio_fph_balloon_discard(VirtIOFph *fph, GArray *discard)
 {
+    RAMBlock *looked_at = NULL;
+    bool may = false;
     guint next;
 
     if (virtio_fph_balloon_inhibited()) {
@@ -185,12 +190,22 @@ static void virtio_fph_balloon_discard(GArray *discard)
             }
             r.len = MAX(r.len, n->start + n->len - r.start);
         }
-        /* Registers of a device; they pass for RAM */
-        if (memory_region_is_ram_device(r.rb->mr)) {
+        /* A device's memory passes for RAM, be it registers */
+        if (r.rb != looked_at) {
+            looked_at = r.rb;
+            may = fph_ram_is_the_guests(r.rb);
+        }
+        if (!may || fph->balloon_failures >= FAILURES_MAX) {
             continue;
         }
-        /* It reports errors itself, and the page only stays where it is */
+        /*
+         * It reports errors itself, and the page only stays where it is.  The
+         * guest is not to fill the log where none can be discarded.
+         */
         ret = ram_block_discard_range(r.rb, r.start, r.len);
+        if (ret) {
+            fph->balloon_failures++;
+        }
         trace_virtio_fph_balloon_discard(r.rb->idstr, r.start, r.len, ret);
     }
 }
@@ -240,13 +255,14 @@ static const char *virtio_fph_balloon_frame(VirtIOFph *fph,
         FphRamRange *r = &g_array_index(parts, FphRamRange, i);
 
         if (qemu_ram_pagesize(r->rb) > PAGE) {
-            virtio_fph_balloon_mark(fph, r, inflate, discard);
+            virtio_fph_balloon_mark(fph, r, inflate, discard, pages);
         } else if (inflate) {
             g_array_append_val(discard, *r);
         }
     }
     fph->balloon_actual += inflate ? n : -n;
-    *pages += n;
+    /* Pages that are not RAM take their time as well */
+    *pages += n + unknown;
     trace_virtio_fph_balloon_frame(op, n, fph->balloon_actual);
     return NULL;
 }
@@ -282,7 +298,7 @@ void virtio_fph_balloon_receive(VirtIOFph *fph)
             g_ptr_array_add(done, elem);
         }
     }
-    virtio_fph_balloon_discard(discard);
+    virtio_fph_balloon_discard(fph, discard);
     /* Only now: the driver may use a page when its frame has come back */
     for (guint i = 0; i < done->len; i++) {
         virtqueue_push(fph->balloon_vq, g_ptr_array_index(done, i), 0);
@@ -304,6 +320,7 @@ void virtio_fph_balloon_reset(VirtIOFph *fph)
         return;
     }
     g_hash_table_remove_all(fph->balloon_partial);
+    fph->balloon_failures = 0;
     if (fph->balloon_actual) {
         fph->balloon_actual = 0;
         qapi_event_send_balloon_change(fph_balloon_guest_size(fph));

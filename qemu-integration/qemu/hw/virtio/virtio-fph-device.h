@@ -34,6 +34,7 @@ struct VirtIOFph {
     uint64_t balloon_target;
     uint64_t balloon_actual;
     GHashTable *balloon_partial; /* host pages that are in it in part */
+    unsigned int balloon_failures; /* to discard memory, since the last reset */
 
     /* Properties */
     char *encoding;

@@ -241,6 +241,11 @@ static uint64_t virtio_fph_get_features(VirtIODevice *vdev, uint64_t features,
     if (!virtio_fph_has_balloon(fph)) {
         virtio_clear_feature(&features, VIRTIO_FPH_F_BALLOON_OOM);
     }
+    /*
+     * QEMU keeps as many elements for it as a queue had in the beginning, and
+     * the driver can make that larger; and it cannot have all of a queue out.
+     */
+    virtio_clear_feature(&features, VIRTIO_F_IN_ORDER);
     return features;
 }
 

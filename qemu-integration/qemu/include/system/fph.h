@@ -75,6 +75,13 @@ typedef struct FphRamRange {
 } FphRamRange;
 
 /*
+ * Is it ordinary guest RAM whose memory nobody else has?  What is discarded of a
+ * private mapping is discarded of its file, too, which others can have mapped
+ * while it has a name.  Under the BQL
+ */
+bool fph_ram_is_the_guests(RAMBlock *rb);
+
+/*
  * Where these ranges are: an array of FphRamRange in their order.  What is not
  * writable RAM is left out: memory may be RAM to the guest and not to QEMU, or
  * not any more.  @unknown grows by how many pages of 4 KiB that are.  The BQL
