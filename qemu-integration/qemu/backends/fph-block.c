@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bitmap.h"
+#include "qemu/madvise.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -75,16 +76,26 @@ bool fph_rb_is_guest_ram(RAMBlock *rb)
                                           fph_match_memory_device, owner);
 }
 
-bool fph_ram_is_the_guests(RAMBlock *rb)
+/* Mapped privately of a file that others can have mapped, too */
+static bool fph_rb_is_copy(RAMBlock *rb)
 {
     struct stat st;
 
+    return !qemu_ram_is_shared(rb) && qemu_ram_is_named_file(rb) &&
+           (fstat(rb->fd, &st) < 0 || st.st_nlink);
+}
+
+int fph_ram_discard(RAMBlock *rb, uint64_t start, uint64_t len)
+{
     if (!fph_rb_is_guest_ram(rb) ||
-        rb->flags & (RAM_READONLY | RAM_READONLY_FD | RAM_PREALLOC)) {
-        return false;
+        rb->flags & (RAM_READONLY | RAM_PREALLOC)) {
+        return 0;
     }
-    return qemu_ram_is_shared(rb) || !qemu_ram_is_named_file(rb) ||
-           (fstat(rb->fd, &st) == 0 && !st.st_nlink);
+    if (!fph_rb_is_copy(rb)) {
+        return ram_block_discard_range(rb, start, len);
+    }
+    /* Own copies go; what is in the file stays there */
+    return qemu_madvise(rb->host + start, len, QEMU_MADV_DONTNEED) ? -errno : 0;
 }
 
 /* A new block at the same address would have no bitmap */

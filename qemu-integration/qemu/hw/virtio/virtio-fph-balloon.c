@@ -170,8 +170,6 @@ static bool virtio_fph_balloon_inhibited(void)
 
 static void virtio_fph_balloon_discard(VirtIOFph *fph, GArray *discard)
 {
-    RAMBlock *looked_at = NULL;
-    bool may = false;
     guint next;
 
     if (virtio_fph_balloon_inhibited()) {
@@ -190,19 +188,14 @@ static void virtio_fph_balloon_discard(VirtIOFph *fph, GArray *discard)
             }
             r.len = MAX(r.len, n->start + n->len - r.start);
         }
-        /* A device's memory passes for RAM, be it registers */
-        if (r.rb != looked_at) {
-            looked_at = r.rb;
-            may = fph_ram_is_the_guests(r.rb);
-        }
-        if (!may || fph->balloon_failures >= FAILURES_MAX) {
-            continue;
-        }
         /*
-         * It reports errors itself, and the page only stays where it is.  The
+         * QEMU reports errors itself, and the page only stays where it is.  The
          * guest is not to fill the log where none can be discarded.
          */
-        ret = ram_block_discard_range(r.rb, r.start, r.len);
+        if (fph->balloon_failures >= FAILURES_MAX) {
+            break;
+        }
+        ret = fph_ram_discard(r.rb, r.start, r.len);
         if (ret) {
             fph->balloon_failures++;
         }

@@ -75,11 +75,13 @@ typedef struct FphRamRange {
 } FphRamRange;
 
 /*
- * Is it ordinary guest RAM whose memory nobody else has?  What is discarded of a
- * private mapping is discarded of its file, too, which others can have mapped
- * while it has a name.  Under the BQL
+ * Give memory of ordinary guest RAM back, whole pages of what is behind it; of a
+ * private mapping not the file's, which others can have mapped while it has a
+ * name.  Of other memory nothing.  Under the BQL
+ *
+ * Returns 0 or a negative errno.
  */
-bool fph_ram_is_the_guests(RAMBlock *rb);
+int fph_ram_discard(RAMBlock *rb, uint64_t start, uint64_t len);
 
 /*
  * Where these ranges are: an array of FphRamRange in their order.  What is not
