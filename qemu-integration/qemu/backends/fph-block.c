@@ -85,16 +85,20 @@ static bool fph_rb_is_copy(RAMBlock *rb)
            (fstat(rb->fd, &st) < 0 || st.st_nlink);
 }
 
-int fph_ram_discard(RAMBlock *rb, uint64_t start, uint64_t len)
+int fph_ram_discard(FphDiscard *d, RAMBlock *rb, uint64_t start, uint64_t len)
 {
-    if (!fph_rb_is_guest_ram(rb) ||
-        rb->flags & (RAM_READONLY | RAM_PREALLOC)) {
+    if (rb != d->rb) {
+        d->rb = rb;
+        d->none = !fph_rb_is_guest_ram(rb) ||
+                  rb->flags & (RAM_READONLY | RAM_PREALLOC);
+        d->copies = fph_rb_is_copy(rb);
+    }
+    if (d->none) {
         return 0;
     }
-    if (!fph_rb_is_copy(rb)) {
+    if (!d->copies) {
         return ram_block_discard_range(rb, start, len);
     }
-    /* Own copies go; what is in the file stays there */
     return qemu_madvise(rb->host + start, len, QEMU_MADV_DONTNEED) ? -errno : 0;
 }
 

@@ -170,6 +170,7 @@ static bool virtio_fph_balloon_inhibited(void)
 
 static void virtio_fph_balloon_discard(VirtIOFph *fph, GArray *discard)
 {
+    FphDiscard d = { 0 };
     guint next;
 
     if (virtio_fph_balloon_inhibited()) {
@@ -195,7 +196,7 @@ static void virtio_fph_balloon_discard(VirtIOFph *fph, GArray *discard)
         if (fph->balloon_failures >= FAILURES_MAX) {
             break;
         }
-        ret = fph_ram_discard(r.rb, r.start, r.len);
+        ret = fph_ram_discard(&d, r.rb, r.start, r.len);
         if (ret) {
             fph->balloon_failures++;
         }

@@ -74,14 +74,21 @@ typedef struct FphRamRange {
     uint64_t len;
 } FphRamRange;
 
+/* What was found of the last block; all zero at first */
+typedef struct FphDiscard {
+    RAMBlock *rb;
+    bool none;
+    bool copies;                /* but not what is in the file */
+} FphDiscard;
+
 /*
  * Give memory of ordinary guest RAM back, whole pages of what is behind it; of a
  * private mapping not the file's, which others can have mapped while it has a
- * name.  Of other memory nothing.  Under the BQL
+ * name.  Of other memory nothing.  @d is good as long as the BQL is held.
  *
  * Returns 0 or a negative errno.
  */
-int fph_ram_discard(RAMBlock *rb, uint64_t start, uint64_t len);
+int fph_ram_discard(FphDiscard *d, RAMBlock *rb, uint64_t start, uint64_t len);
 
 /*
  * Where these ranges are: an array of FphRamRange in their order.  What is not
