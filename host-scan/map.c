@@ -134,7 +134,7 @@ static int emit_read(struct map *m, const struct batch_run *run, const char *buf
 	return err;
 }
 
-/* Then the page tables are empty, and what has its PID is another one */
+/* Then what has its PID is another one */
 static bool has_ended(const struct fph_scanner *s)
 {
 	return s->process >= 0 && s->sys->has_ended(s->process);
@@ -218,8 +218,6 @@ static int walk(struct map *m, struct fph_window *w)
 	while (!err && w->pos < w->end) {
 		fph_pace(m->s);
 		err = fph_window_next(w);
-		if (!err && has_ended(m->s))
-			err = -ESRCH;
 		/* Not later: what was present a while ago need not be any more */
 		if (!err)
 			err = flush_batch(m);

@@ -168,11 +168,21 @@ static void migrate_watched(struct watched *w, const struct vm_migrate_opts *opt
 	fail_msg("fph-report saw no migration: %s", live);
 }
 
+/* It ends, and so does fph-report, which is content */
+static void let_through(struct watched *w, const struct vm_migrate_opts *opts,
+			struct vm_migration *m)
+{
+	g_autoptr(GError) error = NULL;
+
+	check(vm_run(w->src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
+	check(vm_migrate_wait(w->src, w->dst, opts, m, &error));
+	check_int(reported(w), 0);
+}
+
 static void check_completed(void **state)
 {
 	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
 	struct vm_migration m = { 0 };
-	g_autoptr(GError) error = NULL;
 	g_autofree char *live = NULL;
 	struct watched w = { 0 };
 	const struct sample *last;
@@ -181,9 +191,7 @@ static void check_completed(void **state)
 
 	begin(&w);
 	migrate_watched(&w, &opts, &m);
-	check(vm_run(w.src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
-	check(vm_migrate_wait(w.src, w.dst, &opts, &m, &error));
-	check_int(reported(&w), 0);
+	let_through(&w, &opts, &m);
 	r = load(&w);
 	run = r->runs->pdata[0];
 	check(run->ok);
@@ -226,9 +234,7 @@ static void check_late(void **state)
 		check(vm_migrate_poll(w.src, &m, &error));
 	while (strcmp(m.status, "active") != 0);
 	watch(&w, "it runs already");
-	check(vm_run(w.src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
-	check(vm_migrate_wait(w.src, w.dst, &opts, &m, &error));
-	check_int(reported(&w), 0);
+	let_through(&w, &opts, &m);
 	r = load(&w);
 	run = r->runs->pdata[0];
 	check(run->ok);
@@ -289,7 +295,6 @@ static void check_silent(void **state)
 {
 	struct vm_migrate_opts opts = { .max_bandwidth = BANDWIDTH, .timeout_ms = 60000 };
 	struct vm_migration m = { 0 };
-	g_autoptr(GError) error = NULL;
 	struct watched w = { 0 };
 
 	begin(&w);
@@ -297,9 +302,7 @@ static void check_silent(void **state)
 	kill(vm_pid(w.src), SIGSTOP);
 	g_usleep((VM_QMP_MS + 1000) * 1000);
 	kill(vm_pid(w.src), SIGCONT);
-	check(vm_run(w.src, &error, "migrate-set-parameters", "{\"max-bandwidth\":100000000000}"));
-	check(vm_migrate_wait(w.src, w.dst, &opts, &m, &error));
-	check_int(reported(&w), 0);
+	let_through(&w, &opts, &m);
 	vm_migration_clear(&m);
 	end(&w);
 }
