@@ -412,9 +412,11 @@ static void test_again(void **state)
 			check_same(host, next, asked, false);
 		vm_free(host);
 		host = next;
-		ok(vm_cont(host, E));
-		check_busy(host, &cfg);
-		hold(host, &cfg);
+		/* Fresh pages last for seconds: who was held goes on when it is saved again */
+		if (cfg.append || i == 1) {
+			ok(vm_cont(host, E));
+			check_busy(host, &cfg);
+		}
 	}
 	vm_migration_clear(&m);
 	vm_free(host);
