@@ -425,10 +425,11 @@ static void *churn_main(void *arg)
 				atomic_fetch_add(&churn_bad, n - i - seen);
 			batch_end();
 		}
+		/* Or it would be neither the region's nor available */
 		batch_begin();
 		region_unlink(r);
-		batch_end();
 		region_free(r);
+		batch_end();
 		if (!atomic_load(&stopping))
 			atomic_fetch_add(&churn_rounds, 1);
 	}
@@ -479,8 +480,10 @@ static void *zero_main(void *arg)
 			atomic_store(&zero_used, n);
 			batch_end();
 		}
+		batch_begin();
 		munmap(pages, count * PAGE_BYTES);
 		atomic_store(&zero_used, 0);
+		batch_end();
 		if (!atomic_load(&stopping))
 			atomic_fetch_add(&zero_rounds, 1);
 	}
@@ -735,24 +738,28 @@ static uint64_t meminfo_kib(const char *name)
 	return ret;
 }
 
-/* What writers have yet to touch of the memory they were given. */
-static uint64_t spoken_for(void)
+/*
+ * What writers have yet to touch of the memory they were given; and what is available,
+ * at the same moment.
+ */
+static uint64_t spoken_for(uint64_t *avail)
 {
 	const struct region *r;
 	uint64_t churn = writers[W_CHURN].running ? writers[W_CHURN].bytes : 0;
 	uint64_t ret = 0;
 
 	command_begin();
+	*avail = meminfo_kib("MemAvailable") * 1024;
 	for (r = regions; r; r = r->next) {
 		if (r->churn)
 			churn -= r->written * PAGE_BYTES < churn ? r->written * PAGE_BYTES : churn;
 		else
 			ret += (r->count - r->written) * PAGE_BYTES;
 	}
-	command_end();
 	ret += churn;
 	if (writers[W_ZERO].running)
 		ret += writers[W_ZERO].bytes - atomic_load(&zero_used) * PAGE_BYTES;
+	command_end();
 	if (writers[W_DISK].running)
 		ret += writers[W_DISK].bytes;
 	return ret;
@@ -761,8 +768,8 @@ static uint64_t spoken_for(void)
 /* Asking for more than there is would bring the kernel to end us. */
 static bool fits(struct reply *re, uint64_t bytes)
 {
-	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
-	uint64_t need = bytes + bytes / 1024 + HEADROOM + spoken_for();
+	uint64_t avail;
+	uint64_t need = bytes + bytes / 1024 + HEADROOM + spoken_for(&avail);
 
 	if (need <= avail)
 		return true;
@@ -774,8 +781,8 @@ static bool fits(struct reply *re, uint64_t bytes)
 /* The most that fits(), in huge pages; 0: nothing does. */
 static uint64_t all_that_fits(void)
 {
-	uint64_t avail = meminfo_kib("MemAvailable") * 1024;
-	uint64_t kept = HEADROOM + spoken_for();
+	uint64_t avail;
+	uint64_t kept = HEADROOM + spoken_for(&avail);
 
 	if (avail <= kept)
 		return 0;
@@ -989,11 +996,48 @@ static void cmd_disk(struct reply *re, char **args)
 		ok(re, "disk");
 }
 
-/* Pages of which every second one is given back: what is free is single pages. */
+/* A page of a region, and where it is in memory, in pages */
+struct place {
+	uint64_t frame, page;
+};
+
+static int by_frame(const void *a, const void *b)
+{
+	const struct place *p = a, *q = b;
+
+	return (p->frame > q->frame) - (p->frame < q->frame);
+}
+
+/* The pages of @r as they lie in memory, or here where that is not told; NULL: no memory. */
+static struct place *places_of(const struct region *r)
+{
+	struct place *places = calloc(r->count, sizeof(*places));
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t i, at, entry;
+
+	for (i = 0; places && i < r->count; i++) {
+		at = (uintptr_t)(r->pages + i * PAGE_WORDS) / PAGE_BYTES;
+		if (pread(pagemap, &entry, sizeof(entry), at * sizeof(entry)) != sizeof(entry))
+			entry = 0;
+		entry &= (UINT64_C(1) << 55) - 1;
+		places[i] = (struct place){ .frame = entry ? entry : at, .page = i };
+	}
+	if (pagemap >= 0)
+		close(pagemap);
+	if (places)
+		qsort(places, r->count, sizeof(*places), by_frame);
+	return places;
+}
+
+/*
+ * Pages of which every second one is given back, in the order in which they lie in
+ * memory: what is free is single pages.
+ */
 static void cmd_fragment(struct reply *re, char **args)
 {
+	struct place *places;
 	struct region *r;
-	uint64_t bytes, i, freed = 0;
+	uint64_t bytes, i, at, freed = 0;
 
 	if (!arg_bytes(re, args[0], &bytes) || !fits(re, bytes))
 		return;
@@ -1007,18 +1051,26 @@ static void cmd_fragment(struct reply *re, char **args)
 	command_end();
 	for (i = 0; i < r->count; i++)
 		region_write(r, i);
+	places = places_of(r);
+	if (!places) {
+		fail(re, "no memory");
+		return;
+	}
 	for (i = 1; i < r->count; i += 2) {
+		at = places[i].page;
 		/* A kernel of few parts has no madvise(). */
-		if (madvise(r->pages + i * PAGE_WORDS, PAGE_BYTES, MADV_DONTNEED)) {
+		if (madvise(r->pages + at * PAGE_WORDS, PAGE_BYTES, MADV_DONTNEED)) {
 			fail(re, "madvise: %s", strerror(errno));
-			return;
+			break;
 		}
-		r->seq[i] = 0;
+		r->seq[at] = 0;
 		r->written--;
 		freed++;
 	}
-	ok(re, "fragment pages=%llu freed=%llu", (unsigned long long)r->written,
-	   (unsigned long long)freed);
+	free(places);
+	if (i >= r->count)
+		ok(re, "fragment pages=%llu freed=%llu", (unsigned long long)r->written,
+		   (unsigned long long)freed);
 }
 
 /*
@@ -1882,7 +1934,7 @@ static void st_disk(void)
 static int self_test(void)
 {
 	struct timespec wait = { .tv_nsec = 200000000 };
-	uint64_t before;
+	uint64_t before, *given;
 	uint64_t v;
 
 	st_run("ping", "ok ping");
@@ -1939,9 +1991,12 @@ static int self_test(void)
 	st_run("check", "ok check pages=281 bad=0");
 	st_run("fragment 64K", "ok fragment pages=8 freed=8");
 	st_run("check", "ok check pages=289 bad=0");
-	st(page_is_zero(regions->pages + PAGE_WORDS), "a page given back");
-	regions->pages[PAGE_WORDS * 2 - 1] = 1;
-	st(!page_is_zero(regions->pages + PAGE_WORDS), "a page that is not zero");
+	for (v = 0; v < regions->count - 1 && regions->seq[v]; v++)
+		;
+	given = regions->pages + v * PAGE_WORDS;
+	st(page_is_zero(given), "a page given back");
+	given[PAGE_WORDS - 1] = 1;
+	st(!page_is_zero(given), "a page that is not zero");
 	st_run("pressure 8M", "ok pressure pages=2048 killed=0");
 	st_disk();
 	st_run("hunger 8M", "ok hunger");

@@ -37,10 +37,13 @@ edit()
 	mv "$tmp/edited" "$file"
 }
 
+# Stable kernels have it from some time on: 6.12.95 has not, 6.12.118 has
+has_percpu() { grep -qw WQ_PERCPU "$headers"/usr/src/linux-headers-*-common/include/linux/workqueue.h; }
+
 # What a backport brings; each is what a later kernel has.
 workqueue()	# 6.17
 {
-	edit workqueue.h 's/^\tWQ_POWER_EFFICIENT.*/&\n\tWQ_PERCPU\t\t= 1 << 8,/'
+	has_percpu || edit workqueue.h 's/^\tWQ_POWER_EFFICIENT.*/&\n\tWQ_PERCPU\t\t= 1 << 8,/'
 }
 
 shutdown()	# 6.16
@@ -93,6 +96,7 @@ builds_with()
 {
 	local expected=$1 got backport dir part parts
 	shift
+	! has_percpu || [[ $expected = *" WQ_PERCPU" ]] || expected+=" WQ_PERCPU"
 	dir=$tmp/with-${*// /-}
 	dir=${dir// /-}
 	# Folders of its own on the way to what is edited and to where it is built from

@@ -660,7 +660,7 @@ static void test_aborted(void **state)
 	dst = start_destination(cfg);
 	boot(src);
 	/* More frames than the driver has at a time: 4096 runs in each */
-	guest(src, "fragment 280M", "ok fragment");
+	guest(src, "fragment 330M", "ok fragment");
 	mute_queues(src, VIRTIO_FPH_Q_BALLOON, true);
 	ok(vm_migrate_start(src, dst, &slow, &m, E));
 	until (gave_up) {
