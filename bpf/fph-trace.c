@@ -198,10 +198,15 @@ static void add_row(void *table, const char *comm, const struct fph_counts *c)
 	add_counts(&find_row(table, comm)->c, c);
 }
 
-static void read_counts(int fd, pid_t pid, struct table *ret)
+static int read_counts(int fd, pid_t pid, struct table *ret)
 {
+	int err;
+
 	ret->n = 0;
-	trace_counts(fd, pid, add_row, ret);
+	err = trace_counts(fd, pid, add_row, ret);
+	if (err)
+		complain("what was counted cannot be read: %s", strerror(-err));
+	return err;
 }
 
 static void read_drops(int fd, uint64_t ret[NDROPS])
@@ -464,7 +469,10 @@ static int show(struct fph_tracer *tracer, const char *comm, struct table last,
 			break;
 		}
 		looked = now();
-		read_counts(counts_fd, opt.pid, &counts);
+		if (read_counts(counts_fd, opt.pid, &counts)) {
+			status = X_FAIL;
+			break;
+		}
 		/* What it did last went with the process, if that had arranged for itself */
 		if (fds[0].revents) {
 			over = true;
@@ -579,11 +587,11 @@ static int trace(void)
 	/* Before it is traced: what it does meanwhile is for the first interval */
 	counts = trace_map(opt.path, "fph_counts");
 	if (counts >= 0) {
-		read_counts(counts, opt.pid, &before);
+		err = read_counts(counts, opt.pid, &before);
 		close(counts);
 	}
 	/* Somebody, QEMU itself perhaps, has arranged for it already */
-	if (!fph_tracer_get(tracer, 0, &known))
+	if (!err && !fph_tracer_get(tracer, 0, &known))
 		err = add_memory(tracer, opt.pid, &memory, &complete);
 	if (!complete)
 		complain("what has memory already cannot be seen: "

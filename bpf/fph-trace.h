@@ -38,8 +38,11 @@ int trace_map(const char *path, const char *name);
 /* Of a thread's name, since it began to be traced */
 typedef void (*trace_counts_fn)(void *opaque, const char *comm, const struct fph_counts *c);
 
-/* For each name of a thread of @pid; @fd: fph_counts */
-void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque);
+/*
+ * For each name of a thread of @pid; @fd: fph_counts. Returns 0 or negative errno: then
+ * nothing was told, which does not mean that nothing was counted.
+ */
+int trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque);
 /* @fd: fph_drops */
 void trace_drops(int fd, uint64_t drops[FPH_NDROPS]);
 

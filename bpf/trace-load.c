@@ -159,29 +159,32 @@ int trace_unload(const char *path)
  * At once, and not from one key to the next: where a process ends meanwhile, and its
  * counts go, that begins anew, and tells others twice.
  */
-void trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque)
+int trace_counts(int fd, pid_t pid, trace_counts_fn fn, void *opaque)
 {
 	struct bpf_map_info info = { 0 };
 	__u32 len = sizeof(info), n, cursor;
 	struct fph_counts_key *keys = NULL;
 	struct fph_counts *counts = NULL;
-	int err;
+	int err = -ENOMEM;
 
 	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
-		return;
+		return -errno;
 	n = info.max_entries;
 	keys = calloc(n, sizeof(*keys));
 	counts = calloc(n, sizeof(*counts));
 	if (keys && counts) {
-		/* It ends with ENOENT when it has all */
 		err = bpf_map_lookup_batch(fd, NULL, &cursor, keys, counts, &n, NULL);
-		for (__u32 i = 0; (!err || errno == ENOENT) && i < n; i++) {
+		/* It ends with ENOENT when it has all */
+		if (err)
+			err = errno == ENOENT ? 0 : -errno;
+		for (__u32 i = 0; !err && i < n; i++) {
 			if (keys[i].tgid == (__u32)pid)
 				fn(opaque, keys[i].comm, &counts[i]);
 		}
 	}
 	free(keys);
 	free(counts);
+	return err;
 }
 
 void trace_drops(int fd, uint64_t drops[FPH_NDROPS])

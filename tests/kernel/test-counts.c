@@ -71,7 +71,7 @@ static void each_once(void **state)
 	check(pthread_create(&thread, NULL, come_and_go, NULL) == 0);
 	for (int round = 0; round < ROUNDS; round++) {
 		memset(told, 0, sizeof(told));
-		trace_counts(fd, 1, tell, NULL);
+		check_int(trace_counts(fd, 1, tell, NULL), 0);
 		for (unsigned int i = 0; i < NAMES; i++)
 			check_int(told[i], 1);
 	}

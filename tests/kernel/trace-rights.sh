@@ -80,6 +80,15 @@ sed -n 's/.*"interval_ms":\([0-9]*\).*/\1/p' "$tmp/out" |
 		END { exit !(n == 12 && sum >= 1000 && sum <= most) }' ||
 	problem "12 intervals are not the time that went by"
 
+# Counts that cannot be read are not none, which would count twice what comes after
+for looks in 0 2; do
+	run 1 env LD_PRELOAD="$refuse" FPH_TEST_LOOKS=$looks \
+		"$tmp/fph-trace" -p $pid --object tp -j 0.1 5
+	says err 'Cannot allocate memory'
+	[ "$(grep -c interval_ms "$tmp/out")" = $((looks ? looks - 1 : 0)) ] ||
+		problem "something else was told with $looks looks"
+done
+
 # Somebody else's tracer, whose folders one may enter
 for action in --status --unload; do
 	# shellcheck disable=SC2016 # not of this shell
