@@ -37,6 +37,7 @@
 #define MADV_SOFT_OFFLINE 101
 #endif
 #define MOVE_PAGES_MOVE	2	/* MPOL_MF_MOVE */
+#define PREFERRED	1	/* MPOL_PREFERRED */
 #define BALANCED	(2 | 1 << 13)	/* MPOL_BIND | MPOL_F_NUMA_BALANCING, Linux 5.12 */
 
 #define PER_BLOCK	512u
@@ -306,13 +307,27 @@ static bool migrate_pages_step(unsigned int thread)
 	return syscall(SYS_migrate_pages, 0, 8 * sizeof(from), &from, &to) >= 0;
 }
 
-/* Compacted memory stays where it is, so it goes elsewhere before, if it can */
+/*
+ * Compacted memory stays where it is, so it goes elsewhere before, if it can. What was
+ * freed last is taken first, and that is where it was before it went: so others take that
+ * meanwhile, more or less of them each time, and leave room behind.
+ */
 static bool compact_step(unsigned int thread)
 {
 	static uint64_t before[NPAGES];
-	static unsigned int node;
+	static unsigned int n;
+	unsigned long node = 1ul << n % 2;
+	size_t len = (size_t)(n / 2 % 8 + 3) << 20;
+	char *others;
 
-	move_to(node++ % 2);
+	others = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(others != MAP_FAILED);
+	/* Refused where there is one node */
+	syscall(SYS_mbind, others, len, PREFERRED, &node, 8 * sizeof(node), 0);
+	for (size_t i = 0; i < len; i += page)
+		others[i] = 1;
+	move_to(n++ % 2);
+	munmap(others, len);
 	frames(before);
 	return put("/proc/sys/vm/compact_memory", "1") && relocated(before);
 }
