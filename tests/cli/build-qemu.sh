@@ -85,7 +85,8 @@ try 1 --source "$tmp/tree" --untested --print
 says err "$all"
 [ ! -e "$FPH_CACHE" ] || problem 'something was written'
 
-# Each series has its patches, small ones, and our files are the same for all
+# Each series has its patches, small ones, and our files are the same for all. What mends
+# a mistake of QEMU is as long as that takes: it goes when QEMU has it
 : >"$tmp/out"
 : >"$tmp/err"
 for series in $all 11.1; do
@@ -99,7 +100,7 @@ for series in $all 11.1; do
 		!in_diff || /^--- / { next }
 		/^\+\+\+ / { code = /\.[ch]$/; next }
 		/^\+/ && code { n++ }
-		END { print n + 0 }' "$room/patches/$series"/*.patch)
+		END { print n + 0 }' $(grep -L '^Mends: QEMU$' "$room/patches/$series"/*.patch))
 	case $lines in
 	[1-9] | [1-8][0-9]) ;;
 	*) problem "$lines lines in .c and .h files of QEMU; 90 are too many" ;;
