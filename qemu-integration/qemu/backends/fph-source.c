@@ -59,8 +59,8 @@
 
 /* The guest can stand still while so much is sent: some 1 ms */
 #define FPH_LAST_ROUND_BYTES (1 * MiB)
-/* On a busy host it may get nowhere meanwhile; a busy guest never ends */
-#define FPH_LOOKS_IN_VAIN 5
+/* On a slow or busy host it may not get far in a second; a busy guest never ends */
+#define FPH_LOOKS_IN_VAIN 20
 /* From one look to the next */
 #define FPH_LOOK_NS (50 * SCALE_MS)
 /*
@@ -794,8 +794,8 @@ static bool fph_source_hold_back(bool sync)
  * QEMU stops the guest when what is left fits into downtime-limit.  While it
  * sends zero pages it takes the bandwidth for small, and stops it late; without
  * them it would at once.  So the guest may run while that goes on shrinking, by
- * a sixteenth within a few looks (each 50 ms), and for as long as QEMU would
- * have spent on what was left out: so the end is not later than without, also
+ * a sixteenth within 20 looks (each 50 ms), and for as long as QEMU would have
+ * spent on what was left out: so the end is not later than without, also
  * where nothing is left out and the guest writes all the time.
  */
 static bool fph_source_another_round(uint64_t pending)
