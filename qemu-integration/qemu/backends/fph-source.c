@@ -59,7 +59,7 @@
 
 /* The guest can stand still while so much is sent: some 1 ms */
 #define FPH_LAST_ROUND_BYTES (1 * MiB)
-/* On a slow or busy host it may not get far meanwhile; a busy guest never ends */
+/* On a slow or busy host it may not get far; a busy guest never ends */
 #define FPH_LOOKS_IN_VAIN 20
 /* From one look to the next */
 #define FPH_LOOK_NS (50 * SCALE_MS)
