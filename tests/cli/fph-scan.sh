@@ -389,9 +389,7 @@ if [ "$(id -u)" = 0 ] && unshare --pid --fork --mount-proc true 2>/dev/null; the
 			# All of its memory, or what is as large as was asked for
 			pagemap=$((50 + 2 - taken + 76 + 93))
 			[ "$vm" = "${vm%64}" ] || pagemap=$((50 + 2 - taken))
-			# ... but a page of its own that it has not got to yet
-			absent=$(sed -n 's/.*"pagemap" : \([0-9]*\),$/\1/p' "$tmp/out")
-			[ $((absent / mib)) -eq $pagemap ] || problem "$absent bytes, not $pagemap MiB" ;;
+			says out "\"pagemap\" : $((pagemap * mib))," ;;
 		esac
 	done
 fi

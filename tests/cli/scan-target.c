@@ -27,14 +27,20 @@
 
 #define MIB	(UINT64_C(1) << 20)
 #define GIB	(UINT64_C(1) << 30)
+#define APART	(2 * MIB)		/* keeps the alignment to huge pages */
 
 static char *memory;
 static uint64_t bytes;
 
 static char *map(uint64_t len, int flags, int fd)
 {
-	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, flags | MAP_NORESERVE, fd, 0);
+	/* Apart from others, as QEMU does it: what adjoins memory counts as part of it */
+	char *p = mmap(NULL, len + 2 * APART, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
+	if (p != MAP_FAILED)
+		p = mmap(p + APART, len, PROT_READ | PROT_WRITE,
+			 flags | MAP_FIXED | MAP_NORESERVE, fd, 0);
 	if (p == MAP_FAILED) {
 		perror("mmap");
 		exit(1);
