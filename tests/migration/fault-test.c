@@ -168,6 +168,25 @@ static void check_when(enum when when, struct vm_migration *m)
 	}
 }
 
+static guint sockets_of(struct vm *vm)
+{
+	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
+	GError *error = NULL;
+	GDir *dir = g_dir_open(fds, 0, &error);
+	const char *name;
+	guint n = 0;
+
+	check(dir != NULL);
+	while ((name = g_dir_read_name(dir))) {
+		g_autofree char *path = g_build_filename(fds, name, NULL);
+		g_autofree char *target = g_file_read_link(path, NULL);
+
+		n += target && g_str_has_prefix(target, "socket:");
+	}
+	g_dir_close(dir);
+	return n;
+}
+
 /* Once the source is about to wait for it, with the BQL held */
 static gpointer kill_soon(gpointer dst)
 {
@@ -200,11 +219,14 @@ static void test_death(void **state)
 
 	if (d->when == SETUP) {
 		g_autofree char *uri = g_strdup_printf("unix:%s/migrate.sock", vm_dir(dst));
+		guint sockets = sockets_of(src);
 
 		ok(vm_run(dst, E, "migrate-incoming", "{\"uri\":\"%s\"}", uri));
 		check_int(kill(vm_pid(dst), SIGSTOP), 0);
 		ok(vm_run(src, E, "migrate", "{\"uri\":\"%s\"}", uri));
-		g_usleep(300000);
+		/* Connected, which multifd's channels come after */
+		until (sockets_of(src) >= sockets + 2)
+			;
 	} else {
 		ok(vm_migrate_start(src, dst, &opts, &m, E));
 	}
