@@ -9,7 +9,9 @@
 #include <endian.h>
 #include <inttypes.h>
 #include <linux/pci_regs.h>
+#include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
 #include <linux/virtio_ring.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -1849,6 +1851,180 @@ static void test_kvm(void **state)
 	qtest_free(x.q);
 }
 
+/*
+ * Free page hints of virtio-balloon. The guest takes hinted pages back and writes
+ * to them before the iothread, which is held, has the hints. On KVM that leaves
+ * no trace unless QEMU has cleared the logs before it asked.
+ */
+#define HINT_DELAY	300000	/* some 7,000 pages a second */
+#define HINT_STANDSTILL	100000000	/* some 20 pages a second */
+#define HINT_MEMORY	(512 * MIB)
+#define HINT_BEFORE	1000	/* pages touched when the migration begins */
+#define HINT_AHEAD	1000	/* and more, when those are that were called free */
+#define HINT_PAGES	100
+#define HINT_QUEUE	3
+#define HINT_RING_SIZE	256
+#define HINT_COMMAND	(DRIVER_START + VPCI_RING_BYTES)
+#define HINT_CONFIG_ID	8	/* struct virtio_balloon_config */
+
+static const char *const hinting_balloon[] = {
+	"-object", "iothread,id=io",
+	"-device", "virtio-balloon-pci,disable-legacy=on,free-page-hint=on,iothread=io",
+	"-global", "migration.x-clear-bitmap-shift=12", NULL,
+};
+
+static const struct kvm_row late_rows[] = {
+	/* From Linux 5.7 on, where no page is protected when the first round begins */
+	{ "kvm-late-hints", NULL, VM_RAM_ANON, { NULL } },
+	/* TCG protects pages in the sync: controls, which lose nothing whenever QEMU asks */
+	{ "tcg-late-hints", NULL, VM_RAM_ANON, { NULL } },
+	{ "tcg-late-hints-pv", "pv,pv-wait=60000", VM_RAM_ANON, { NULL } },
+};
+
+static void hinting_init(struct vpci *dev, struct qtest *q)
+{
+	check(vpci_find(dev, q, VIRTIO_ID_BALLOON, DRIVER_BAR));
+	vpci_set_status(dev, 0);
+	vpci_set_status(dev, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
+	vpci_accept(dev, UINT64_C(1) << VIRTIO_F_VERSION_1 |
+			 UINT64_C(1) << VIRTIO_BALLOON_F_FREE_PAGE_HINT);
+	vpci_set_status(dev, vpci_status(dev) | VIRTIO_CONFIG_S_FEATURES_OK);
+	check(vpci_status(dev) & VIRTIO_CONFIG_S_FEATURES_OK);
+	vpci_ring_init(dev, HINT_QUEUE, HINT_RING_SIZE, DRIVER_START);
+	vpci_set_status(dev, vpci_status(dev) | VIRTIO_CONFIG_S_DRIVER_OK);
+}
+
+static uint32_t hinting_id(struct vpci *dev)
+{
+	return qtest_load(dev->q, dev->device + HINT_CONFIG_ID, 4);
+}
+
+/*
+ * Pages in the upper half of memory, which is sent late, as they are touched from
+ * the @first on. Return: the last one's place in that order.
+ */
+static uint32_t choose_pages(struct machines *x, uint32_t first, struct vpci_buf *bufs)
+{
+	uint32_t pages = firmware_state(x, FT_ST_PAGES), position = 0, seq = 0;
+	uint64_t base = firmware_state(x, FT_ST_BASE);
+
+	for (unsigned int n = 0; n < HINT_PAGES; seq++) {
+		uint64_t addr = base + ft_next(&position, pages, ft_mask(pages)) * PAGE;
+
+		if (seq >= first && addr >= HINT_MEMORY / 2)
+			bufs[n++] = (struct vpci_buf){ addr, PAGE, true };
+	}
+	return seq;
+}
+
+struct hinted {
+	const struct vpci_buf *unused;	/* free, and not taken back */
+	unsigned int differ;
+};
+
+/* What is free need not arrive, all else has to */
+static void check_hinted(void *opaque, const struct vm_block *block, guint64 offset,
+			 const guint8 *a, const guint8 *b)
+{
+	struct hinted *h = opaque;
+
+	if (offset >= DRIVER_START && offset < DRIVER_END && strcmp(block->name, "pc.bios"))
+		return;
+	for (unsigned int i = 0; i < HINT_PAGES; i++) {
+		if (h->unused[i].addr == offset && block->used == HINT_MEMORY) {
+			h->differ++;
+			return;
+		}
+	}
+	fail_msg("%s differs at %#" PRIx64, block->name, offset);
+}
+
+static void test_late_hints(void **state)
+{
+	const struct kvm_row *row = *state;
+	struct vm_migrate_opts opts = {
+		/* Next to nothing: what is sent is no question of time */
+		.max_bandwidth = 10, .downtime_limit_ms = 1, .timeout_ms = 2 * MIGRATE_MS,
+	};
+	/* Id, pages with content, pages that have none yet, and the end */
+	struct vpci_buf id = { HINT_COMMAND, 4, false }, stop = { HINT_COMMAND + 4, 4, false };
+	struct vpci_buf unused[HINT_PAGES], fresh[HINT_PAGES];
+	g_autoptr(GPtrArray) args = g_ptr_array_new();
+	struct hinted hinted = { .unused = unused };
+	struct vm_config cfg = {
+		.name = "source",
+		.memory = HINT_MEMORY,
+		.accel = g_str_has_prefix(row->name, "kvm-") ? "kvm" : "tcg",
+		.ram = row->ram,
+		.bios = patch_firsttouch(HINT_DELAY, 1),
+		.fph_mode = row->mode,
+	};
+	struct machines x = { 0 };
+	GError *error = NULL;
+	uint16_t chains[4], head;
+	unsigned int taken = 0;
+	struct vpci dev;
+	pid_t iothread;
+	uint32_t first, last, len;
+
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	x.q = qtest_new();
+	append(args, hinting_balloon);
+	g_ptr_array_add(args, NULL);
+	cfg.extra = (const char *const *)args->pdata;
+	x.dst = start_destination(cfg);
+	g_ptr_array_set_size(args, args->len - 1);
+	append(args, qtest_args(x.q));
+	g_ptr_array_add(args, NULL);
+	cfg.extra = (const char *const *)args->pdata;
+	x.src = start(cfg);
+	qtest_connect(x.q);
+	qtest_memset(x.q, DRIVER_START, 0, DRIVER_END - DRIVER_START);
+	hinting_init(&dev, x.q);
+
+	wait_touched(&x, HINT_BEFORE);
+	qtest_store(x.q, FT_RUN_ADDR + FT_SET_DELAY, 4, HINT_STANDSTILL);
+	check(choose_pages(&x, 0, unused) < HINT_BEFORE);
+	first = firmware_state(&x, FT_ST_COUNT) + HINT_AHEAD;
+	last = choose_pages(&x, first, fresh);
+	chains[0] = vpci_chain(&dev, HINT_QUEUE, &id, 1);
+	chains[1] = vpci_chain(&dev, HINT_QUEUE, unused, HINT_PAGES);
+	chains[2] = vpci_chain(&dev, HINT_QUEUE, fresh, HINT_PAGES);
+	chains[3] = vpci_chain(&dev, HINT_QUEUE, &stop, 1);
+	iothread = hold_iothread(x.src);
+	hold_switchover(x.src);
+	ok(vm_migrate_start(x.src, x.dst, &opts, &x.m, E));
+	wait_until(hinting_id(&dev) > VIRTIO_BALLOON_CMD_ID_DONE);
+	qtest_store(x.q, id.addr, 4, hinting_id(&dev));
+	for (unsigned int i = 0; i < G_N_ELEMENTS(chains); i++)
+		vpci_publish(&dev, HINT_QUEUE, chains[i]);
+	vpci_kick(&dev, HINT_QUEUE);
+	/* So they were free when the guest said so */
+	check(firmware_state(&x, FT_ST_COUNT) + FT_IN_FLIGHT < first);
+
+	qtest_store(x.q, FT_RUN_ADDR + FT_SET_DELAY, 4, HINT_DELAY);
+	wait_touched(&x, last + FT_IN_FLIGHT);
+	/* Not because their turn has come are their logs cleared */
+	ok(vm_migrate_poll(x.src, &x.m, E));
+	check_int(x.m.sync_count, 1);
+	check(x.m.normal + x.m.duplicate < PAGES(HINT_MEMORY / 4));
+	release_iothread(iothread);
+	wait_until((taken += vpci_take(&dev, HINT_QUEUE, &head, &len)) == G_N_ELEMENTS(chains));
+	let_go(x.src);
+	ok(vm_migrate_wait(x.src, x.dst, &opts, &x.m, E));
+	print_migration(&x.m);
+	check_str(x.m.status, "completed");
+
+	if (vm_ram_compare(x.src, x.dst, check_hinted, &hinted, NULL, &error) < 0)
+		fail_msg("comparing RAM: %s", error->message);
+	check_int(hinted.differ, HINT_PAGES);
+
+	vm_migration_clear(&x.m);
+	vm_free(x.src);
+	vm_free(x.dst);
+	qtest_free(x.q);
+}
+
 static bool asks_host(const char *name)
 {
 	for (size_t i = 0; i < G_N_ELEMENTS(good_rows); i++)
@@ -1893,6 +2069,7 @@ int main(int argc, char **argv)
 	fph_test_add_rows(&t, mute_rows, test_mute);
 	fph_test_add_rows(&t, map_rows, test_map);
 	fph_test_add_rows(&t, kvm_rows, test_kvm);
+	fph_test_add_rows(&t, late_rows, test_late_hints);
 	fph_test_add_singles(&t, singles);
 	fph_test_add(&t, "no-answer", test_no_answer, &yes);
 	fph_test_add(&t, "no-buffers", test_no_answer, &no);

@@ -172,8 +172,8 @@ void vpci_publish(struct vpci *d, unsigned int queue, uint16_t head)
 	qtest_store(d->q, r->avail + 2, 2, r->avail_idx);
 }
 
-uint16_t vpci_post(struct vpci *d, unsigned int queue, const struct vpci_buf *bufs,
-		   unsigned int n)
+uint16_t vpci_chain(struct vpci *d, unsigned int queue, const struct vpci_buf *bufs,
+		    unsigned int n)
 {
 	struct vpci_ring *r = &d->ring[queue];
 	uint16_t head = r->next_desc;
@@ -184,6 +184,14 @@ uint16_t vpci_post(struct vpci *d, unsigned int queue, const struct vpci_buf *bu
 		vpci_desc(d, queue, r->next_desc, bufs[i], i + 1 < n ? VRING_DESC_F_NEXT : 0, next);
 		r->next_desc = next;
 	}
+	return head;
+}
+
+uint16_t vpci_post(struct vpci *d, unsigned int queue, const struct vpci_buf *bufs,
+		   unsigned int n)
+{
+	uint16_t head = vpci_chain(d, queue, bufs, n);
+
 	vpci_publish(d, queue, head);
 	return head;
 }

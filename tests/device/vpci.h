@@ -11,7 +11,7 @@
 
 #include "qtest.h"
 
-#define VPCI_RINGS	3
+#define VPCI_RINGS	4
 #define VPCI_RING_MAX	256
 #define VPCI_RING_BYTES	0x3000	/* memory that a ring takes */
 
@@ -68,8 +68,15 @@ void vpci_desc(struct vpci *d, unsigned int queue, uint16_t index, struct vpci_b
 void vpci_publish(struct vpci *d, unsigned int queue, uint16_t head);
 
 /**
- * vpci_post() - make a chain of @n buffers available
+ * vpci_chain() - write a chain of @n buffers, which is not made available yet
  * Descriptors are used in turn: the caller has no more than the ring's size.
+ * Return: the chain's head, for vpci_publish().
+ */
+uint16_t vpci_chain(struct vpci *d, unsigned int queue, const struct vpci_buf *bufs,
+		    unsigned int n);
+
+/**
+ * vpci_post() - make a chain of @n buffers available, as of vpci_chain()
  * Return: the chain's head.
  */
 uint16_t vpci_post(struct vpci *d, unsigned int queue, const struct vpci_buf *bufs,

@@ -9,7 +9,6 @@
  */
 #include "firsttouch.h"
 
-#define RUN_ADDR	0x20000		/* where the loop runs, in RAM */
 #define CODE_SEL	0x08
 #define DATA_SEL	0x10
 #define CMOS_HIGH_LO	0x34		/* RAM above 16 MiB in 64 KiB units, as PC firmware expects it */
@@ -58,14 +57,14 @@ flat:
 	mov	%eax, %gs
 
 	mov	$(FT_IMAGE_LOW), %esi
-	mov	$RUN_ADDR, %edi
+	mov	$FT_RUN_ADDR, %edi
 	mov	$((image_end - image + 3) / 4), %ecx
 	rep movsl
-	mov	$(RUN_ADDR + main - image), %eax
+	mov	$(FT_RUN_ADDR + main - image), %eax
 	jmp	*%eax
 
 /* The data word @off of the image's copy in RAM. */
-#define SETTING(off)	(RUN_ADDR + (off))
+#define SETTING(off)	(FT_RUN_ADDR + (off))
 #define STATE(off)	(FT_STATE_ADDR + (off))
 
 main:
@@ -110,9 +109,9 @@ main:
 	movl	$FT_TOUCHING, STATE(FT_ST_STATE)
 	movl	$FT_MAGIC, STATE(FT_ST_MAGIC)
 
-	mov	%edx, left - image + RUN_ADDR
+	mov	%edx, left - image + FT_RUN_ADDR
 	rdtsc
-	mov	%eax, due - image + RUN_ADDR
+	mov	%eax, due - image + FT_RUN_ADDR
 
 touch:
 	/* Next page of the round. */
@@ -139,10 +138,10 @@ touch:
 	jz	1f
 	mov	%esi, (%eax)
 1:
-	decl	left - image + RUN_ADDR
+	decl	left - image + FT_RUN_ADDR
 	jnz	pace
 	mov	STATE(FT_ST_PAGES), %eax
-	mov	%eax, left - image + RUN_ADDR
+	mov	%eax, left - image + FT_RUN_ADDR
 	incl	STATE(FT_ST_ROUND)
 	movl	$FT_REWRITING, STATE(FT_ST_STATE)
 	mov	SETTING(FT_SET_ROUNDS), %eax
@@ -160,18 +159,18 @@ pace:
 	mov	SETTING(FT_SET_DELAY), %ecx
 	test	%ecx, %ecx
 	jz	touch
-	add	%ecx, due - image + RUN_ADDR
+	add	%ecx, due - image + FT_RUN_ADDR
 	rdtsc
 	mov	%eax, %ecx
-	sub	due - image + RUN_ADDR, %ecx
+	sub	due - image + FT_RUN_ADDR, %ecx
 	jns	late
 1:	pause
 	rdtsc
-	sub	due - image + RUN_ADDR, %eax
+	sub	due - image + FT_RUN_ADDR, %eax
 	js	1b
 	jmp	touch
 late:
-	mov	%eax, due - image + RUN_ADDR
+	mov	%eax, due - image + FT_RUN_ADDR
 	incl	STATE(FT_ST_LATE)
 	jmp	touch
 

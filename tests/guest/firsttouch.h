@@ -21,6 +21,9 @@
 #define FT_SET_ROUNDS		16	/* stop writing after this many rounds; 0: never */
 #define FT_SET_HAMMER		20	/* word that counts touches too, in a page of its own; 0: none */
 
+/* A copy of the image in guest RAM: the loop runs there, and heeds its settings from DELAY on. */
+#define FT_RUN_ADDR		0x20000
+
 /* State, in guest RAM. */
 #define FT_STATE_ADDR		0x10000
 #define FT_ST_MAGIC		0	/* FT_MAGIC once everything below is valid */

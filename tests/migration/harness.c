@@ -10,7 +10,9 @@
 #include <gio/gunixsocketaddress.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fph/scan.h"
@@ -778,6 +780,27 @@ int open_memfd(struct vm *vm)
 	g_dir_close(dir);
 	check(fd >= 0);
 	return fd;
+}
+
+pid_t hold_iothread(struct vm *vm)
+{
+	JsonNode *node;
+	pid_t tid;
+	int status;
+
+	ok((node = vm_command(vm, E, "query-iothreads", NULL)));
+	tid = json_object_get_int_member(
+		json_array_get_object_element(json_node_get_array(node), 0), "thread-id");
+	json_node_unref(node);
+	check(ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0);
+	check(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0);
+	check(waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status));
+	return tid;
+}
+
+void release_iothread(pid_t tid)
+{
+	check(ptrace(PTRACE_DETACH, tid, NULL, NULL) == 0);
 }
 
 void set_capability(struct vm *vm, const char *name, bool on)

@@ -176,6 +176,10 @@ void capability(struct vm *src, struct vm *dst, const char *name);
 void capability_or_skip(struct vm *vm, const char *name);
 /* The memfd, or file in /dev/shm, that is memory of the guest, from outside; there is one */
 int open_memfd(struct vm *vm);
+
+/* The first iothread stands still until it is let go of, or the test ends */
+pid_t hold_iothread(struct vm *vm);
+void release_iothread(pid_t tid);
 /* QEMU must refuse, and say why */
 void refused(struct vm *vm, const char *why, const char *command, const char *arguments);
 

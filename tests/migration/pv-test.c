@@ -8,8 +8,6 @@
  * One case per process: pv-test NAME.
  */
 #include <inttypes.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fph/virtio-fph.h"
@@ -253,23 +251,6 @@ static void test_midway(void **state)
 	vm_free(dst);
 }
 
-/* The thread of the balloon stands still, until it is detached, or we end */
-static pid_t hold_iothread(struct vm *vm)
-{
-	JsonNode *node;
-	pid_t tid;
-	int status;
-
-	ok((node = vm_command(vm, E, "query-iothreads", NULL)));
-	tid = json_object_get_int_member(
-		json_array_get_object_element(json_node_get_array(node), 0), "thread-id");
-	json_node_unref(node);
-	check(ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0);
-	check(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0);
-	check(waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status));
-	return tid;
-}
-
 /* The guest's balloon driver has taken what is free, to tell of it */
 static void wait_for_hints(struct vm *vm)
 {
@@ -325,7 +306,7 @@ static void test_late(void **state)
 		ok(vm_migrate_poll(src, &m, E));
 	set_bandwidth(src, MIB / 16);
 	wait_for_hints(src);
-	check(ptrace(PTRACE_DETACH, iothread, NULL, NULL) == 0);
+	release_iothread(iothread);
 	until (m.fph.free > 0)
 		ok(vm_migrate_poll(src, &m, E));
 	check_str(m.status, "active");

@@ -29,14 +29,22 @@ static const struct order orders[] = {
 	{ "order-pv", "pv", fph_device, FPH_APPEND },
 	{ "order-both", "both", fph_device, FPH_APPEND },
 	{ "order-pv-balloon", "pv", balloon_device, BALLOON_APPEND },
+	/* What QEMU asks by itself */
+	{ "order-hints", NULL, balloon_device, BALLOON_APPEND },
 };
 
 #define ARM	"migration_bitmap_clear_dirty "
 #define ASK	"fph_hints_ask "
+/* ... which reaches the guest so; in later rounds it may look because of the stop before */
+#define LOOK	"virtio_balloon_get_config "
 #define SYNC	"migration_bitmap_sync_start "
 #define RAM	"rb pc.ram "
 
-static void check_order(const char *trace)
+/*
+ * All is armed by then, the firmware's memory as well: under the BQL nobody should
+ * have to wait for the bitmap mutex to do it.
+ */
+static void check_order(const char *trace, bool own)
 {
 	unsigned int asked = 0, armed = 0, rounds = 0, size = 512 * MIB >> 24;
 	g_auto(GStrv) lines = g_strsplit(trace, "\n", -1);
@@ -47,21 +55,21 @@ static void check_order(const char *trace)
 			rounds++;
 			armed = 0;
 			open = false;
-		} else if (strstr(*l, ASK)) {
+		} else if (own ? strstr(*l, LOOK) && rounds == 1 && !open : !!strstr(*l, ASK)) {
 			if (armed != size)
 				fail_msg("asked in round %u, when %u of %u chunks were armed",
 					 rounds, armed, size);
 			asked++;
 			open = true;
-		} else if (strstr(*l, ARM) && strstr(*l, RAM)) {
-			armed++;
+		} else if (strstr(*l, ARM)) {
+			armed += !!strstr(*l, RAM);
 			if (open)
 				fail_msg("armed in round %u, after the guest was asked: %s",
 					 rounds, *l);
 		}
 	}
 	print_message("%u rounds, asked %u times\n", rounds, asked);
-	check(asked >= 2);
+	check(asked >= (own ? 1 : 2));
 }
 
 static void test_order(void **state)
@@ -74,7 +82,8 @@ static void test_order(void **state)
 		/* Chunks of 16 MiB */
 		"-global", "migration.x-clear-bitmap-shift=12", "-D", log,
 		"-trace", "migration_bitmap_clear_dirty", "-trace", "fph_hints_ask",
-		"-trace", "migration_bitmap_sync_start", NULL,
+		"-trace", "migration_bitmap_sync_start", "-trace", "virtio_balloon_get_config",
+		NULL,
 	};
 	struct vm_config cfg = linux_guest;
 	struct vm_migration m = { 0 };
@@ -98,11 +107,12 @@ static void test_order(void **state)
 	until (m.sync_count >= 3)
 		ok(vm_migrate_poll(src, &m, E));
 	ok(vm_migrate_cancel(src, 20000, E));
-	check_str(m.fph.hints.state, "answered");
+	if (o->mode)
+		check_str(m.fph.hints.state, "answered");
 	vm_free(src);
 	vm_free(dst);
 	ok(g_file_get_contents(log, &trace, NULL, E));
-	check_order(trace);
+	check_order(trace, !o->mode);
 	vm_migration_clear(&m);
 }
 
@@ -270,7 +280,8 @@ static const struct fph_test_single singles[] = {
 
 static bool asks_host(const char *name)
 {
-	return !g_str_has_prefix(name, "order-pv") && strcmp(name, "sync-unannounced");
+	return !g_str_has_prefix(name, "order-pv") && strcmp(name, "order-hints") &&
+	       strcmp(name, "sync-unannounced");
 }
 
 int main(int argc, char **argv)

@@ -398,7 +398,11 @@ static int64_t fph_arm_chunk(void *opaque)
     return 0;
 }
 
-/* Returns false if the epoch has ended meanwhile */
+/*
+ * Blocks of which nothing can be left out as well: who asks for free page hints
+ * clears what is left, under the BQL.  Returns false if the epoch has ended
+ * meanwhile.
+ */
 static bool fph_source_arm_all(FphSource *fs, uint64_t token,
                                GPtrArray *blocks)
 {
@@ -406,7 +410,7 @@ static bool fph_source_arm_all(FphSource *fs, uint64_t token,
 
     for (guint i = 0; i < blocks->len; i++) {
         a.block = g_ptr_array_index(blocks, i);
-        for (a.start = 0; a.block->skip && a.start < a.block->region.used;
+        for (a.start = 0; a.start < a.block->region.used;
              a.start += a.block->chunk) {
             if (!fph_source_use_bitmaps(fs, token, fph_arm_chunk, &a)) {
                 return false;

@@ -16,7 +16,8 @@ typedef struct RAMSkipOps {
      * and nobody clears the log any more.  May clear bits of the chunk in
      * rb->bmap, and returns how many it cleared.  @len can reach beyond the
      * used length.
-     * Runs under bitmap_mutex, during setup also under the BQL.
+     * Runs under bitmap_mutex; during setup, and before QEMU asks for free page
+     * hints by itself, also under the BQL.
      */
     uint64_t (*chunk_armed)(RAMBlock *rb, uint64_t start, uint64_t len);
 
