@@ -1766,12 +1766,17 @@ static void report_untouched(struct machines *x, uint32_t id)
  * The test goes on driving the device until it sees that the VM has stopped.
  * What it wrote after that is no guest's write, and not at the destination.
  */
+static bool is_driver_memory(const struct vm_block *block, guint64 offset)
+{
+	return offset >= DRIVER_START && offset < DRIVER_END && strcmp(block->name, "pc.bios");
+}
+
 static void check_guest_difference(void *opaque, const struct vm_block *block, guint64 offset,
 				   const guint8 *a, const guint8 *b)
 {
 	uint64_t *pages = opaque;
 
-	if (offset >= DRIVER_START && offset < DRIVER_END && strcmp(block->name, "pc.bios"))
+	if (is_driver_memory(block, offset))
 		return;
 	if (++*pages <= 10)
 		print_message("%s differs at %#" PRIx64 "\n", block->name, offset);
@@ -1787,6 +1792,28 @@ static void check_guest_equal(struct machines *x)
 	check_int(pages, 0);
 }
 
+/* Both sides, of which the test drives a device of the source while its processor runs */
+static void start_firmware(struct machines *x, struct vm_config cfg, const char *const *device,
+			   const char *const *extra)
+{
+	g_autoptr(GPtrArray) args = g_ptr_array_new();
+
+	/* Or one touch would populate 2 MiB */
+	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
+	x->q = qtest_new();
+	append(args, extra);
+	append(args, device);
+	g_ptr_array_add(args, NULL);
+	cfg.extra = (const char *const *)args->pdata;
+	x->dst = start_destination(cfg);
+	g_ptr_array_set_size(args, args->len - 1);
+	append(args, qtest_args(x->q));
+	g_ptr_array_add(args, NULL);
+	cfg.extra = (const char *const *)args->pdata;
+	x->src = start(cfg);
+	qtest_connect(x->q);
+}
+
 static void test_kvm(void **state)
 {
 	const struct kvm_row *row = *state;
@@ -1796,7 +1823,6 @@ static void test_kvm(void **state)
 		.timeout_ms = MIGRATE_MS,
 	};
 	g_autofree char *mode = g_strconcat(row->mode, ",pv-wait=5000", NULL);
-	g_autoptr(GPtrArray) args = g_ptr_array_new();
 	struct vm_config cfg = {
 		.name = "source",
 		.memory = 512 * MIB,
@@ -1810,19 +1836,7 @@ static void test_kvm(void **state)
 	unsigned int answers = 0;
 	uint32_t before;
 
-	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-	x.q = qtest_new();
-	append(args, row->extra);
-	append(args, one_device);
-	g_ptr_array_add(args, NULL);
-	cfg.extra = (const char *const *)args->pdata;
-	x.dst = start_destination(cfg);
-	g_ptr_array_set_size(args, args->len - 1);
-	append(args, qtest_args(x.q));
-	g_ptr_array_add(args, NULL);
-	cfg.extra = (const char *const *)args->pdata;
-	x.src = start(cfg);
-	qtest_connect(x.q);
+	start_firmware(&x, cfg, one_device, row->extra);
 	check(driver_find(&x.driver, x.q));
 	driver_init(&x.driver, 0, 4);
 
@@ -1928,7 +1942,7 @@ static void check_hinted(void *opaque, const struct vm_block *block, guint64 off
 {
 	struct hinted *h = opaque;
 
-	if (offset >= DRIVER_START && offset < DRIVER_END && strcmp(block->name, "pc.bios"))
+	if (is_driver_memory(block, offset))
 		return;
 	for (unsigned int i = 0; i < HINT_PAGES; i++) {
 		if (h->unused[i].addr == offset && block->used == HINT_MEMORY) {
@@ -1949,7 +1963,6 @@ static void test_late_hints(void **state)
 	/* Id, pages with content, pages that have none yet, and the end */
 	struct vpci_buf id = { HINT_COMMAND, 4, false }, stop = { HINT_COMMAND + 4, 4, false };
 	struct vpci_buf unused[HINT_PAGES], fresh[HINT_PAGES];
-	g_autoptr(GPtrArray) args = g_ptr_array_new();
 	struct hinted hinted = { .unused = unused };
 	struct vm_config cfg = {
 		.name = "source",
@@ -1967,18 +1980,7 @@ static void test_late_hints(void **state)
 	pid_t iothread;
 	uint32_t first, last, len;
 
-	check_int(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), 0);
-	x.q = qtest_new();
-	append(args, hinting_balloon);
-	g_ptr_array_add(args, NULL);
-	cfg.extra = (const char *const *)args->pdata;
-	x.dst = start_destination(cfg);
-	g_ptr_array_set_size(args, args->len - 1);
-	append(args, qtest_args(x.q));
-	g_ptr_array_add(args, NULL);
-	cfg.extra = (const char *const *)args->pdata;
-	x.src = start(cfg);
-	qtest_connect(x.q);
+	start_firmware(&x, cfg, hinting_balloon, NULL);
 	qtest_memset(x.q, DRIVER_START, 0, DRIVER_END - DRIVER_START);
 	hinting_init(&dev, x.q);
 

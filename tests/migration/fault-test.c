@@ -168,22 +168,18 @@ static void check_when(enum when when, struct vm_migration *m)
 	}
 }
 
+static void count_socket(const char *path, const char *target, void *opaque)
+{
+	guint *n = opaque;
+
+	*n += g_str_has_prefix(target, "socket:");
+}
+
 static guint sockets_of(struct vm *vm)
 {
-	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
-	GError *error = NULL;
-	GDir *dir = g_dir_open(fds, 0, &error);
-	const char *name;
 	guint n = 0;
 
-	check(dir != NULL);
-	while ((name = g_dir_read_name(dir))) {
-		g_autofree char *path = g_build_filename(fds, name, NULL);
-		g_autofree char *target = g_file_read_link(path, NULL);
-
-		n += target && g_str_has_prefix(target, "socket:");
-	}
-	g_dir_close(dir);
+	each_fd(vm, count_socket, &n);
 	return n;
 }
 

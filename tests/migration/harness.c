@@ -760,24 +760,38 @@ void migrate_until(struct vm *src, struct vm *dst, const struct vm_migrate_opts 
 	check_str(m->status, "completed");
 }
 
-int open_memfd(struct vm *vm)
+void each_fd(struct vm *vm, fd_fn func, void *opaque)
 {
 	g_autofree char *fds = g_strdup_printf("/proc/%d/fd", (int)vm_pid(vm));
 	GError *error = NULL;
 	GDir *dir = g_dir_open(fds, 0, &error);
 	const char *name;
-	int fd = -1;
 
 	check(dir != NULL);
-	while (fd < 0 && (name = g_dir_read_name(dir))) {
+	while ((name = g_dir_read_name(dir))) {
 		g_autofree char *path = g_build_filename(fds, name, NULL);
 		g_autofree char *target = g_file_read_link(path, NULL);
 
-		if (target && (g_str_has_prefix(target, "/memfd:memory-backend-memfd") ||
-			       g_str_has_prefix(target, "/dev/shm/qemu_back_mem.")))
-			fd = open(path, O_RDWR | O_CLOEXEC);
+		if (target)
+			func(path, target, opaque);
 	}
 	g_dir_close(dir);
+}
+
+static void open_if_memory(const char *path, const char *target, void *opaque)
+{
+	int *fd = opaque;
+
+	if (*fd < 0 && (g_str_has_prefix(target, "/memfd:memory-backend-memfd") ||
+			g_str_has_prefix(target, "/dev/shm/qemu_back_mem.")))
+		*fd = open(path, O_RDWR | O_CLOEXEC);
+}
+
+int open_memfd(struct vm *vm)
+{
+	int fd = -1;
+
+	each_fd(vm, open_if_memory, &fd);
 	check(fd >= 0);
 	return fd;
 }

@@ -174,6 +174,9 @@ void set_capability(struct vm *vm, const char *name, bool on);
 void capability(struct vm *src, struct vm *dst, const char *name);
 /* One that kernel or QEMU may lack: the test is skipped in QEMU's words. @name: or NULL */
 void capability_or_skip(struct vm *vm, const char *name);
+/* What QEMU has open: the path in /proc, and what it is */
+typedef void (*fd_fn)(const char *path, const char *target, void *opaque);
+void each_fd(struct vm *vm, fd_fn func, void *opaque);
 /* The memfd, or file in /dev/shm, that is memory of the guest, from outside; there is one */
 int open_memfd(struct vm *vm);
 
